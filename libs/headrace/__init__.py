@@ -1,0 +1,1 @@
+"""Headrace: a mesh of stages that serves large multimodal models."""

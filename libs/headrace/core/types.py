@@ -1,0 +1,148 @@
+"""The nouns of a request, shared by every room: frozen, slotted, no behaviour beyond derived values.
+
+Times are seconds since the Unix epoch and end in _s; sizes are tokens or bytes and say so.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
+StageName = Literal["encode", "prefill", "decode"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn. The next token is a pure function of (logits, seed, token index)."""
+
+    max_tokens: int
+    temperature: float = 0.0  # 0 is greedy
+    top_p: float = 1.0
+    top_k: int = 0  # 0 is off
+    seed: int = 0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MediaMeta:
+    """What is known of a media part before it is decoded: enough to count its tokens."""
+
+    modality: str
+    mime: str
+    width: int
+    height: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A media part of an accepted request; its bytes lie in the blob store under (request id, sha256)."""
+
+    meta: MediaMeta
+    sha256: str
+    tokens: int  # embedding rows the encoder returns, and prompt positions they take
+
+
+@dataclass(frozen=True, slots=True)
+class MediaSpan:
+    """Prompt positions offset .. offset + length - 1 hold the embeddings of media part `part`."""
+
+    part: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What prefill runs on: token ids, media positions holding the model's placeholder id."""
+
+    tokens: tuple[int, ...]
+    spans: tuple[MediaSpan, ...] = ()
+    prefix: str = ""  # name of the cached prefix KV that the tokens continue; empty: none
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Key:
+    """One attempt at one request. Attempts only grow; the newest wins everywhere."""
+
+    request_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpan:
+    """One interval of a request's life."""
+
+    stage: str
+    start_s: float
+    end_s: float
+    worker: str
+    part: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A typed failure that a user sees; code is a word of headrace.core.errors."""
+
+    code: str
+    message: str
+    field: str = ""
+    retry_after_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    image_tokens: int = 0
+    cached_tokens: int = 0
+    joules: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a request ended. Every accepted request has exactly one."""
+
+    reason: FinishReason
+    failure: Failure | None = None
+    usage: Usage = field(default_factory=Usage)
+    timeline: tuple[StageSpan, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An accepted request, as the journal keeps it."""
+
+    id: str
+    tenant: str
+    model: str
+    slo_class: str
+    accepted_s: float
+    deadline_s: float
+    prompt: Prompt
+    media: tuple[Media, ...]
+    sampling: Sampling
+    gateway: str
+    body_hash: bytes = b""
+    idempotency_key: str = ""
+    traceparent: str = ""
+    keep_on_disconnect: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TensorHandle:
+    """A tensor held by a worker's process: embeddings of one media part, or a KV cache."""
+
+    id: str
+    owner: str
+    incarnation: str
+    path: str
+    host: str
+    grpc_address: str
+    dtype: str
+    shape: tuple[int, ...]
+    layout: str
+    size_bytes: int
+    xxh3: int
+    length: int

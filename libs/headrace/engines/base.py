@@ -1,0 +1,135 @@
+"""What an LLM backend offers a worker, and the facts of a model that every room may ask for.
+
+One engine holds a preallocated, block-accounted KV cache and runs continuous batching with chunked
+prefill. It knows nothing of queues, buses or text: sequences in, tokens out.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.core.types import Key, MediaSpan, Sampling
+
+Embeddings = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Facts of a model: what the gateway validates with and the queue manager accounts with."""
+
+    name: str
+    family: str
+    context_tokens: int  # prefix + prompt + output
+    vocab_size: int
+    eos_ids: frozenset[int]
+    placeholder_id: int  # stands at media positions of a prompt
+    embed_width: int  # columns of an embedding row
+    kv_bytes_per_token: int
+    block_tokens: int  # KV is accounted in blocks of this many tokens
+    modalities: tuple[str, ...]
+    max_media: int  # media parts a request may carry
+    prefix_tokens: dict[str, int]  # name of a cached prefix KV -> its length
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceInput:
+    """A sequence to run. tokens = prompt, then the output tokens that earlier attempts emitted."""
+
+    key: Key
+    tokens: tuple[int, ...]
+    prompt_len: int  # tokens[:prompt_len] is the prompt; the rest is replayed, never sampled again
+    spans: tuple[MediaSpan, ...]
+    embeddings: tuple[Embeddings, ...]  # by media part: float32 [span.length, embed_width]
+    prefix: str
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class KvManifest:
+    """Describes an exported KV cache: enough to refuse a wrong one and to continue a right one."""
+
+    layout: str  # the engine's own name for the axes; importers refuse another
+    dtype: str
+    shape: tuple[int, ...]
+    length: int  # KV positions held (prefix included)
+    next_position: int  # rope position of the next token
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """One new token of a sequence; index counts output tokens from 0, replayed ones included."""
+
+    key: Key
+    index: int
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    emitted: tuple[Emitted, ...]
+    prefilled: tuple[Key, ...]  # sequences whose prefill ended in this step (their first new token is in emitted)
+    prefill_tokens: int
+    decode_tokens: int
+    modelled_s: float = 0.0  # the profile engine's cost: the caller sleeps that long; real engines leave 0
+
+
+class Engine(Protocol):
+    """One iteration at a time; not thread-safe, called from one thread.
+
+    Capacity is the caller's to respect (the queue manager's credits): asking for more is an assertion error.
+    A finished sequence is the caller's to remove: an engine never stops one by itself.
+    """
+
+    spec: ModelSpec
+    inline: bool  # True: calls take microseconds and may run on the event loop
+    slots: int
+    blocks: int
+
+    def blocks_used(self) -> int: ...
+    def slots_used(self) -> int: ...
+    def has_work(self) -> bool:
+        """Whether step() would do anything."""
+        ...
+
+    def add(self, sequence: SequenceInput) -> None:
+        """Reserve a slot and the blocks for prefix + tokens + remaining output; prefill starts at the next step."""
+        ...
+
+    def step(self) -> StepResult:
+        """Run one iteration: a chunk of waiting prefills, and one token for each running sequence."""
+        ...
+
+    def remove(self, key: Key) -> None:
+        """Free the slot and blocks. Unknown keys are an assertion error."""
+        ...
+
+    def kv_manifest(self, key: Key) -> KvManifest:
+        """What export_kv would write now. The sequence must be past its prefill."""
+        ...
+
+    def export_kv(self, key: Key, into: memoryview) -> None:
+        """Write the KV cache, manifest.size_bytes long, bit-exact. The sequence stays."""
+        ...
+
+    def import_kv(self, sequence: SequenceInput, manifest: KvManifest, source: memoryview) -> None:
+        """Add a sequence whose KV covers all but the last of sequence.tokens; it decodes from the next step on.
+
+        Raises:
+            KvMismatch: layout, dtype or shape is not this engine's, or the length does not fit the tokens.
+        """
+        ...
+
+    def pause(self, key: Key) -> None:
+        """Keep the sequence but leave it out of steps (a prefill worker's, while its KV waits for decode)."""
+        ...
+
+
+class KvMismatch(Exception):
+    """A KV cache that this engine cannot continue."""
+
+
+def blocks_for(tokens: int, block_tokens: int) -> int:
+    return -(-tokens // block_tokens)

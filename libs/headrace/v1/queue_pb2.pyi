@@ -1,0 +1,509 @@
+from headrace.v1 import common_pb2 as _common_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class HoldState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    HOLD_STATE_UNSPECIFIED: _ClassVar[HoldState]
+    HOLD_STATE_ENCODING: _ClassVar[HoldState]
+    HOLD_STATE_ENCODED: _ClassVar[HoldState]
+    HOLD_STATE_PREFILL: _ClassVar[HoldState]
+    HOLD_STATE_HANDOVER: _ClassVar[HoldState]
+    HOLD_STATE_DECODE: _ClassVar[HoldState]
+    HOLD_STATE_ENDED: _ClassVar[HoldState]
+HOLD_STATE_UNSPECIFIED: HoldState
+HOLD_STATE_ENCODING: HoldState
+HOLD_STATE_ENCODED: HoldState
+HOLD_STATE_PREFILL: HoldState
+HOLD_STATE_HANDOVER: HoldState
+HOLD_STATE_DECODE: HoldState
+HOLD_STATE_ENDED: HoldState
+
+class RequestRecord(_message.Message):
+    __slots__ = ("request_id", "tenant", "idempotency_key", "body_hash", "model", "slo_class", "accepted_s", "deadline_s", "prompt", "spans", "media", "prefix", "sampling", "gateway", "traceparent", "keep_on_disconnect")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    BODY_HASH_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SLO_CLASS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_S_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    MEDIA_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    GATEWAY_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    KEEP_ON_DISCONNECT_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    tenant: str
+    idempotency_key: str
+    body_hash: bytes
+    model: str
+    slo_class: str
+    accepted_s: float
+    deadline_s: float
+    prompt: _containers.RepeatedScalarFieldContainer[int]
+    spans: _containers.RepeatedCompositeFieldContainer[_common_pb2.MediaSpan]
+    media: _containers.RepeatedCompositeFieldContainer[_common_pb2.Media]
+    prefix: str
+    sampling: _common_pb2.Sampling
+    gateway: str
+    traceparent: str
+    keep_on_disconnect: bool
+    def __init__(self, request_id: _Optional[str] = ..., tenant: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., body_hash: _Optional[bytes] = ..., model: _Optional[str] = ..., slo_class: _Optional[str] = ..., accepted_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., prompt: _Optional[_Iterable[int]] = ..., spans: _Optional[_Iterable[_Union[_common_pb2.MediaSpan, _Mapping]]] = ..., media: _Optional[_Iterable[_Union[_common_pb2.Media, _Mapping]]] = ..., prefix: _Optional[str] = ..., sampling: _Optional[_Union[_common_pb2.Sampling, _Mapping]] = ..., gateway: _Optional[str] = ..., traceparent: _Optional[str] = ..., keep_on_disconnect: _Optional[bool] = ...) -> None: ...
+
+class ResultRecord(_message.Message):
+    __slots__ = ("request_id", "tenant", "idempotency_key", "body_hash", "model", "attempt", "tokens", "end", "accepted_s", "ended_s")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    BODY_HASH_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_S_FIELD_NUMBER: _ClassVar[int]
+    ENDED_S_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    tenant: str
+    idempotency_key: str
+    body_hash: bytes
+    model: str
+    attempt: int
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    end: _common_pb2.End
+    accepted_s: float
+    ended_s: float
+    def __init__(self, request_id: _Optional[str] = ..., tenant: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., body_hash: _Optional[bytes] = ..., model: _Optional[str] = ..., attempt: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., end: _Optional[_Union[_common_pb2.End, _Mapping]] = ..., accepted_s: _Optional[float] = ..., ended_s: _Optional[float] = ...) -> None: ...
+
+class EncodeCommand(_message.Message):
+    __slots__ = ("key", "part", "media", "model", "traceparent")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    MEDIA_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    key: _common_pb2.Attempt
+    part: int
+    media: _common_pb2.Media
+    model: str
+    traceparent: str
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., part: _Optional[int] = ..., media: _Optional[_Union[_common_pb2.Media, _Mapping]] = ..., model: _Optional[str] = ..., traceparent: _Optional[str] = ...) -> None: ...
+
+class PrefillCommand(_message.Message):
+    __slots__ = ("key", "model", "prompt", "spans", "embeddings", "prefix", "sampling", "emitted", "gateway", "decode_worker", "traceparent", "deadline_s", "timeline")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    EMITTED_FIELD_NUMBER: _ClassVar[int]
+    GATEWAY_FIELD_NUMBER: _ClassVar[int]
+    DECODE_WORKER_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_FIELD_NUMBER: _ClassVar[int]
+    key: _common_pb2.Attempt
+    model: str
+    prompt: _containers.RepeatedScalarFieldContainer[int]
+    spans: _containers.RepeatedCompositeFieldContainer[_common_pb2.MediaSpan]
+    embeddings: _containers.RepeatedCompositeFieldContainer[_common_pb2.TensorHandle]
+    prefix: str
+    sampling: _common_pb2.Sampling
+    emitted: _containers.RepeatedScalarFieldContainer[int]
+    gateway: str
+    decode_worker: str
+    traceparent: str
+    deadline_s: float
+    timeline: _containers.RepeatedCompositeFieldContainer[_common_pb2.StageSpan]
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., model: _Optional[str] = ..., prompt: _Optional[_Iterable[int]] = ..., spans: _Optional[_Iterable[_Union[_common_pb2.MediaSpan, _Mapping]]] = ..., embeddings: _Optional[_Iterable[_Union[_common_pb2.TensorHandle, _Mapping]]] = ..., prefix: _Optional[str] = ..., sampling: _Optional[_Union[_common_pb2.Sampling, _Mapping]] = ..., emitted: _Optional[_Iterable[int]] = ..., gateway: _Optional[str] = ..., decode_worker: _Optional[str] = ..., traceparent: _Optional[str] = ..., deadline_s: _Optional[float] = ..., timeline: _Optional[_Iterable[_Union[_common_pb2.StageSpan, _Mapping]]] = ...) -> None: ...
+
+class JoinCommand(_message.Message):
+    __slots__ = ("request", "kv")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    KV_FIELD_NUMBER: _ClassVar[int]
+    request: PrefillCommand
+    kv: _common_pb2.TensorHandle
+    def __init__(self, request: _Optional[_Union[PrefillCommand, _Mapping]] = ..., kv: _Optional[_Union[_common_pb2.TensorHandle, _Mapping]] = ...) -> None: ...
+
+class ResendCommand(_message.Message):
+    __slots__ = ("key", "from_index", "gateway")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    FROM_INDEX_FIELD_NUMBER: _ClassVar[int]
+    GATEWAY_FIELD_NUMBER: _ClassVar[int]
+    key: _common_pb2.Attempt
+    from_index: int
+    gateway: str
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., from_index: _Optional[int] = ..., gateway: _Optional[str] = ...) -> None: ...
+
+class WorkBatch(_message.Message):
+    __slots__ = ("epoch", "encode", "prefill", "join", "cancel", "release", "resend")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ENCODE_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_FIELD_NUMBER: _ClassVar[int]
+    JOIN_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    RESEND_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    encode: _containers.RepeatedCompositeFieldContainer[EncodeCommand]
+    prefill: _containers.RepeatedCompositeFieldContainer[PrefillCommand]
+    join: _containers.RepeatedCompositeFieldContainer[JoinCommand]
+    cancel: _containers.RepeatedCompositeFieldContainer[_common_pb2.Attempt]
+    release: _containers.RepeatedCompositeFieldContainer[_common_pb2.Attempt]
+    resend: _containers.RepeatedCompositeFieldContainer[ResendCommand]
+    def __init__(self, epoch: _Optional[int] = ..., encode: _Optional[_Iterable[_Union[EncodeCommand, _Mapping]]] = ..., prefill: _Optional[_Iterable[_Union[PrefillCommand, _Mapping]]] = ..., join: _Optional[_Iterable[_Union[JoinCommand, _Mapping]]] = ..., cancel: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., release: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., resend: _Optional[_Iterable[_Union[ResendCommand, _Mapping]]] = ...) -> None: ...
+
+class PartEncoded(_message.Message):
+    __slots__ = ("key", "part", "embedding", "timeline")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_FIELD_NUMBER: _ClassVar[int]
+    key: _common_pb2.Attempt
+    part: int
+    embedding: _common_pb2.TensorHandle
+    timeline: _containers.RepeatedCompositeFieldContainer[_common_pb2.StageSpan]
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., part: _Optional[int] = ..., embedding: _Optional[_Union[_common_pb2.TensorHandle, _Mapping]] = ..., timeline: _Optional[_Iterable[_Union[_common_pb2.StageSpan, _Mapping]]] = ...) -> None: ...
+
+class Prefilled(_message.Message):
+    __slots__ = ("key", "next_index", "kv")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    NEXT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    KV_FIELD_NUMBER: _ClassVar[int]
+    key: _common_pb2.Attempt
+    next_index: int
+    kv: _common_pb2.TensorHandle
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., next_index: _Optional[int] = ..., kv: _Optional[_Union[_common_pb2.TensorHandle, _Mapping]] = ...) -> None: ...
+
+class Joined(_message.Message):
+    __slots__ = ("key",)
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    key: _common_pb2.Attempt
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ...) -> None: ...
+
+class Ended(_message.Message):
+    __slots__ = ("key", "end", "tokens")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    key: _common_pb2.Attempt
+    end: _common_pb2.End
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., end: _Optional[_Union[_common_pb2.End, _Mapping]] = ..., tokens: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class StageFailed(_message.Message):
+    __slots__ = ("key", "failure", "retryable")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    RETRYABLE_FIELD_NUMBER: _ClassVar[int]
+    key: _common_pb2.Attempt
+    failure: _common_pb2.Failure
+    retryable: bool
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., failure: _Optional[_Union[_common_pb2.Failure, _Mapping]] = ..., retryable: _Optional[bool] = ...) -> None: ...
+
+class EventBatch(_message.Message):
+    __slots__ = ("worker", "incarnation", "encoded", "prefilled", "joined", "ended", "failed")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    ENCODED_FIELD_NUMBER: _ClassVar[int]
+    PREFILLED_FIELD_NUMBER: _ClassVar[int]
+    JOINED_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    incarnation: str
+    encoded: _containers.RepeatedCompositeFieldContainer[PartEncoded]
+    prefilled: _containers.RepeatedCompositeFieldContainer[Prefilled]
+    joined: _containers.RepeatedCompositeFieldContainer[Joined]
+    ended: _containers.RepeatedCompositeFieldContainer[Ended]
+    failed: _containers.RepeatedCompositeFieldContainer[StageFailed]
+    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., encoded: _Optional[_Iterable[_Union[PartEncoded, _Mapping]]] = ..., prefilled: _Optional[_Iterable[_Union[Prefilled, _Mapping]]] = ..., joined: _Optional[_Iterable[_Union[Joined, _Mapping]]] = ..., ended: _Optional[_Iterable[_Union[Ended, _Mapping]]] = ..., failed: _Optional[_Iterable[_Union[StageFailed, _Mapping]]] = ...) -> None: ...
+
+class Hold(_message.Message):
+    __slots__ = ("key", "state", "next_index", "part", "handle", "decode_worker")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    NEXT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    HANDLE_FIELD_NUMBER: _ClassVar[int]
+    DECODE_WORKER_FIELD_NUMBER: _ClassVar[int]
+    key: _common_pb2.Attempt
+    state: HoldState
+    next_index: int
+    part: int
+    handle: _common_pb2.TensorHandle
+    decode_worker: str
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., state: _Optional[_Union[HoldState, str]] = ..., next_index: _Optional[int] = ..., part: _Optional[int] = ..., handle: _Optional[_Union[_common_pb2.TensorHandle, _Mapping]] = ..., decode_worker: _Optional[str] = ...) -> None: ...
+
+class Heartbeat(_message.Message):
+    __slots__ = ("worker", "incarnation", "stages", "model", "host", "grpc_address", "slots", "blocks", "block_tokens", "draining", "leaving", "epoch", "holds", "sent_s", "modalities")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    GRPC_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    LEAVING_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    HOLDS_FIELD_NUMBER: _ClassVar[int]
+    SENT_S_FIELD_NUMBER: _ClassVar[int]
+    MODALITIES_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    incarnation: str
+    stages: _containers.RepeatedScalarFieldContainer[str]
+    model: str
+    host: str
+    grpc_address: str
+    slots: int
+    blocks: int
+    block_tokens: int
+    draining: bool
+    leaving: bool
+    epoch: int
+    holds: _containers.RepeatedCompositeFieldContainer[Hold]
+    sent_s: float
+    modalities: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., stages: _Optional[_Iterable[str]] = ..., model: _Optional[str] = ..., host: _Optional[str] = ..., grpc_address: _Optional[str] = ..., slots: _Optional[int] = ..., blocks: _Optional[int] = ..., block_tokens: _Optional[int] = ..., draining: _Optional[bool] = ..., leaving: _Optional[bool] = ..., epoch: _Optional[int] = ..., holds: _Optional[_Iterable[_Union[Hold, _Mapping]]] = ..., sent_s: _Optional[float] = ..., modalities: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class CancelRequest(_message.Message):
+    __slots__ = ("request_id", "gateway", "deadline")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    GATEWAY_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    gateway: str
+    deadline: bool
+    def __init__(self, request_id: _Optional[str] = ..., gateway: _Optional[str] = ..., deadline: _Optional[bool] = ...) -> None: ...
+
+class AttachRequest(_message.Message):
+    __slots__ = ("request_id", "gateway", "next_index")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    GATEWAY_FIELD_NUMBER: _ClassVar[int]
+    NEXT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    gateway: str
+    next_index: int
+    def __init__(self, request_id: _Optional[str] = ..., gateway: _Optional[str] = ..., next_index: _Optional[int] = ...) -> None: ...
+
+class Stalled(_message.Message):
+    __slots__ = ("request_id", "attempt", "next_index")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    NEXT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    attempt: int
+    next_index: int
+    def __init__(self, request_id: _Optional[str] = ..., attempt: _Optional[int] = ..., next_index: _Optional[int] = ...) -> None: ...
+
+class ControlBatch(_message.Message):
+    __slots__ = ("gateway", "cancel", "attach", "stalled")
+    GATEWAY_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    ATTACH_FIELD_NUMBER: _ClassVar[int]
+    STALLED_FIELD_NUMBER: _ClassVar[int]
+    gateway: str
+    cancel: _containers.RepeatedCompositeFieldContainer[CancelRequest]
+    attach: _containers.RepeatedCompositeFieldContainer[AttachRequest]
+    stalled: _containers.RepeatedCompositeFieldContainer[Stalled]
+    def __init__(self, gateway: _Optional[str] = ..., cancel: _Optional[_Iterable[_Union[CancelRequest, _Mapping]]] = ..., attach: _Optional[_Iterable[_Union[AttachRequest, _Mapping]]] = ..., stalled: _Optional[_Iterable[_Union[Stalled, _Mapping]]] = ...) -> None: ...
+
+class GatewayEnd(_message.Message):
+    __slots__ = ("key", "end")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    key: _common_pb2.Attempt
+    end: _common_pb2.End
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., end: _Optional[_Union[_common_pb2.End, _Mapping]] = ...) -> None: ...
+
+class GatewayBatch(_message.Message):
+    __slots__ = ("epoch", "ended", "look_in_results", "moved")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    LOOK_IN_RESULTS_FIELD_NUMBER: _ClassVar[int]
+    MOVED_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    ended: _containers.RepeatedCompositeFieldContainer[GatewayEnd]
+    look_in_results: _containers.RepeatedScalarFieldContainer[str]
+    moved: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, epoch: _Optional[int] = ..., ended: _Optional[_Iterable[_Union[GatewayEnd, _Mapping]]] = ..., look_in_results: _Optional[_Iterable[str]] = ..., moved: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class HeldQuery(_message.Message):
+    __slots__ = ("epoch", "fence")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    fence: _containers.RepeatedCompositeFieldContainer[_common_pb2.Attempt]
+    def __init__(self, epoch: _Optional[int] = ..., fence: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ...) -> None: ...
+
+class HeldTokens(_message.Message):
+    __slots__ = ("request_id", "known", "tokens", "end")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    known: bool
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    end: _common_pb2.End
+    def __init__(self, request_id: _Optional[str] = ..., known: _Optional[bool] = ..., tokens: _Optional[_Iterable[int]] = ..., end: _Optional[_Union[_common_pb2.End, _Mapping]] = ...) -> None: ...
+
+class HeldReply(_message.Message):
+    __slots__ = ("held",)
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    held: _containers.RepeatedCompositeFieldContainer[HeldTokens]
+    def __init__(self, held: _Optional[_Iterable[_Union[HeldTokens, _Mapping]]] = ...) -> None: ...
+
+class TokenEnd(_message.Message):
+    __slots__ = ("key", "count", "end")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    key: _common_pb2.Attempt
+    count: int
+    end: _common_pb2.End
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., count: _Optional[int] = ..., end: _Optional[_Union[_common_pb2.End, _Mapping]] = ...) -> None: ...
+
+class TokenBatch(_message.Message):
+    __slots__ = ("worker", "request_id", "attempt", "index", "token", "ends")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ENDS_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    request_id: _containers.RepeatedScalarFieldContainer[str]
+    attempt: _containers.RepeatedScalarFieldContainer[int]
+    index: _containers.RepeatedScalarFieldContainer[int]
+    token: _containers.RepeatedScalarFieldContainer[int]
+    ends: _containers.RepeatedCompositeFieldContainer[TokenEnd]
+    def __init__(self, worker: _Optional[str] = ..., request_id: _Optional[_Iterable[str]] = ..., attempt: _Optional[_Iterable[int]] = ..., index: _Optional[_Iterable[int]] = ..., token: _Optional[_Iterable[int]] = ..., ends: _Optional[_Iterable[_Union[TokenEnd, _Mapping]]] = ...) -> None: ...
+
+class ClassStatus(_message.Message):
+    __slots__ = ("slo_class", "queued", "running", "queue_limit", "oldest_wait_s")
+    SLO_CLASS_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    slo_class: str
+    queued: int
+    running: int
+    queue_limit: int
+    oldest_wait_s: float
+    def __init__(self, slo_class: _Optional[str] = ..., queued: _Optional[int] = ..., running: _Optional[int] = ..., queue_limit: _Optional[int] = ..., oldest_wait_s: _Optional[float] = ...) -> None: ...
+
+class WorkerStatus(_message.Message):
+    __slots__ = ("worker", "stages", "model", "slots", "slots_used", "blocks", "blocks_used", "draining", "last_seen_s", "pending_media_tokens")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_USED_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_USED_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEEN_S_FIELD_NUMBER: _ClassVar[int]
+    PENDING_MEDIA_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    stages: _containers.RepeatedScalarFieldContainer[str]
+    model: str
+    slots: int
+    slots_used: int
+    blocks: int
+    blocks_used: int
+    draining: bool
+    last_seen_s: float
+    pending_media_tokens: int
+    def __init__(self, worker: _Optional[str] = ..., stages: _Optional[_Iterable[str]] = ..., model: _Optional[str] = ..., slots: _Optional[int] = ..., slots_used: _Optional[int] = ..., blocks: _Optional[int] = ..., blocks_used: _Optional[int] = ..., draining: _Optional[bool] = ..., last_seen_s: _Optional[float] = ..., pending_media_tokens: _Optional[int] = ...) -> None: ...
+
+class ModelStatus(_message.Message):
+    __slots__ = ("model", "servable", "modalities")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SERVABLE_FIELD_NUMBER: _ClassVar[int]
+    MODALITIES_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    servable: bool
+    modalities: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., servable: _Optional[bool] = ..., modalities: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class CellStatus(_message.Message):
+    __slots__ = ("epoch", "leader", "sent_s", "classes", "workers", "models", "accepted", "ended", "ended_by_reason")
+    class EndedByReasonEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LEADER_FIELD_NUMBER: _ClassVar[int]
+    SENT_S_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    ENDED_BY_REASON_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    leader: str
+    sent_s: float
+    classes: _containers.RepeatedCompositeFieldContainer[ClassStatus]
+    workers: _containers.RepeatedCompositeFieldContainer[WorkerStatus]
+    models: _containers.RepeatedCompositeFieldContainer[ModelStatus]
+    accepted: int
+    ended: int
+    ended_by_reason: _containers.ScalarMap[str, int]
+    def __init__(self, epoch: _Optional[int] = ..., leader: _Optional[str] = ..., sent_s: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassStatus, _Mapping]]] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ..., accepted: _Optional[int] = ..., ended: _Optional[int] = ..., ended_by_reason: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class ExplainRequest(_message.Message):
+    __slots__ = ("request_id",)
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    def __init__(self, request_id: _Optional[str] = ...) -> None: ...
+
+class ExplainResponse(_message.Message):
+    __slots__ = ("request_id", "state", "position", "waited_s", "estimated_wait_s", "why", "attempt", "worker")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    WAITED_S_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    state: str
+    position: int
+    waited_s: float
+    estimated_wait_s: float
+    why: str
+    attempt: int
+    worker: str
+    def __init__(self, request_id: _Optional[str] = ..., state: _Optional[str] = ..., position: _Optional[int] = ..., waited_s: _Optional[float] = ..., estimated_wait_s: _Optional[float] = ..., why: _Optional[str] = ..., attempt: _Optional[int] = ..., worker: _Optional[str] = ...) -> None: ...
+
+class GetStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetStatusResponse(_message.Message):
+    __slots__ = ("status",)
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    status: CellStatus
+    def __init__(self, status: _Optional[_Union[CellStatus, _Mapping]] = ...) -> None: ...
