@@ -1,0 +1,70 @@
+"""Model families: the facts, tokenizer and chat template of each model, without anything that runs it.
+
+A family turns chat messages into a Prompt and tokens into bytes; engines ask its module for weights.
+Importing this imports neither onnxruntime nor torch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
+
+from headrace.core.errors import ModelNotFound
+from headrace.core.types import Media, Prompt
+from headrace.engines.base import ModelSpec
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class MediaPart:
+    index: int  # into the request's media
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    role: str  # system, user, assistant
+    parts: tuple[TextPart | MediaPart, ...]
+
+
+class Family(Protocol):
+    @property
+    def spec(self) -> ModelSpec: ...
+    @property
+    def tokenizer(self) -> "Tokenizer": ...
+    @property
+    def pieces(self) -> list[bytes]:
+        """Token id -> the bytes it adds to the output; special tokens add none."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text; the names of special tokens in it become those tokens."""
+        ...
+
+    def render(self, messages: Sequence[ChatMessage], media: Sequence[Media]) -> Prompt:
+        """The chat template: ready for the assistant's turn. Every media part must be used exactly once."""
+        ...
+
+
+# model name -> module with `load() -> Family`
+MODULES = {"smollm2-135m": "headrace.engines.families.smollm2"}
+
+
+@lru_cache(maxsize=len(MODULES))
+def family(model: str) -> Family:
+    """The family of a model; loads its tokenizer, not its weights.
+
+    Raises:
+        ModelNotFound: no such model.
+    """
+    if model not in MODULES:
+        raise ModelNotFound(f"unknown model {model!r}; known: {', '.join(MODULES)}", field="model")
+    loaded: Family = import_module(MODULES[model]).load()
+    return loaded

