@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
-from headrace.core.errors import ModelNotFound
+from headrace.core.errors import ModelNotFound, Unavailable
 from headrace.core.types import Media, Prompt
 from headrace.engines.base import ModelSpec
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+    from headrace.engines.families.llama import Checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,11 @@ class Family(Protocol):
         ...
 
 
-# model name -> module with `load() -> Family`
-MODULES = {"smollm2-135m": "headrace.engines.families.smollm2"}
+# model name -> module with `load() -> Family` and, where it has weights, `checkpoint() -> Checkpoint`
+MODULES = {
+    "smollm2-135m": "headrace.engines.families.smollm2",
+    "profile-tiny": "headrace.engines.families.profile_tiny",
+}
 
 
 @lru_cache(maxsize=len(MODULES))
@@ -64,7 +70,25 @@ def family(model: str) -> Family:
     Raises:
         ModelNotFound: no such model.
     """
+    loaded: Family = _module(model).load()
+    return loaded
+
+
+def checkpoint(model: str) -> "Checkpoint":
+    """The weights of a model, not yet read.
+
+    Raises:
+        ModelNotFound: no such model.
+        Unavailable: the model has no weights, or their package is not installed.
+    """
+    module = _module(model)
+    if not hasattr(module, "checkpoint"):
+        raise Unavailable(f"the model {model} has no weights: run it with the profile engine")
+    found: Checkpoint = module.checkpoint()
+    return found
+
+
+def _module(model: str) -> ModuleType:
     if model not in MODULES:
         raise ModelNotFound(f"unknown model {model!r}; known: {', '.join(MODULES)}", field="model")
-    loaded: Family = import_module(MODULES[model]).load()
-    return loaded
+    return import_module(MODULES[model])
