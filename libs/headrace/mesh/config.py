@@ -1,0 +1,150 @@
+"""Settings of a process, read from HEADRACE_* once at start. A bad value names its variable."""
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from headrace.mesh.errors import BadSetup
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One field per variable: nats_url is HEADRACE_NATS_URL, and so on."""
+
+    nats_url: str = "nats://127.0.0.1:4222"  # several servers of a cluster: separated by commas
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    cell: str = "local"
+    data_dir: Path = Path(".headrace/data")  # blobs
+    shm_dir: Path = Path("/dev/shm/headrace")  # tensors, on a tmpfs
+    shm_bytes: int = 4 << 30  # tensors that one process may hold
+    host: str = platform.node()  # where a mapped file's path means something
+    model: str = "smollm2-135m"
+    engine: str = "onnx"
+    profile: str = ""  # name or path
+    threads: int = 0  # 0: the engine's own choice
+    slots: int = 0
+    blocks: int = 0
+    otlp_endpoint: str = ""
+    trace_file: str = ""  # "-": the console
+    trace_sample: float = 0.01
+    log_level: str = "info"
+    transfer: str = "auto"
+    http_addr: str = "127.0.0.1:8000"
+    grpc_addr: str = "127.0.0.1:0"
+    metrics_addr: str = "127.0.0.1:0"
+    api_keys_file: str = ""  # empty: open
+    media_urls: str = "off"
+    sync_always: bool = False  # NATS is started with an fsync per append (the one-machine launcher)
+    journal_bytes: int = 1 << 30  # REQUESTS; about 500,000 waiting requests of 2 KiB
+    journal_age_s: float = 86400.0  # a day: longer than any class's time-out
+    results_bytes: int = 1 << 30  # RESULTS
+    results_age_s: float = 600.0  # how long Attach, retries and batch readers may come back
+    journal_replicas: int = 1  # 3 survives the loss of a machine, on a NATS cluster
+
+    @staticmethod
+    def from_env(env: Mapping[str, str]) -> "Settings":
+        values: dict[str, Any] = {}
+        for field in fields(Settings):
+            variable = "HEADRACE_" + field.name.upper()
+            text = env.get(variable, "").strip()
+            if text:
+                values[field.name] = _PARSERS[field.name](variable, text)
+        return Settings(**values)
+
+
+def _text(variable: str, text: str) -> str:
+    return text
+
+
+def _path(variable: str, text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def _choice(*choices: str) -> Callable[[str, str], str]:
+    def parse(variable: str, text: str) -> str:
+        if text.lower() not in choices:
+            raise BadSetup(f"{variable}={text!r}: must be one of {', '.join(choices)}")
+        return text.lower()
+
+    return parse
+
+
+def _number(kind: Callable[[str], T], low: T, high: T) -> Callable[[str, str], T]:
+    def parse(variable: str, text: str) -> T:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise BadSetup(f"{variable}={text!r}: not a number") from None
+        if not low <= value <= high:  # type: ignore[operator]
+            raise BadSetup(f"{variable}={text!r}: must be from {low} to {high}")
+        return value
+
+    return parse
+
+
+def _flag(variable: str, text: str) -> bool:
+    return _choice("on", "off", "1", "0", "true", "false", "yes", "no")(variable, text) in ("on", "1", "true", "yes")
+
+
+def _url(*schemes: str) -> Callable[[str, str], str]:
+    def parse(variable: str, text: str) -> str:
+        for url in text.split(","):
+            if not url.strip().startswith(tuple(scheme + "://" for scheme in schemes)):
+                raise BadSetup(f"{variable}={text!r}: must start with {' or '.join(s + '://' for s in schemes)}")
+        return text
+
+    return parse
+
+
+def _address(variable: str, text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise BadSetup(f"{variable}={text!r}: must be host:port (port 0: any free one)")
+    return text
+
+
+def _cell(variable: str, text: str) -> str:
+    if not text.replace("-", "").isalnum() or len(text) > 63:
+        raise BadSetup(f"{variable}={text!r}: must be 1 to 63 letters, digits and '-'")
+    return text
+
+
+_COUNT = _number(int, 0, 1 << 20)
+_BYTES = _number(int, 1 << 16, 1 << 44)
+_AGE_S = _number(float, 1.0, 31e6)
+
+_PARSERS: dict[str, Callable[[str, str], Any]] = {
+    "nats_url": _url("nats", "tls"),
+    "redis_url": _url("redis", "rediss", "unix"),
+    "cell": _cell,
+    "data_dir": _path,
+    "shm_dir": _path,
+    "shm_bytes": _BYTES,
+    "host": _text,
+    "model": _text,
+    "engine": _choice("onnx", "profile"),
+    "profile": _text,
+    "threads": _COUNT,
+    "slots": _COUNT,
+    "blocks": _COUNT,
+    "otlp_endpoint": _url("http", "https"),
+    "trace_file": _text,
+    "trace_sample": _number(float, 0.0, 1.0),
+    "log_level": _choice("debug", "info", "warning", "error"),
+    "transfer": _choice("auto", "grpc"),
+    "http_addr": _address,
+    "grpc_addr": _address,
+    "metrics_addr": _address,
+    "api_keys_file": _text,
+    "media_urls": _choice("off", "on"),
+    "sync_always": _flag,
+    "journal_bytes": _BYTES,
+    "journal_age_s": _AGE_S,
+    "results_bytes": _BYTES,
+    "results_age_s": _AGE_S,
+    "journal_replicas": _number(int, 1, 5),
+}

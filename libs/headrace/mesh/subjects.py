@@ -1,0 +1,52 @@
+"""The names on the bus: subjects and streams. No user input ever stands in one.
+
+A subject's variable part is a request id (32 hex digits) or a process id from the command line.
+"""
+
+import re
+
+STREAM_REQUESTS = "REQUESTS"
+STREAM_RESULTS = "RESULTS"
+STREAM_LEADER = "LEADER"
+
+REQUESTS = "hr.v1.requests.*"
+RESULTS = "hr.v1.results.*"
+LEADER = "hr.v1.leader"
+EVENTS = "hr.v1.events"
+HEARTBEAT = "hr.v1.heartbeat"
+TELEMETRY = "hr.v1.telemetry"
+CONTROL = "hr.v1.control"
+STATUS = "hr.v1.status"
+
+_PROCESS_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+def check_process_id(name: str) -> str:
+    """A process id (command line --id) becomes part of subjects and file names: lower case, digits, dashes."""
+    if not _PROCESS_ID.fullmatch(name):
+        raise ValueError(f"process id {name!r}: must be 1 to 63 of a-z, 0-9 and '-', not starting with '-'")
+    return name
+
+
+def request(request_id: str) -> str:
+    return "hr.v1.requests." + request_id
+
+
+def result(request_id: str) -> str:
+    return "hr.v1.results." + request_id
+
+
+def work(worker: str) -> str:
+    return "hr.v1.work." + worker
+
+
+def tokens(gateway: str) -> str:
+    return "hr.v1.tokens." + gateway
+
+
+def gateway(name: str) -> str:
+    return "hr.v1.gateway." + name
+
+
+def held(name: str) -> str:
+    return f"hr.v1.gateway.{name}.held"
