@@ -102,6 +102,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
+                start_new_session=True,  # an interrupt at the terminal is the launcher's to handle, in order
                 preexec_fn=_die_with_parent if self.tethered and sys.platform == "linux" else None,  # noqa: PLW1509
             )
         self._await_port()

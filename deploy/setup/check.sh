@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Every check a machine can make; runs all of them and fails at the end if one failed.
+set -uo pipefail
+failed=()
+check() {
+  local name=$1
+  shift
+  echo "== $name"
+  "$@" || failed+=("$name")
+}
+
+stubs() { # the committed stubs are what the protos give
+  local out
+  out=$(mktemp -d)
+  trap 'rm -rf "$out"' RETURN
+  python -m grpc_tools.protoc -I protos --python_out="$out" --pyi_out="$out" --grpc_python_out="$out" protos/headrace/v1/*.proto &&
+    diff -r -x __init__.py -x __pycache__ "$out/headrace/v1" libs/headrace/v1
+}
+
+check "ruff check" ruff check .
+check "ruff format" ruff format --check .
+check "mypy" mypy
+check "import contracts" lint-imports
+check "buf lint" buf lint protos
+check "stubs" stubs
+check "tidy" python -m pytest -q tests/test_tidy.py
+
+if ((${#failed[@]})); then
+  printf 'failed: %s\n' "${failed[@]}" >&2
+  exit 1
+fi
+echo "all checks passed"

@@ -1,0 +1,45 @@
+"""`headrace down`: stops the mesh of a data directory, also one whose supervisor has died."""
+
+import argparse
+import os
+import shutil
+import signal
+import time
+
+from headrace.cli import runstate
+from headrace.cli.options import add_data_dir
+from headrace.cli.supervisor import STOP_TIMEOUT_S
+from headrace.cli.view import Console
+
+# Gateways first, then the rest, then the two servers: each bounded by the supervisor.
+_WAIT_S = 2 * STOP_TIMEOUT_S + 15.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_data_dir(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    console = Console()
+    state = runstate.read(args.data_dir)
+    if state is None:
+        console.step("no mesh is running here")
+        return 0
+    if state.alive():
+        os.kill(state.supervisor_pid, signal.SIGTERM)
+        until = time.monotonic() + _WAIT_S
+        while state.alive() and time.monotonic() < until:
+            time.sleep(0.05)
+        if state.alive():
+            console.error(
+                f"the supervisor (pid {state.supervisor_pid}) did not stop within {_WAIT_S:.0f} s; killing it"
+            )
+            os.kill(state.supervisor_pid, signal.SIGKILL)
+    orphans = runstate.stop_orphans(state)
+    if orphans:
+        console.step(f"stopped what a dead supervisor had left: {', '.join(orphans)}")
+    if state.shm_dir:
+        shutil.rmtree(state.shm_dir, ignore_errors=True)
+    runstate.forget(args.data_dir)
+    console.step("stopped")
+    return 0

@@ -1,0 +1,51 @@
+"""`headrace <command>`: one file a command, imported only when it is the one asked for.
+
+A command module has add_arguments(parser) and run(args) -> exit code.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "up": "start a mesh on this machine",
+    "down": "stop the mesh that `up` started",
+    "status": "what the mesh is doing: queues, workers, devices",
+    "chat": "ask a running mesh, with images if you like",
+    "demo": "start a mesh, ask real questions, show where the time went, stop it",
+    "load": "load a running mesh with Locust and print the table",
+    "bench": "run a bench by its name",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] not in COMMANDS:
+        return _usage(words)
+    command = importlib.import_module(f"headrace.cli.{words[0]}")
+    parser = argparse.ArgumentParser(prog=f"headrace {words[0]}", description=COMMANDS[words[0]])
+    command.add_arguments(parser)
+    args, rest = parser.parse_known_args(words[1:])
+    if rest and words[0] != "bench":  # a bench parses its own options
+        parser.error(f"unknown option: {' '.join(rest)}")
+    args.rest = rest
+    try:
+        return int(command.run(args))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _usage(words: list[str]) -> int:
+    asked = not words or words[0] in ("-h", "--help", "help")
+    out = sys.stdout if asked else sys.stderr
+    if not asked:
+        print(f"headrace: there is no command {words[0]!r}\n", file=out)
+    print("usage: headrace <command> [options]      headrace <command> --help\n", file=out)
+    for name, summary in COMMANDS.items():
+        print(f"  {name:<8} {summary}", file=out)
+    return 0 if asked else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Which processes a mesh on one machine consists of, and how they share its cores.
+
+Pure: a MeshConfig in, a tuple of ServicePlans out; the supervisor starts them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+STAGES = ("encode", "prefill", "decode")
+_MODULES = {"encode": "services.encoder", "prefill": "services.prefill", "decode": "services.decode"}
+_IDS = {"encode": "encoder", "prefill": "prefill", "decode": "decode"}
+# A machine runs few of each; more is a typing error rather than a plan.
+COUNT_MAX = 16
+
+
+@dataclass(frozen=True, slots=True)
+class MeshConfig:
+    """What a user may choose about a mesh on one machine."""
+
+    data_dir: Path = Path(".headrace")
+    engine: str = "onnx"
+    profile: str = ""  # the profile engine's; empty: its default
+    model: str = "smollm2-135m"
+    encoders: int = 1
+    prefill: int = 1
+    decode: int = 1
+    gateways: int = 1
+    colocate: tuple[str, ...] = ()  # stages that share one process
+    sync_always: bool = False  # the journal survives a crash of the machine, at the price of an fsync each
+    restart: bool = True  # start dead processes again
+    tethered: bool = True  # everything dies with the process that started it, however that ends
+    cores: int = 2
+    start_timeout_s: float = 120.0  # the first start builds the graph of the default model (about 10 s a worker)
+    environment: Mapping[str, str] = field(default_factory=dict)  # for every service
+    service_environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by service id
+    http_port: int = 0  # 0: any free one
+    grpc_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """One process: `python -m <module> --id <id> <arguments>`."""
+
+    id: str
+    module: str
+    arguments: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ()  # of a worker
+    threads: int = 1
+    serves_http: bool = False
+
+
+def parse_colocate(text: str) -> tuple[str, ...]:
+    """`all`, or stages with commas between.
+
+    Raises:
+        ValueError: an unknown stage, or only one.
+    """
+    if not text:
+        return ()
+    stages = STAGES if text == "all" else tuple(part.strip() for part in text.split(","))
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if unknown:
+        raise ValueError(f"unknown stage {unknown[0]!r}: choose from {', '.join(STAGES)}, or all")
+    if len(set(stages)) < 2:
+        raise ValueError("colocation needs two stages or more, such as prefill,decode")
+    return tuple(stage for stage in STAGES if stage in stages)
+
+
+def plan_services(config: MeshConfig) -> tuple[ServicePlan, ...]:
+    """Every service of the mesh, in the order in which they start (and, reversed, stop)."""
+    return (
+        ServicePlan("qm-0", "services.queue_manager"),
+        ServicePlan("governor-0", "services.governor"),
+        *_workers(config),
+        *(ServicePlan(f"gateway-{n}", "services.gateway", serves_http=True) for n in range(config.gateways)),
+    )
+
+
+def _workers(config: MeshConfig) -> list[ServicePlan]:
+    counts = {"encode": config.encoders, "prefill": config.prefill, "decode": config.decode}
+    groups: list[tuple[str, ...]] = [(stage,) for stage in STAGES if stage not in config.colocate]
+    if config.colocate:
+        groups.append(config.colocate)
+    sized = [(stages, max(counts[stage] for stage in stages)) for stages in groups]
+    heavy = sum(count for stages, count in sized if stages != ("encode",))
+    threads = max(1, config.cores // max(1, heavy))
+    return [_worker(stages, n, threads) for stages, count in sized for n in range(count)]
+
+
+def _worker(stages: tuple[str, ...], n: int, threads: int) -> ServicePlan:
+    """The tower of an encoder is small: one thread is enough for it, the rest goes to the LLM workers."""
+    if len(stages) > 1:
+        return ServicePlan(f"worker-{n}", "services.prefill", ("--stages", ",".join(stages)), stages, threads)
+    (stage,) = stages
+    return ServicePlan(f"{_IDS[stage]}-{n}", _MODULES[stage], (), stages, 1 if stage == "encode" else threads)

@@ -1,0 +1,277 @@
+"""A whole mesh on one machine: starts NATS, Redis and the services, keeps them up, stops them.
+
+`headrace up`, the demo, the benches and the tests all run it: `async with Mesh(MeshConfig(...)) as mesh`.
+"""
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+from headrace.cli import runstate
+from headrace.cli.environment import Addresses, service_command, service_environment
+from headrace.cli.plan import MeshConfig, ServicePlan, plan_services
+from headrace.cli.ports import Ports
+from headrace.cli.process import ServiceProcess, started_s_of
+from headrace.cli.restarts import Restarts
+from headrace.client import operator
+from headrace.mesh.errors import BadSetup
+from headrace.mesh.servers import NatsServer, RedisServer, nats_server, redis_server
+
+_POLL_S = 0.05
+# A service that drains gives its streams this long; then it is killed.
+STOP_TIMEOUT_S = 10.0
+
+Progress = Callable[[str], None]
+
+
+class MeshFailed(Exception):
+    """The mesh cannot be started or kept up; the message says which process and the end of its log."""
+
+
+class Mesh:
+    """The processes of one mesh. Not thread-safe: one owner drives it."""
+
+    def __init__(self, config: MeshConfig, progress: Progress = lambda _line: None) -> None:
+        self.config = config
+        self.data_dir = config.data_dir.resolve()
+        self.plans = plan_services(config)
+        self.addresses: Addresses
+        self.nats: NatsServer
+        self.redis: RedisServer
+        self._services: dict[str, ServiceProcess] = {}
+        self._progress = progress
+        self._restarts = Restarts()
+        self._watcher: asyncio.Task[None] | None = None
+        self._held: set[str] = set()  # ids that the watcher leaves alone: being restarted or stopped by the owner
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # --- what a client needs ---
+
+    @property
+    def http_url(self) -> str:
+        return self.addresses.http_url("gateway-0")
+
+    @property
+    def grpc_addr(self) -> str:
+        return self.addresses.grpc["gateway-0"]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(plan.id for plan in self.plans)
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        return tuple(plan.id for plan in self.plans if plan.stages)
+
+    def http_urls(self) -> list[str]:
+        return [self.addresses.http_url(plan.id) for plan in self.plans if plan.serves_http]
+
+    def logs(self, service: str) -> str:
+        """Everything that the service has logged, earlier starts included."""
+        return self._services[service].log.read_text(errors="replace")
+
+    def events(self, service: str) -> list[dict[str, object]]:
+        """The structured lines of the service's present (or last) start."""
+        return self._services[service].events()
+
+    def pid(self, service: str) -> int:
+        return self._services[service].pid
+
+    # --- start ---
+
+    async def start(self) -> None:
+        self._prepare_directories()
+        ports = Ports()
+        self.addresses = Addresses.choose(self.config, self.plans, ports, self.data_dir, self._shm)
+        self._write_state("starting", ("nats-server", "redis-server"))
+        self.nats, self.redis = self._servers()
+        self.nats.start()
+        self.redis.start()
+        self._progress(f"nats-server at {self.addresses.nats_url}, redis-server at {self.addresses.redis_url}")
+        for plan in self.plans:
+            self._services[plan.id] = self._process(plan)
+            self._services[plan.id].start(self.config.service_environment.get(plan.id))
+        await self._wait_ready(self.ids)
+        self._watcher = asyncio.create_task(self._watch(), name="mesh-watcher")
+        await self._wait_servable()
+        self._write_state("ready", ())
+
+    def _prepare_directories(self) -> None:
+        (self.data_dir / "logs").mkdir(parents=True, exist_ok=True)
+        old = runstate.read(self.data_dir)
+        if old is not None and old.alive():
+            raise MeshFailed(f"a mesh is already running in {self.data_dir} (stop it with: headrace down)")
+        if old is not None:
+            runstate.stop_orphans(old)
+        self._shm = runstate.make_shm_dir(self.data_dir)
+
+    def _servers(self) -> tuple[NatsServer, RedisServer]:
+        config, tethered = self.config, self.config.tethered
+        directory, port = self.data_dir / "nats", self.addresses.nats_port
+        nats = nats_server(directory, port, sync_always=config.sync_always, tethered=tethered)
+        return nats, redis_server(self.data_dir / "redis", self.addresses.redis_port, tethered=tethered)
+
+    def _process(self, plan: ServicePlan) -> ServiceProcess:
+        environment = service_environment(plan, self.config, self.addresses)
+        log = self.data_dir / "logs" / f"{plan.id}.log"
+        return ServiceProcess(plan.id, service_command(plan, self.config.tethered), environment, log)
+
+    async def _wait_ready(self, services: tuple[str, ...]) -> None:
+        until, waiting = time.monotonic() + self.config.start_timeout_s, set(services)
+        while waiting:
+            for service in sorted(waiting):
+                if self._services[service].ready():
+                    waiting.discard(service)
+                    self._progress(f"{service} is ready" + (f"; waiting for {_list(waiting)}" if waiting else ""))
+                    self._write_state("starting", tuple(sorted(waiting)))
+                elif not self._services[service].alive():
+                    raise MeshFailed(self._obituary(service))
+            if waiting and time.monotonic() > until:
+                raise MeshFailed(f"{_list(waiting)} not ready after {self.config.start_timeout_s:.0f} s")
+            await asyncio.sleep(_POLL_S)
+
+    async def _wait_servable(self) -> None:
+        """Until every gateway has heard from the queue manager that the model can be served."""
+        until = time.monotonic() + self.config.start_timeout_s
+        for plan in self.plans:
+            while plan.serves_http and not await operator.servable(self.addresses.grpc[plan.id]):
+                if time.monotonic() > until:
+                    raise MeshFailed(f"{plan.id} does not find the model servable; see {self.data_dir / 'logs'}")
+                await asyncio.sleep(_POLL_S)
+        self._progress(f"{self.config.model} can be served")
+
+    def _obituary(self, service: str) -> str:
+        process = self._services[service]
+        tail = "\n".join("  " + line for line in process.output().splitlines()[-12:])
+        return f"{service} ended with code {process.exit_code()}; the end of {process.log}:\n{tail}"
+
+    # --- keeping it up ---
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_POLL_S)
+            self._watch_servers()
+            for service, process in self._services.items():
+                if not process.alive() and service not in self._held and self.config.restart:
+                    self._revive(service, process)
+
+    def _watch_servers(self) -> None:
+        for server in (self.nats, self.redis):
+            if server.running() or not self.config.restart or not self._restarts.due(server.name, time.monotonic()):
+                continue
+            self._progress(f"{server.name} died; starting it again")
+            self._restarts.started(server.name, time.monotonic())
+            with contextlib.suppress(OSError, BadSetup):  # a later round tries again
+                server.start()
+
+    def _revive(self, service: str, process: ServiceProcess) -> None:
+        if not self._restarts.due(service, time.monotonic()):
+            return
+        self._progress(f"{service} ended with code {process.exit_code()}; starting it again")
+        process.start()
+        self._restarts.started(service, time.monotonic())
+        self._write_state("ready", ())
+
+    # --- what chaos does to it ---
+
+    def kill(self, service: str, number: signal.Signals = signal.SIGKILL) -> None:
+        self._services[service].send(number)
+
+    def alive(self, service: str) -> bool:
+        return self._services[service].alive()
+
+    async def restart(self, service: str, environment: Mapping[str, str] | None = None) -> None:
+        """Stop the service in an orderly way and start it with extra environment, which holds for this start."""
+        self._held.add(service)
+        process = self._services[service]
+        await self._stop_services([service])
+        process.start(environment)
+        self._held.discard(service)
+        await self.until_ready(service)
+
+    async def until_ready(self, service: str, timeout_s: float = 30.0) -> None:
+        until = time.monotonic() + timeout_s
+        while not self._services[service].ready():
+            if time.monotonic() > until:
+                raise MeshFailed(f"{service} not ready after {timeout_s:.0f} s; {self._obituary(service)}")
+            await asyncio.sleep(_POLL_S)
+
+    def restart_nats(self, *, kill: bool = False) -> None:
+        self.nats.restart(kill=kill)
+
+    def restart_redis(self, *, kill: bool = False) -> None:
+        self.redis.restart(kill=kill)
+
+    # --- stop ---
+
+    async def stop(self) -> None:
+        """Gateways first so that no request comes in, then workers and managers, then the servers."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+            self._watcher = None
+        order = [service for service in reversed(self.ids) if service in self._services]
+        gateways = [service for service in order if service.startswith("gateway")]
+        await self._stop_services(gateways)
+        await self._stop_services([service for service in order if service not in gateways])
+        for server in (getattr(self, "nats", None), getattr(self, "redis", None)):
+            if server is not None:
+                server.stop()
+        if hasattr(self, "_shm"):
+            shutil.rmtree(self._shm, ignore_errors=True)
+            runstate.forget(self.data_dir)
+
+    async def _stop_services(self, services: list[str]) -> None:
+        processes = [self._services[service] for service in services]
+        for process in processes:
+            process.send(signal.SIGCONT)
+            process.send(signal.SIGTERM)
+        await asyncio.gather(*(asyncio.to_thread(process.wait, STOP_TIMEOUT_S) for process in processes))
+        for process in processes:
+            if process.alive():
+                self._progress(f"{process.service} did not stop within {STOP_TIMEOUT_S:.0f} s; killing it")
+                process.send(signal.SIGKILL)
+            process.wait(STOP_TIMEOUT_S)
+
+    def _write_state(self, state: str, waiting_for: tuple[str, ...]) -> None:
+        runstate.write(self.data_dir, self._run_state(state, waiting_for))
+
+    def _run_state(self, state: str, waiting_for: tuple[str, ...]) -> runstate.RunState:
+        pids = {name: process.pid for name, process in self._services.items()}
+        for server in (getattr(self, "nats", None), getattr(self, "redis", None)):
+            if server is not None and server.running():
+                pids[server.name] = server.pid
+        return runstate.for_this_process(
+            state,
+            waiting_for=waiting_for,
+            http_urls=tuple(self.http_urls()),
+            grpc_addresses=tuple(self.addresses.grpc[plan.id] for plan in self.plans if plan.serves_http),
+            nats_url=self.addresses.nats_url,
+            redis_url=self.addresses.redis_url,
+            services=dict(self.addresses.grpc),
+            processes={name: (pid, started_s_of(pid)) for name, pid in pids.items()},
+            shm_dir=str(self._shm),
+            engine=self.config.engine,
+            model=self.config.model,
+        )
+
+
+def _list(names: set[str]) -> str:
+    return ", ".join(sorted(names))
