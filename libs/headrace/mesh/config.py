@@ -35,6 +35,7 @@ class Settings:
     transfer: str = "auto"
     http_addr: str = "127.0.0.1:8000"
     grpc_addr: str = "127.0.0.1:0"
+    advertise_host: str = ""  # the name by which peers reach grpc_addr; empty: its host, or this machine's name
     metrics_addr: str = "127.0.0.1:0"
     api_keys_file: str = ""  # empty: open
     media_urls: str = "off"
@@ -54,6 +55,12 @@ class Settings:
             if text:
                 values[field.name] = _PARSERS[field.name](variable, text)
         return Settings(**values)
+
+    def advertised(self, port: int) -> str:
+        """host:port that peers are told, port being the one that grpc_addr was bound to."""
+        bound = self.grpc_addr.rpartition(":")[0]
+        everywhere = bound in ("0.0.0.0", "[::]", "")
+        return f"{self.advertise_host or (platform.node() if everywhere else bound)}:{port}"
 
 
 def _text(variable: str, text: str) -> str:
@@ -138,6 +145,7 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "transfer": _choice("auto", "grpc"),
     "http_addr": _address,
     "grpc_addr": _address,
+    "advertise_host": _text,
     "metrics_addr": _address,
     "api_keys_file": _text,
     "media_urls": _choice("off", "on"),
