@@ -17,18 +17,28 @@ from typing import Any
 def machine() -> str:
     """Processor, cores and memory in one line."""
     model = next(
-        (line.split(":", 1)[1].strip() for line in _read("/proc/cpuinfo").splitlines() if line.startswith("model name")),
+        (
+            line.split(":", 1)[1].strip()
+            for line in _read("/proc/cpuinfo").splitlines()
+            if line.startswith("model name")
+        ),
         platform.processor() or platform.machine(),
     )
-    total_kib = next((int(line.split()[1]) for line in _read("/proc/meminfo").splitlines() if line.startswith("MemTotal")), 0)
+    total_kib = next(
+        (int(line.split()[1]) for line in _read("/proc/meminfo").splitlines() if line.startswith("MemTotal")), 0
+    )
     return f"{model}, {os.cpu_count()} cores, {total_kib / 2**20:.0f} GiB, Python {platform.python_version()}"
 
 
 def commit() -> str:
     """The checked-out commit, with a + where the tree differs from it; empty outside a checkout."""
     root = Path(__file__).parents[2]
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
-    dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True, check=False)
+    head = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False
+    )
+    dirty = subprocess.run(
+        ["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True, check=False
+    )
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
 
 

@@ -10,7 +10,10 @@ import asyncio
 import json
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+import uvloop
 
 from loadtest.benches.report import percentile
 
@@ -74,12 +77,11 @@ async def one_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     tally.requests += 1
 
 
-async def worker(addr: str, payload: bytes, todo: "asyncio.Queue[int]", tally: Tally) -> None:
+async def worker(addr: str, payload: bytes, todo: Iterator[int], tally: Tally) -> None:
     host, port = addr.rsplit(":", 1)
     reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 20)
     writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    while not todo.empty():
-        todo.get_nowait()
+    for _ in todo:
         try:
             await asyncio.wait_for(one_request(reader, writer, payload, tally), 60)
         except (ConnectionError, ValueError, TimeoutError, asyncio.IncompleteReadError) as error:
@@ -91,18 +93,16 @@ async def worker(addr: str, payload: bytes, todo: "asyncio.Queue[int]", tally: T
 
 async def load(addr: str, model: str, concurrency: int, requests: int, max_tokens: int) -> dict[str, object]:
     payload = request_bytes(addr, model, max_tokens)
-    warm: asyncio.Queue[int] = asyncio.Queue()
-    for index in range(WARM_UP_REQUESTS):
-        warm.put_nowait(index)
-    await worker(addr, payload, warm, Tally())
-    todo: asyncio.Queue[int] = asyncio.Queue()
-    for index in range(requests):
-        todo.put_nowait(index)
+    await worker(addr, payload, iter(range(WARM_UP_REQUESTS)), Tally())
+    todo = iter(range(requests))
     tally = Tally()
     began = time.perf_counter()
     cpu = time.process_time()
     await asyncio.gather(*(worker(addr, payload, todo, tally) for _ in range(concurrency)))
-    wall_s = time.perf_counter() - began
+    return figures(tally, concurrency, max_tokens, time.perf_counter() - began, time.process_time() - cpu)
+
+
+def figures(tally: Tally, concurrency: int, max_tokens: int, wall_s: float, cpu_s: float) -> dict[str, object]:
     return {
         "concurrency": concurrency,
         "max_tokens": max_tokens,
@@ -110,7 +110,7 @@ async def load(addr: str, model: str, concurrency: int, requests: int, max_token
         "failures": len(tally.failures),
         "failure_examples": tally.failures[:3],
         "wall_s": wall_s,
-        "client_cpu_s": time.process_time() - cpu,
+        "client_cpu_s": cpu_s,
         "req_s": round(tally.requests / wall_s, 1),
         "tok_s": round(tally.tokens / wall_s),
         "ttft_p50_ms": round(1e3 * percentile(tally.ttft_s, 0.5), 2),
@@ -119,16 +119,19 @@ async def load(addr: str, model: str, concurrency: int, requests: int, max_token
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+def arguments(doc: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("addr")
     parser.add_argument("model")
     parser.add_argument("concurrency", type=int)
     parser.add_argument("requests", type=int)
     parser.add_argument("max_tokens", type=int)
-    args = parser.parse_args()
-    result = asyncio.run(load(args.addr, args.model, args.concurrency, args.requests, args.max_tokens))
-    print(json.dumps(result), flush=True)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments(__doc__ or "")
+    print(json.dumps(uvloop.run(load(args.addr, args.model, args.concurrency, args.requests, args.max_tokens))))
 
 
 if __name__ == "__main__":
