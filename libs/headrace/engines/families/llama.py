@@ -1,4 +1,4 @@
-"""What an engine asks of a Llama-type checkpoint: its geometry, its weights, and the learned prefixes it may start from.
+"""What an engine asks of a Llama-type checkpoint: its geometry, its weights, its learned prefixes.
 
 Weights go by their Hugging Face names, float32, [out, in], rotary halves kept apart.
 """

@@ -1,0 +1,73 @@
+"""From words of the configuration to a running engine; the only place that knows which backends exist.
+
+A backend is imported when it is asked for: the profile engine needs neither onnxruntime nor weights.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from headrace.engines.base import Engine
+from headrace.engines.families import checkpoint, family
+
+
+class EngineConfigError(ValueError):
+    """A configuration that no engine can be made of; the message says which word is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSize:
+    threads: int  # of the math library; the launcher divides the machine among its workers
+    slots: int  # sequences at once
+    blocks: int  # of the model's block_tokens each
+    chunk_tokens: int  # prefill tokens a step
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "slots", "blocks", "chunk_tokens"):
+            if getattr(self, name) < 1:
+                raise EngineConfigError(f"{name} is {getattr(self, name)}; an engine needs at least 1")
+
+
+def load_engine(
+    engine: str, model: str, *, threads: int, slots: int, blocks: int, profile: str = "zero", chunk_tokens: int = 256
+) -> Engine:
+    """An engine ready to run. The first onnx engine of a machine writes its graph to the cache directory.
+
+    Raises:
+        EngineConfigError: unknown engine or profile, or a size below one.
+        ModelNotFound: unknown model.
+        Unavailable: the model's weights, or a library of the backend, are not installed.
+    """
+    size = EngineSize(threads, slots, blocks, chunk_tokens)
+    if engine not in ENGINES:
+        raise EngineConfigError(f"unknown engine {engine!r}; known: {', '.join(ENGINES)}")
+    return ENGINES[engine](model, size, profile)
+
+
+def _onnx(model: str, size: EngineSize, _profile: str) -> Engine:
+    from headrace.engines.onnx import load
+
+    return load(
+        family(model).spec,
+        checkpoint(model),
+        threads=size.threads,
+        slots=size.slots,
+        blocks=size.blocks,
+        chunk_tokens=size.chunk_tokens,
+    )
+
+
+def _profile(model: str, size: EngineSize, profile: str) -> Engine:
+    from headrace.engines.profile import ProfileEngine
+    from headrace.engines.profiles import ProfileError, load_profile
+
+    try:
+        costs = load_profile(profile)
+    except ProfileError as error:
+        raise EngineConfigError(str(error)) from error
+    wearing = family(model)
+    return ProfileEngine(
+        wearing.spec, wearing.pieces, costs, slots=size.slots, blocks=size.blocks, chunk_tokens=size.chunk_tokens
+    )
+
+
+ENGINES: dict[str, Callable[[str, EngineSize, str], Engine]] = {"onnx": _onnx, "profile": _profile}
