@@ -1,0 +1,84 @@
+"""What the queue manager tells a worker, and what a worker says it holds: the nouns of the work subject.
+
+Frozen and slotted like all nouns; wire.convert carries them to and from protobuf.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from headrace.core.types import Key, Media, Prompt, Sampling, StageSpan, TensorHandle
+
+HoldState = Literal["encoding", "encoded", "prefill", "handover", "decode", "ended"]
+
+# Holds in which the worker computes for the request; the others only keep something for it.
+ACTIVE_HOLDS: frozenset[HoldState] = frozenset({"encoding", "prefill", "decode"})
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeCommand:
+    """Encode one media part; its bytes lie in the blob store under (key.request_id, media.sha256)."""
+
+    key: Key
+    part: int
+    media: Media
+    model: str
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillCommand:
+    """Run a request from its prompt. `emitted` was already sent by earlier attempts: replayed, never sampled again."""
+
+    key: Key
+    model: str
+    prompt: Prompt
+    sampling: Sampling
+    gateway: str
+    decode_worker: str  # may be the receiver itself: then nothing is transferred
+    deadline_s: float
+    embeddings: tuple[TensorHandle, ...] = ()  # by media part
+    emitted: tuple[int, ...] = ()
+    traceparent: str = ""
+    timeline: tuple[StageSpan, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JoinCommand:
+    """Prefill worker -> decode worker: the KV cache is ready. request.emitted includes the first new token."""
+
+    request: PrefillCommand
+    kv: TensorHandle
+
+
+@dataclass(frozen=True, slots=True)
+class ResendCommand:
+    """Send the tokens from `from_index` on (and the end, if it was) to `gateway`, now and from now on."""
+
+    key: Key
+    from_index: int
+    gateway: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkBatch:
+    """All commands of one tick to one worker. A batch of an older epoch than the newest seen is refused whole."""
+
+    epoch: int
+    encode: tuple[EncodeCommand, ...] = ()
+    prefill: tuple[PrefillCommand, ...] = ()
+    join: tuple[JoinCommand, ...] = ()
+    cancel: tuple[Key, ...] = ()
+    release: tuple[Key, ...] = ()
+    resend: tuple[ResendCommand, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """One thing that a worker holds, as its heartbeat lists it."""
+
+    key: Key
+    state: HoldState
+    next_index: int = 0
+    part: int = 0  # encoding, encoded
+    handle: TensorHandle | None = None  # encoded, handover
+    decode_worker: str = ""  # prefill, handover

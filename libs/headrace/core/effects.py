@@ -1,0 +1,126 @@
+"""What the queue manager wants done: every output of QueueCore.handle.
+
+Sends may be lost and are repaired by heartbeats; StoreResult, Forget, FindResults and RecoverTokens must be done.
+"""
+
+from dataclasses import dataclass
+
+from headrace.core.commands import EncodeCommand, PrefillCommand, ResendCommand
+from headrace.core.types import End, Key, Request
+
+
+@dataclass(frozen=True, slots=True)
+class SendEncode:
+    worker: str
+    command: EncodeCommand
+
+
+@dataclass(frozen=True, slots=True)
+class SendPrefill:
+    worker: str
+    command: PrefillCommand
+
+
+@dataclass(frozen=True, slots=True)
+class SendCancel:
+    """Stop computing; the worker answers Ended(cancelled)."""
+
+    worker: str
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class SendRelease:
+    """Free all that is held for this attempt; no answer."""
+
+    worker: str
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class SendResend:
+    worker: str
+    command: ResendCommand
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A request to run again: fence attempts older than key at its gateway, and find what was emitted."""
+
+    key: Key
+    gateway: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecoverTokens:
+    """Read the token logs, ask the gateways, answer TokensRecovered for every orphan: the longest wins."""
+
+    orphans: tuple[Orphan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FindResults:
+    """Which of these have a stored result already? Answer ResultsFound."""
+
+    request_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreResult:
+    """Keep the result, then answer ResultStored. Retried until it is stored."""
+
+    request: Request
+    attempt: int
+    tokens: tuple[int, ...]
+    end: End
+    ended_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """The result is stored: delete the journal record, the blobs, the token log and the handles."""
+
+    request_id: str
+    seq: int
+    has_media: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayEnded:
+    """An end that no worker announced."""
+
+    gateway: str
+    key: Key
+    end: End
+
+
+@dataclass(frozen=True, slots=True)
+class LookInResults:
+    """Not live any more: the gateway reads RESULTS."""
+
+    gateway: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Another gateway has attached."""
+
+    gateway: str
+    request_id: str
+
+
+Effect = (
+    SendEncode
+    | SendPrefill
+    | SendCancel
+    | SendRelease
+    | SendResend
+    | RecoverTokens
+    | FindResults
+    | StoreResult
+    | Forget
+    | GatewayEnded
+    | LookInResults
+    | Moved
+)

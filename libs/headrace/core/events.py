@@ -1,0 +1,177 @@
+"""What may happen to the queue manager: every input of QueueCore.handle, and nothing else.
+
+Any of these may arrive twice, late or out of order, and all but the journal's may never arrive.
+"""
+
+from dataclasses import dataclass
+
+from headrace.core.commands import Hold
+from headrace.core.types import End, Failure, Key, Request, StageSpan, TensorHandle
+
+
+@dataclass(frozen=True, slots=True)
+class RequestAccepted:
+    """The journal holds this request under the stream sequence `seq`."""
+
+    request: Request
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """The journal has been read up to what it held when this leadership began."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsFound:
+    """Answer to FindResults: these requests had ended before this leadership began."""
+
+    asked: int  # how many the question named
+    ended: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PartEncoded:
+    worker: str
+    key: Key
+    part: int
+    embedding: TensorHandle
+    timeline: tuple[StageSpan, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """Prefill is over and the KV cache waits for the decode worker."""
+
+    worker: str
+    key: Key
+    next_index: int
+    kv: TensorHandle | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The decode worker holds the KV cache: the prefill worker's copy may go."""
+
+    worker: str
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A worker ended the request and told the gateway. `tokens` are all of them, replayed ones included."""
+
+    worker: str
+    key: Key
+    end: End
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StageFailed:
+    worker: str
+    key: Key
+    failure: Failure
+    retryable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A worker lives, has this capacity and holds exactly this."""
+
+    worker: str
+    incarnation: str
+    stages: tuple[str, ...]
+    model: str
+    host: str = ""
+    grpc_address: str = ""
+    slots: int = 0
+    blocks: int = 0
+    block_tokens: int = 1
+    draining: bool = False
+    leaving: bool = False
+    epoch: int = 0
+    holds: tuple[Hold, ...] = ()
+    sent_s: float = 0.0
+    modalities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """`gateway` empty: whoever asks; else ignored when the request has moved to another gateway."""
+
+    request_id: str
+    gateway: str = ""
+    deadline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    request_id: str
+    gateway: str
+    next_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """A stream that has been silent at its gateway."""
+
+    request_id: str
+    gateway: str
+    attempt: int
+    next_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What is known of a request's earlier attempts: emitted tokens, and the end if its gateway saw one."""
+
+    key: Key  # the attempt that RecoverTokens named: the one to come
+    tokens: tuple[int, ...] = ()
+    end: End | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokensRecovered:
+    recovered: tuple[Recovered, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ResultStored:
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class BusDown:
+    """The bus is away: silence means nothing until it is back."""
+
+
+@dataclass(frozen=True, slots=True)
+class BusUp:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed. Expected at least every 0.25 s; a longer gap means that we were stopped."""
+
+
+Event = (
+    RequestAccepted
+    | CaughtUp
+    | ResultsFound
+    | PartEncoded
+    | Prefilled
+    | Joined
+    | Ended
+    | StageFailed
+    | Heartbeat
+    | Cancel
+    | Attach
+    | Stalled
+    | TokensRecovered
+    | ResultStored
+    | BusDown
+    | BusUp
+    | Tick
+)

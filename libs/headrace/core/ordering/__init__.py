@@ -1,0 +1,9 @@
+"""Orders: who is served next. One file per order, one line in the registry.
+
+An order is a small object that gives each waiting request a sort key once, when it becomes ready; smaller goes first.
+"""
+
+from headrace.core.ordering.base import Order
+from headrace.core.ordering.fcfs import Fcfs
+
+ORDERS: dict[str, Order] = {order.name: order for order in (Fcfs(),)}

@@ -1,0 +1,42 @@
+"""Routing of media parts to encoders, by least pending media tokens (ModServe, arXiv 2502.00937).
+
+Parts are placed one by one and count at once, so the parts of one request spread by themselves.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
+
+
+class EncoderLoad(Protocol):
+    """The books of one encoder, in media tokens."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def media_pending(self) -> int:
+        """Tokens of parts sent and not yet encoded."""
+        ...
+
+    @property
+    def media_held(self) -> int:
+        """Tokens of embeddings it keeps for prefill."""
+        ...
+
+
+E = TypeVar("E", bound=EncoderLoad)
+
+
+def least_pending(encoders: Iterable[E], tokens: int, window_tokens: int) -> E | None:
+    """The encoder with least pending media tokens that has room for `tokens` more.
+
+    Room is bounded because an encoder keeps embeddings until prefill has them; a part larger than the whole window
+    goes to an encoder that is empty.
+    """
+    best: E | None = None
+    for encoder in encoders:
+        used = encoder.media_pending + encoder.media_held
+        if used and used + tokens > window_tokens:
+            continue
+        if best is None or (encoder.media_pending, encoder.id) < (best.media_pending, best.id):
+            best = encoder
+    return best
