@@ -4,6 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
 from headrace.mesh.config import _PARSERS, Settings
 from headrace.mesh.errors import BadSetup
 

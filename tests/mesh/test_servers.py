@@ -3,6 +3,7 @@
 import socket
 
 import pytest
+
 from headrace.mesh import servers
 from headrace.mesh.errors import BadSetup
 

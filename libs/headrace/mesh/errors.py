@@ -2,6 +2,7 @@
 
 BusDown          NATS cannot be reached right now; the bus reconnects by itself
   Uncertain      it was sent and nobody knows whether it arrived: ask again with the same id
+NoResponder      nobody listens on the subject (or no stream takes it)
 JournalFull      the stream refuses to grow: no acceptance until requests end
 StoreDown        Redis cannot be reached right now; callers go on without it
 TransferError    a tensor is gone, incomplete or not what its handle says; another attempt may work
@@ -16,6 +17,10 @@ class BusDown(Unavailable):
 
 
 class Uncertain(BusDown):
+    pass
+
+
+class NoResponder(Unavailable):
     pass
 
 
