@@ -62,7 +62,7 @@ class RequestRecord(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., tenant: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., body_hash: _Optional[bytes] = ..., model: _Optional[str] = ..., slo_class: _Optional[str] = ..., accepted_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., prompt: _Optional[_Iterable[int]] = ..., spans: _Optional[_Iterable[_Union[_common_pb2.MediaSpan, _Mapping]]] = ..., media: _Optional[_Iterable[_Union[_common_pb2.Media, _Mapping]]] = ..., prefix: _Optional[str] = ..., sampling: _Optional[_Union[_common_pb2.Sampling, _Mapping]] = ..., gateway: _Optional[str] = ..., traceparent: _Optional[str] = ..., keep_on_disconnect: _Optional[bool] = ...) -> None: ...
 
 class ResultRecord(_message.Message):
-    __slots__ = ("request_id", "tenant", "idempotency_key", "body_hash", "model", "attempt", "tokens", "end", "accepted_s", "ended_s")
+    __slots__ = ("request_id", "tenant", "idempotency_key", "body_hash", "model", "attempt", "tokens", "end", "accepted_s", "ended_s", "stop")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
@@ -73,6 +73,7 @@ class ResultRecord(_message.Message):
     END_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_S_FIELD_NUMBER: _ClassVar[int]
     ENDED_S_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     tenant: str
     idempotency_key: str
@@ -83,7 +84,8 @@ class ResultRecord(_message.Message):
     end: _common_pb2.End
     accepted_s: float
     ended_s: float
-    def __init__(self, request_id: _Optional[str] = ..., tenant: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., body_hash: _Optional[bytes] = ..., model: _Optional[str] = ..., attempt: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., end: _Optional[_Union[_common_pb2.End, _Mapping]] = ..., accepted_s: _Optional[float] = ..., ended_s: _Optional[float] = ...) -> None: ...
+    stop: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, request_id: _Optional[str] = ..., tenant: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., body_hash: _Optional[bytes] = ..., model: _Optional[str] = ..., attempt: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., end: _Optional[_Union[_common_pb2.End, _Mapping]] = ..., accepted_s: _Optional[float] = ..., ended_s: _Optional[float] = ..., stop: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class EncodeCommand(_message.Message):
     __slots__ = ("key", "part", "media", "model", "traceparent")

@@ -241,6 +241,7 @@ class Result:
     ended_s: float
     idempotency_key: str = ""
     body_hash: bytes = b""
+    stop: tuple[str, ...] = ()
 
 
 def result_to_proto(
@@ -257,6 +258,7 @@ def result_to_proto(
         end=end_to_proto(end),
         accepted_s=request.accepted_s,
         ended_s=ended_s,
+        stop=request.sampling.stop,
     )
 
 
@@ -272,4 +274,5 @@ def result_from_proto(record: queue_pb2.ResultRecord) -> Result:
         record.ended_s,
         record.idempotency_key,
         record.body_hash,
+        tuple(record.stop),
     )
