@@ -12,7 +12,7 @@ from headrace.cli.plan import MeshConfig, ServicePlan
 from headrace.cli.ports import Ports
 
 _HOST = "127.0.0.1"
-HTTP_PORT = 8080
+HTTP_PORT = 8000
 GRPC_PORT = 50051
 
 
@@ -60,9 +60,8 @@ def service_environment(plan: ServicePlan, config: MeshConfig, addresses: Addres
     variables = {
         "HEADRACE_NATS_URL": addresses.nats_url,
         "HEADRACE_REDIS_URL": addresses.redis_url,
-        "HEADRACE_DATA_DIR": str(addresses.data_dir),
+        "HEADRACE_DATA_DIR": str(addresses.data_dir / "data"),
         "HEADRACE_SHM_DIR": str(addresses.shm_dir),
-        "HEADRACE_HOST": _HOST,
         "HEADRACE_MODEL": config.model,
         "HEADRACE_ENGINE": config.engine,
         "HEADRACE_THREADS": str(plan.threads),
@@ -71,6 +70,7 @@ def service_environment(plan: ServicePlan, config: MeshConfig, addresses: Addres
         # Matrix libraries start a thread per core in every process unless told otherwise.
         "OMP_NUM_THREADS": str(plan.threads),
         "OPENBLAS_NUM_THREADS": "1",
+        "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime reports to its maker unless told not to
         "PYTHONUNBUFFERED": "1",
     }
     if config.profile:
