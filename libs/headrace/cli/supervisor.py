@@ -99,7 +99,7 @@ class Mesh:
     async def start(self) -> None:
         self._prepare_directories()
         ports = Ports()
-        self.addresses = Addresses.choose(self.config, self.plans, ports, self.data_dir, self._shm)
+        self.addresses = Addresses.choose(self.config, self.plans, ports, self.data_dir, self.shm_dir)
         self._write_state("starting", ("nats-server", "redis-server"))
         self.nats, self.redis = self._servers()
         self.nats.start()
@@ -120,7 +120,7 @@ class Mesh:
             raise MeshFailed(f"a mesh is already running in {self.data_dir} (stop it with: headrace down)")
         if old is not None:
             runstate.stop_orphans(old)
-        self._shm = runstate.make_shm_dir(self.data_dir)
+        self.shm_dir = runstate.make_shm_dir(self.data_dir)
 
     def _servers(self) -> tuple[NatsServer, RedisServer]:
         config, tethered = self.config, self.config.tethered
@@ -234,8 +234,8 @@ class Mesh:
         for server in (getattr(self, "nats", None), getattr(self, "redis", None)):
             if server is not None:
                 server.stop()
-        if hasattr(self, "_shm"):
-            shutil.rmtree(self._shm, ignore_errors=True)
+        if hasattr(self, "shm_dir"):
+            shutil.rmtree(self.shm_dir, ignore_errors=True)
             runstate.forget(self.data_dir)
 
     async def _stop_services(self, services: list[str]) -> None:
@@ -267,7 +267,7 @@ class Mesh:
             redis_url=self.addresses.redis_url,
             services=dict(self.addresses.grpc),
             processes={name: (pid, started_s_of(pid)) for name, pid in pids.items()},
-            shm_dir=str(self._shm),
+            shm_dir=str(self.shm_dir),
             engine=self.config.engine,
             model=self.config.model,
         )

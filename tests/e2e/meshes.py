@@ -1,0 +1,23 @@
+"""The meshes that the end-to-end and chaos tests run on: small, quick, without weights."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from headrace.cli.plan import MeshConfig
+
+STEADY = Path(__file__).parent / "steady.toml"
+
+
+def small_mesh(data_dir: Path, **changes: Any) -> MeshConfig:
+    """Profile engine, byte model, two gateways; one of every worker unless changed."""
+    settings: dict[str, Any] = {
+        "data_dir": data_dir,
+        "engine": "profile",
+        "profile": str(STEADY),
+        "model": "profile-tiny",
+        "gateways": 2,
+        "cores": len(os.sched_getaffinity(0)),
+        "start_timeout_s": 40.0,
+    }
+    return MeshConfig(**(settings | changes))
