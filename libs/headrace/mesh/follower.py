@@ -1,0 +1,176 @@
+"""Reads a stream from its first record on, in order, without gaps, for ever.
+
+An ephemeral push consumer without acknowledgements, made anew from the last record seen plus one whenever a
+sequence gap, a missed heartbeat, a reconnect or the server says so.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from nats.nuid import NUID
+
+from headrace.core.errors import Unavailable
+from headrace.mesh import nats_wire
+from headrace.mesh.bus import Bus, Subscription
+from headrace.mesh.errors import BadSetup
+from headrace.mesh.jetstream import ApiFailure, api
+
+_log = logging.getLogger("headrace.journal")
+
+HEARTBEAT_S = 1.0  # the server speaks at least this often
+SILENCE_S = 3.0  # three heartbeats missed
+AGAIN_S = 0.2  # between tries to make the consumer
+FORGET_S = 30.0  # the server drops a consumer that nobody listens to
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    seq: int
+    request_id: str
+    data: bytes
+    traceparent: str
+
+
+class Follower:
+    def __init__(
+        self,
+        bus: Bus,
+        stream: str,
+        ensure: Callable[[], Awaitable[None]],
+        on_records: Callable[[list[Record]], None],
+        on_caught_up: Callable[[], None] | None = None,
+    ) -> None:
+        """on_records gets what one loop tick brought; on_caught_up is called once, after the last old record."""
+        self._bus = bus
+        self._stream = stream
+        self._ensure = ensure
+        self._on_records = on_records
+        self._on_caught_up = on_caught_up
+        self._next_seq = 0  # 0: the first there is
+        self._next_delivery = 1
+        self._heard_s = 0.0
+        self._batch: list[Record] = []
+        self._at_end = False
+        self._broken = asyncio.Event()
+        self._subscription: Subscription | None = None
+        self._loop = asyncio.get_running_loop()
+        bus.watch(self._on_state)
+        self._task = self._loop.create_task(self._run(), name="journal-follower")
+
+    async def stop(self) -> None:
+        self._bus.unwatch(self._on_state)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self._unsubscribe()
+
+    def _on_state(self, up: bool) -> None:
+        self._broken.set()
+
+    async def _run(self) -> None:
+        while True:
+            self._broken.clear()
+            if self._bus.up and not await self._start():
+                await asyncio.sleep(AGAIN_S)
+                continue
+            await self._until_broken()
+
+    async def _start(self) -> bool:
+        try:
+            await self._ensure()
+            await self._make_consumer()
+        except (Unavailable, ApiFailure, BadSetup) as error:  # the server may still be opening its streams
+            _log.warning("journal_reader_waits", extra={"error": str(error)})
+            return False
+        return True
+
+    async def _until_broken(self) -> None:
+        while not self._broken.is_set():
+            try:
+                await asyncio.wait_for(self._broken.wait(), HEARTBEAT_S)
+            except TimeoutError:
+                if self._bus.up and time.monotonic() - self._heard_s > SILENCE_S:
+                    _log.warning("journal_reader_silent", extra={"next_seq": self._next_seq})
+                    return
+
+    async def _make_consumer(self) -> None:
+        await self._unsubscribe()
+        name = NUID().next().decode()
+        inbox = f"_INBOX.{name}"  # a new one each time: a late message of the old consumer is nobody's
+        self._next_delivery = 1
+        self._heard_s = time.monotonic()
+        self._subscription = await self._bus.subscribe_raw(inbox, self._on_message)
+        body = {"stream_name": self._stream, "config": self._config(name, inbox)}
+        answer = await api(self._bus, f"CONSUMER.CREATE.{self._stream}.{name}", body)
+        if answer["num_pending"] == 0 and self._next_delivery == 1:
+            self._at_end = True
+            self._hand_over()
+
+    def _config(self, name: str, inbox: str) -> dict[str, Any]:
+        start: dict[str, Any] = {"deliver_policy": "all"}
+        if self._next_seq:
+            start = {"deliver_policy": "by_start_sequence", "opt_start_seq": self._next_seq}
+        return start | {
+            "name": name,
+            "deliver_subject": inbox,
+            "ack_policy": "none",
+            "max_deliver": 1,
+            "flow_control": True,
+            "idle_heartbeat": int(HEARTBEAT_S * 1e9),
+            "inactive_threshold": int(FORGET_S * 1e9),
+            "mem_storage": True,
+            "num_replicas": 1,
+        }
+
+    async def _unsubscribe(self) -> None:
+        if self._subscription is not None:
+            await self._subscription.unsubscribe()
+            self._subscription = None
+
+    def _on_message(self, subject: bytes, reply: bytes, head: bytes, data: bytes) -> None:
+        self._heard_s = time.monotonic()
+        if not reply.startswith(b"$JS.ACK."):
+            self._on_control(reply, head)
+            return
+        # $JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<delivered>.<seq>.<delivery>.<time>.<pending>[.<token>]
+        words = reply.split(b".")
+        at = 5 if len(words) == 9 else 7
+        seq, delivery, pending = int(words[at]), int(words[at + 1]), int(words[at + 3])
+        if delivery != self._next_delivery:
+            self._lost(f"delivery {delivery} instead of {self._next_delivery}")
+            return
+        self._next_delivery += 1
+        self._next_seq = seq + 1
+        self._at_end = pending == 0
+        if not self._batch:
+            self._loop.call_soon(self._hand_over)
+        request_id = subject[subject.rfind(b".") + 1 :].decode()
+        traceparent = nats_wire.header(head, b"traceparent").decode()
+        self._batch.append(Record(seq, request_id, data, traceparent))
+
+    def _hand_over(self) -> None:
+        batch, self._batch = self._batch, []
+        if batch:
+            self._on_records(batch)
+        if self._at_end and self._on_caught_up is not None:
+            caught_up, self._on_caught_up = self._on_caught_up, None
+            caught_up()
+
+    def _on_control(self, reply: bytes, head: bytes) -> None:
+        if nats_wire.status(head) != 100:
+            self._lost(head.decode(errors="replace").strip())
+            return
+        resume = reply or nats_wire.header(head, b"Nats-Consumer-Stalled")
+        if resume:
+            self._bus.send(resume.decode(), b"")  # flow control: all before it has been taken
+        sent = nats_wire.header(head, b"Nats-Last-Consumer")
+        if sent and int(sent) >= self._next_delivery:
+            self._lost(f"the server has sent {int(sent)}, {self._next_delivery - 1} arrived")
+
+    def _lost(self, why: str) -> None:
+        _log.warning("journal_reader_gap", extra={"why": why, "next_seq": self._next_seq})
+        self._next_delivery = -1  # nothing of this consumer counts any more
+        self._broken.set()

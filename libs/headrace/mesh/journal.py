@@ -1,0 +1,201 @@
+"""The journal: accepted requests (REQUESTS) and their ends (RESULTS) in JetStream file streams.
+
+An append that returns is on the server's disk journal; one that raises Uncertain may be there all the same.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from headrace.core.errors import Unavailable
+from headrace.mesh import subjects
+from headrace.mesh.bus import Bus
+from headrace.mesh.config import Settings
+from headrace.mesh.errors import BadSetup, BusDown, NoResponder, Unavailable, Uncertain
+from headrace.mesh.follower import Follower, Record
+from headrace.mesh.jetstream import (
+    API_WAIT_S,
+    ApiFailure,
+    PubAck,
+    StreamSpec,
+    WrongLastSequence,
+    api,
+    check_server,
+    ensure_stream,
+    last_record,
+    store,
+)
+
+__all__ = ["Appended", "Follower", "Journal", "Record"]
+
+APPEND_AGAIN_S = 5.0  # a client that waits for acceptance longer has given up
+RESULT_AGAIN_S = 60.0  # an end is worth waiting for; then the caller decides
+DELETES_AT_ONCE = 256  # API calls in flight: the server queues 10,000 of all clients together
+
+_log = logging.getLogger("headrace.journal")
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    seq: int
+    duplicate: bool  # the id was there already (or its record is within the last two minutes): compare, then attach
+
+
+class Journal:
+    def __init__(self, bus: Bus, settings: Settings) -> None:
+        replicas = settings.journal_replicas
+        self._bus = bus
+        self._streams = (
+            StreamSpec(
+                subjects.STREAM_REQUESTS,
+                subjects.REQUESTS,
+                settings.journal_bytes,
+                settings.journal_age_s,
+                "new",
+                replicas,
+            ),
+            StreamSpec(
+                subjects.STREAM_RESULTS,
+                subjects.RESULTS,
+                settings.results_bytes,
+                settings.results_age_s,
+                "old",
+                replicas,
+            ),
+        )
+        self._ensuring: asyncio.Task[None] | None = None
+
+    @staticmethod
+    async def open(bus: Bus, settings: Settings) -> "Journal":
+        """Makes or updates the streams. Raises BadSetup for an old server or no JetStream."""
+        check_server(bus.server_info)
+        journal = Journal(bus, settings)
+        await _again(journal.ensure, 30.0)
+        bus.watch(journal._on_state)
+        return journal
+
+    async def ensure(self) -> None:
+        for spec in self._streams:
+            try:
+                await ensure_stream(self._bus, spec)
+            except ApiFailure as error:
+                raise BadSetup(f"stream {spec.name}: {error.description}; see HEADRACE_JOURNAL_BYTES") from error
+
+    def _on_state(self, up: bool) -> None:
+        """A server that lost its storage comes back without streams."""
+        if self._ensuring is not None:
+            self._ensuring.cancel()
+            self._ensuring = None
+        if up:
+            self._ensuring = asyncio.get_running_loop().create_task(self._restore())
+
+    async def _restore(self) -> None:
+        try:
+            await _again(self.ensure, RESULT_AGAIN_S)
+        except (Unavailable, BadSetup) as error:
+            _log.error("streams_not_restored", extra={"error": str(error)})
+
+    # --- requests ---
+
+    async def append(self, request_id: str, data: bytes, traceparent: str = "", *, keyed: bool = False) -> Appended:
+        """keyed: the id comes from an idempotency key; refused as a duplicate while a record of it is live.
+
+        Raises JournalFull, BusDown (not sent), Uncertain (sent, nobody knows: cancel it or ask again).
+        """
+        subject = subjects.request(request_id)
+        head = _head(request_id, traceparent, exclusive=keyed)
+        try:
+            ack = await self._store(subject, data, head, APPEND_AGAIN_S)
+        except WrongLastSequence as error:
+            return Appended(error.last_seq, duplicate=True)
+        return Appended(ack.seq, ack.duplicate)
+
+    async def record(self, request_id: str) -> bytes | None:
+        """The live journal record of a request; None once it has been deleted."""
+        found = await last_record(self._bus, subjects.STREAM_REQUESTS, subjects.request(request_id))
+        return found.data if found else None
+
+    async def delete(self, seqs: Sequence[int]) -> None:
+        """By sequence, without secure erase; a record that is gone already is fine."""
+        for start in range(0, len(seqs), DELETES_AT_ONCE):
+            left = list(seqs[start : start + DELETES_AT_ONCE])
+            await _again(partial(self._delete_left, left), RESULT_AGAIN_S)
+
+    async def _delete_left(self, left: list[int]) -> None:
+        """Takes from `left` what the server has answered; an error answer means that it is gone already."""
+        calls = [self._bus.call(_DELETE, b'{"seq":%d,"no_erase":true}' % seq, timeout_s=API_WAIT_S) for seq in left]
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        left[:] = [seq for seq, end in zip(left, ends, strict=True) if isinstance(end, BaseException)]
+        if left:
+            raise Uncertain(f"{len(left)} journal records are not deleted yet", retry_after_s=1.0)
+
+    def follow(
+        self, on_records: Callable[[list[Record]], None], on_caught_up: Callable[[], None] | None = None
+    ) -> Follower:
+        """All records from the first, in order, then the new ones as they come; survives restarts of NATS."""
+        return Follower(self._bus, subjects.STREAM_REQUESTS, self.ensure, on_records, on_caught_up)
+
+    async def live_records(self) -> int:
+        answer = await api(self._bus, f"STREAM.INFO.{subjects.STREAM_REQUESTS}", {})
+        return int(answer["state"]["messages"])
+
+    # --- results ---
+
+    async def store_result(self, request_id: str, data: bytes) -> bool:
+        """False: this request's end had been stored before; the first one counts. Raises Unavailable after a minute."""
+        head = _head(request_id, "", exclusive=True)
+        try:
+            ack = await self._store(subjects.result(request_id), data, head, RESULT_AGAIN_S)
+        except WrongLastSequence:
+            return False
+        return not ack.duplicate
+
+    async def result(self, request_id: str) -> bytes | None:
+        found = await last_record(self._bus, subjects.STREAM_RESULTS, subjects.result(request_id))
+        return found.data if found else None
+
+    async def _store(self, subject: str, data: bytes, head: bytes, again_s: float) -> PubAck:
+        """A lost acknowledgement or a missing stream: once more. Never sent at all: BusDown at once."""
+        try:
+            return await store(self._bus, subject, data, head)
+        except (Uncertain, NoResponder) as first:
+            try:
+                return await _again(partial(self._ensure_and_store, subject, data, head), again_s)
+            except (BusDown, NoResponder) as last:
+                raise type(first)(f"{first.message}; then {last.message}", retry_after_s=1.0) from last
+
+    async def _ensure_and_store(self, subject: str, data: bytes, head: bytes) -> PubAck:
+        try:
+            await self.ensure()
+            return await store(self._bus, subject, data, head)
+        except BadSetup as error:
+            raise Unavailable(f"the journal is not there: {error}", retry_after_s=1.0) from error
+
+
+T = TypeVar("T")
+_DELETE = f"$JS.API.STREAM.MSG.DELETE.{subjects.STREAM_REQUESTS}"
+
+
+def _head(request_id: str, traceparent: str, *, exclusive: bool) -> bytes:
+    lines = "NATS/1.0\r\nNats-Msg-Id: " + request_id
+    if traceparent:
+        lines += "\r\ntraceparent: " + traceparent
+    if exclusive:
+        lines += "\r\nNats-Expected-Last-Subject-Sequence: 0"
+    return (lines + "\r\n\r\n").encode()
+
+
+async def _again(call: Callable[[], Awaitable[T]], within_s: float) -> T:
+    """Idempotent calls alone. Ends with the last error once within_s is over."""
+    retrying = AsyncRetrying(
+        stop=stop_after_delay(within_s),
+        wait=wait_random_exponential(multiplier=0.05, max=1.0),
+        retry=retry_if_exception_type((BusDown, NoResponder)),
+        reraise=True,
+    )
+    return await retrying(call)
