@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from headrace.core.types import Key
-from headrace.engines.base import KvManifest, KvMismatch, SequenceInput, blocks_for
+from headrace.engines.base import KvManifest, KvMismatch, ModelSpec, SequenceInput, blocks_for
 
 S = TypeVar("S")
 
@@ -52,11 +52,11 @@ class Chunk(Generic[S]):
 class Batch(Generic[S]):
     """Slots, blocks and phases of an engine's sequences. Asking for more than there is is an assertion error."""
 
-    def __init__(self, *, slots: int, blocks: int, block_tokens: int, chunk_tokens: int) -> None:
-        assert min(slots, blocks, block_tokens, chunk_tokens) > 0
+    def __init__(self, *, spec: ModelSpec, slots: int, blocks: int, chunk_tokens: int) -> None:
+        assert min(slots, blocks, chunk_tokens) > 0
+        self.spec = spec
         self.slots = slots
         self.blocks = blocks
-        self.block_tokens = block_tokens
         self.chunk_tokens = chunk_tokens
         self.blocks_used = 0
         self._all: dict[Key, Live[S]] = {}
@@ -139,7 +139,9 @@ class Batch(Generic[S]):
 
     def _reserve(self, sequence: SequenceInput, prefix_len: int, *, filled: int, state: S) -> Live[S]:
         check_sequence(sequence)
-        blocks = blocks_for(prefix_len + sequence.prompt_len + sequence.sampling.max_tokens, self.block_tokens)
+        tokens = prefix_len + sequence.prompt_len + sequence.sampling.max_tokens
+        assert tokens <= self.spec.context_tokens, f"{tokens} tokens are more than the context"
+        blocks = blocks_for(tokens, self.spec.block_tokens)
         assert sequence.key not in self._all, f"{sequence.key} is already here"
         assert len(self._all) < self.slots, "no free slot: the caller ignored the capacity"
         assert self.blocks_used + blocks <= self.blocks, "not enough free blocks: the caller ignored the capacity"

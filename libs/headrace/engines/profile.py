@@ -48,9 +48,7 @@ class ProfileEngine:
         self.slots = slots
         self.blocks = blocks
         self.profile = profile
-        self._batch = Batch[Trail](
-            slots=slots, blocks=blocks, block_tokens=spec.block_tokens, chunk_tokens=chunk_tokens
-        )
+        self._batch = Batch[Trail](slots=slots, blocks=blocks, spec=spec, chunk_tokens=chunk_tokens)
         self._plain = [token for token, piece in enumerate(pieces) if _PLAIN.fullmatch(piece)]
         self._eos = min(spec.eos_ids)
         assert self._plain

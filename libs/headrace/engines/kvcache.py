@@ -1,0 +1,177 @@
+"""The KV of decoding sequences as plain numpy: each decode batch is a contiguous view of the first n rows.
+
+Rows of similar length share a group, padded to its longest; groups differ by a factor of four. A row that
+frees in the middle takes the last one. What waits or is paused lies outside, in arrays of its own size.
+"""
+
+import mmap
+import sys
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.core.types import Key
+from headrace.engines.families.llama import LlamaShape
+
+Kv = NDArray[np.float32]  # [2 * layers: keys and values of layer 0, of layer 1, ...; kv_heads; positions; head_width]
+
+_GROUP_RATIO = 4  # a row is padded to at most four times its length: the bound on memory beside blocks
+_SMALLEST_GROUP_TOKENS = 512
+_NO_RESERVE = 0x4000 if sys.platform == "linux" else 0  # mmap.MAP_NORESERVE, which Python names from 3.13 on
+_STRIDE_TOKENS = 64  # rows grow in such steps, so that a group is copied every few dozen iterations at most
+
+
+def new_kv(shape: LlamaShape, length: int) -> Kv:
+    return np.empty((2 * shape.layers, shape.kv_heads, length, shape.head_width), np.float32)
+
+
+class Group:
+    """Up to `rows` sequences of up to `capacity` positions, padded to `stride`.
+
+    The memory is reserved at once and touched as it is needed; an emptied group gives it back.
+    """
+
+    def __init__(self, shape: LlamaShape, *, rows: int, capacity: int) -> None:
+        self.capacity = capacity
+        self.stride = 0
+        self.owners: list[Key] = []
+        self.lengths = np.zeros(rows, np.int64)
+        self._shape = shape
+        self._arrays = 2 * shape.layers
+        size_bytes = self._arrays * rows * shape.kv_heads * capacity * shape.head_width * 4
+        self._memory = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
+        self._flat = np.frombuffer(self._memory, np.float32).reshape(self._arrays, -1)
+
+    def __len__(self) -> int:
+        return len(self.owners)
+
+    def arrays(self) -> list[Kv]:
+        """For each key and value array, [rows in use, kv_heads, stride, head_width], contiguous."""
+        return self._rows(len(self), self.stride)
+
+    def positions(self) -> NDArray[np.int64]:
+        """Positions held by each row in use."""
+        return self.lengths[: len(self)]
+
+    def append(self, owner: Key, kv: Kv) -> None:
+        row, length = len(self), kv.shape[2]
+        assert row < len(self.lengths)
+        self.owners.append(owner)
+        self.lengths[row] = length
+        self._restride(rows_held=row)
+        for array, values in zip(self.arrays(), kv, strict=True):
+            array[row, :, :length] = values
+
+    def write(self, new: list[Kv]) -> None:
+        """Append one position to every row: for each array [rows in use, kv_heads, 1, head_width]."""
+        rows, at = np.arange(len(self)), self.positions()
+        for array, values in zip(self.arrays(), new, strict=True):
+            array[rows, :, at] = values[:, :, 0]
+        self.lengths[: len(self)] += 1
+
+    def make_room(self) -> None:
+        """See to it that every row can take one position more."""
+        self._restride(rows_held=len(self))
+
+    def copy(self, owner: Key) -> Kv:
+        row = self.owners.index(owner)
+        kv = new_kv(self._shape, int(self.lengths[row]))
+        for array, values in zip(self.arrays(), kv, strict=True):
+            values[:] = array[row, :, : kv.shape[2]]
+        return kv
+
+    def drop(self, owner: Key) -> None:
+        """The last row takes the place of the dropped one."""
+        row, last = self.owners.index(owner), len(self) - 1
+        if row != last:
+            length = self.lengths[last]
+            for array in self.arrays():
+                array[row, :, :length] = array[last, :, :length]
+            self.owners[row] = self.owners[last]
+            self.lengths[row] = length
+        self.owners.pop()
+        if not self.owners:
+            self.stride = 0
+            self._memory.madvise(mmap.MADV_DONTNEED)
+
+    def _restride(self, rows_held: int) -> None:
+        """Pad to the longest row and one position; rows_held rows have content at the present stride."""
+        needed = min(int(self.positions().max()) + 1, self.capacity)
+        if needed <= self.stride <= 2 * needed + _STRIDE_TOKENS:
+            return
+        wanted = min(self.capacity, -(-(needed + needed // 8) // _STRIDE_TOKENS) * _STRIDE_TOKENS)
+        kept = min(wanted, self.stride)
+        held, moved = self._rows(rows_held, self.stride), self._rows(rows_held, wanted)
+        for old, new in zip(held, moved, strict=True):
+            new[:, :, :kept] = old[:, :, :kept]  # the same memory: numpy copies overlapping views through a temporary
+        self.stride = wanted
+
+    def _rows(self, rows: int, stride: int) -> list[Kv]:
+        axes = (rows, self._shape.kv_heads, stride, self._shape.head_width)
+        size = rows * self._shape.kv_heads * stride * self._shape.head_width
+        return [self._flat[array, :size].reshape(axes) for array in range(self._arrays)]
+
+
+class KvCache:
+    """Places sequences in groups by length. Blocks are the batch's to account; this only has room for them."""
+
+    def __init__(self, shape: LlamaShape, *, slots: int, tokens: int) -> None:
+        self._groups = [
+            Group(shape, rows=min(slots, max(1, tokens * _GROUP_RATIO // capacity)), capacity=capacity)
+            for capacity in _capacities(shape.context_tokens)
+        ]
+        self._at: dict[Key, Group] = {}
+
+    def __contains__(self, owner: Key) -> bool:
+        return owner in self._at
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def place(self, owner: Key, kv: Kv) -> None:
+        """Take a copy of the sequence's KV [.., positions, ..]."""
+        assert owner not in self._at
+        group = next(group for group in self._groups if kv.shape[2] < group.capacity)
+        group.append(owner, kv)
+        self._at[owner] = group
+
+    def copy(self, owner: Key) -> Kv:
+        return self._at[owner].copy(owner)
+
+    def drop(self, owner: Key) -> None:
+        self._at.pop(owner).drop(owner)
+
+    def lift(self, owner: Key) -> Kv:
+        """Take the sequence out of its group, into an array of its own."""
+        kv = self.copy(owner)
+        self.drop(owner)
+        return kv
+
+    def groups(self) -> list[Group]:
+        """Groups to decode, each with room for one position more in every row."""
+        for group in self._groups:
+            full = [
+                owner for owner, length in zip(group.owners, group.positions(), strict=True) if length >= group.capacity
+            ]
+            for owner in full:
+                self.place(owner, self.lift(owner))
+        busy = [group for group in self._groups if len(group)]
+        for group in busy:
+            group.make_room()
+        return busy
+
+    def check_integrity(self) -> None:
+        """Invariants, for tests: every sequence is in one row of one group and fits."""
+        owners = [owner for group in self._groups for owner in group.owners]
+        assert sorted(owners) == sorted(self._at)
+        for group in self._groups:
+            assert all(self._at[owner] is group for owner in group.owners)
+            assert not len(group) or group.positions().max() <= group.stride <= group.capacity
+
+
+def _capacities(context_tokens: int) -> list[int]:
+    """Group capacities, ascending: the context, a quarter of it, ..."""
+    capacities = [context_tokens]
+    while capacities[0] > _SMALLEST_GROUP_TOKENS:
+        capacities.insert(0, -(-capacities[0] // _GROUP_RATIO))
+    return capacities
