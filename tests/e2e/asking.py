@@ -34,12 +34,16 @@ class Answer:
     breaks: int = 0  # connections that broke under way
     started_s: float = 0.0
     first_token_s: float = 0.0
+    heard_s: float = field(default_factory=time.monotonic)
+    longest_pause_s: float = 0.0  # between two events, the first one counted from the question
 
     @property
     def reason(self) -> str:
         return "" if self.end is None else FinishReason.Name(self.end.reason).removeprefix("FINISH_REASON_").lower()
 
     def take(self, event: pb.GenerateEvent) -> None:
+        now_s = time.monotonic()
+        self.longest_pause_s, self.heard_s = max(self.longest_pause_s, now_s - self.heard_s), now_s
         if self.end is not None:
             self.faults.append("an event after the end")
         match event.WhichOneof("kind"):

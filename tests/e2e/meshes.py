@@ -21,3 +21,8 @@ def small_mesh(data_dir: Path, **changes: Any) -> MeshConfig:
         "start_timeout_s": 40.0,
     }
     return MeshConfig(**(settings | changes))
+
+
+def chaos_mesh(data_dir: Path) -> MeshConfig:
+    """Two of every worker, so that what a dead or stopped one held goes on at the other."""
+    return small_mesh(data_dir, encoders=2, prefill=2, decode=2)

@@ -110,7 +110,7 @@ class Mesh:
             self._services[plan.id].start(self.config.service_environment.get(plan.id))
         await self._wait_ready(self.ids)
         self._watcher = asyncio.create_task(self._watch(), name="mesh-watcher")
-        await self._wait_servable()
+        await self.until_servable()
         self._write_state("ready", ())
 
     def _prepare_directories(self) -> None:
@@ -147,7 +147,7 @@ class Mesh:
                 raise MeshFailed(f"{_list(waiting)} not ready after {self.config.start_timeout_s:.0f} s")
             await asyncio.sleep(_POLL_S)
 
-    async def _wait_servable(self) -> None:
+    async def until_servable(self) -> None:
         """Until every gateway has heard from the queue manager that the model can be served."""
         until = time.monotonic() + self.config.start_timeout_s
         for plan in self.plans:

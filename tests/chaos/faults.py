@@ -1,0 +1,187 @@
+"""One fault under light load, and what became of every request that was running.
+
+A request is good when it ended exactly once, its stream had neither gap nor duplicate, and its tokens are those of
+an undisturbed run. A fault counts only if the process's own log says that it landed.
+"""
+
+import asyncio
+import itertools
+import json
+import random
+import signal
+import time
+import uuid
+from dataclasses import dataclass, field
+
+import psutil
+import redis.asyncio
+
+from headrace.cli.supervisor import Mesh
+from headrace.v1 import gateway_pb2 as pb
+from tests.e2e.asking import Answer, ask, follow, picture, request
+from tests.e2e.leaks import held
+
+CONCURRENT = 12
+STOPPED_S = 10.0
+# A worker's lease is 2 s, a restart takes about as long; a request that moved several times fits well inside.
+ANSWER_WITHIN_S = 60.0
+LAND_WITHIN_S = 20.0
+FREE_WITHIN_S = 10.0
+IMAGES = (0, 0, 1, 2)  # a request's images, by turns
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    process: str
+    action: str  # kill, stop, restart, flushall
+    transition: str = ""  # empty: at no particular moment
+    crossing: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.process} {self.action} {self.transition}".strip()
+
+
+@dataclass(slots=True)
+class Verdict:
+    fault: Fault
+    landed: bool = False
+    requests: int = 0
+    ended_once: int = 0
+    broken: int = 0
+    longest_pause_s: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        return self.landed and not self.problems and self.ended_once == self.requests
+
+    def row(self) -> str:
+        fault = self.fault
+        cells = (fault.process, fault.action, fault.transition or "any", "yes" if self.landed else "NO", self.requests)
+        rest = (self.ended_once, len(self.problems), self.broken, f"{self.longest_pause_s:.1f}")
+        return "| " + " | ".join(str(cell) for cell in (*cells, *rest)) + " |"
+
+    def line(self) -> str:
+        state = "ok " if self.good else "BAD"
+        landed = "" if self.landed else ", did not land"
+        counts = f"{self.ended_once}/{self.requests} ended, {self.broken} broken streams"
+        return f"{state} {self.fault.name}{landed}: {counts}, longest pause {self.longest_pause_s:.1f} s" + "".join(
+            f"\n      {problem}" for problem in self.problems[:5]
+        )
+
+
+def question(rng: random.Random, number: int) -> pb.GenerateRequest:
+    images = [picture(rng.randrange(1000)) for _ in range(IMAGES[number % len(IMAGES)])]
+    text = f"question {number} {rng.random()}"
+    return request(text, max_tokens=rng.randint(15, 60), images=images, key=uuid.uuid4().hex, keep=True)
+
+
+async def inject(mesh: Mesh, fault: Fault, seed: int) -> Verdict:
+    """Load, the fault, recovery, and the comparison with an undisturbed run."""
+    verdict, rng, seen = Verdict(fault), random.Random(seed), _crossings(mesh, fault) if fault.transition else 0
+    if fault.transition:
+        armed = {"HEADRACE_FAULT": f"{fault.transition}:{fault.crossing}:{fault.action}"}
+        await mesh.restart(fault.process, armed)
+        await mesh.until_servable()
+    done: list[tuple[pb.GenerateRequest, Answer]] = []
+    over = asyncio.Event()
+    numbers = itertools.count()
+    load = [asyncio.create_task(_ask_on(mesh, rng, numbers, over, done)) for _ in range(CONCURRENT)]
+    await asyncio.sleep(0.3)
+    verdict.landed = await _strike(mesh, fault, seen)
+    await asyncio.sleep(1.0)  # a second of load on the recovered mesh
+    over.set()
+    await asyncio.gather(*load)
+    await _judge(mesh, verdict, done)
+    return verdict
+
+
+async def _ask_on(
+    mesh: Mesh,
+    rng: random.Random,
+    numbers: "itertools.count[int]",
+    over: asyncio.Event,
+    done: list[tuple[pb.GenerateRequest, Answer]],
+) -> None:
+    addresses = [mesh.addresses.grpc["gateway-0"], mesh.addresses.grpc["gateway-1"]]
+    while not over.is_set():
+        number = next(numbers)
+        message = question(rng, number)
+        done.append((message, await follow(addresses, message, ANSWER_WITHIN_S, first=number)))
+
+
+async def _strike(mesh: Mesh, fault: Fault, seen: int) -> bool:
+    """Whether the fault is known to have landed; the process is up again then."""
+    if fault.transition:
+        return await _landed(mesh, fault, seen)
+    if fault.action == "flushall":
+        client = redis.asyncio.Redis.from_url(mesh.addresses.redis_url)
+        landed = bool(await client.flushall())
+        await client.aclose()
+        return landed
+    restart = mesh.restart_nats if fault.process == "nats-server" else mesh.restart_redis
+    restart(kill=fault.action == "kill")
+    return True
+
+
+def _crossings(mesh: Mesh, fault: Fault) -> int:
+    """How often the process's log says that this fault hit it there."""
+    lines = (line for line in mesh.logs(fault.process).splitlines() if line.startswith('{"event": "fault"'))
+    logged = [json.loads(line) for line in lines]
+    return sum((line["transition"], line["action"]) == (fault.transition, fault.action) for line in logged)
+
+
+async def _landed(mesh: Mesh, fault: Fault, seen: int) -> bool:
+    until, pid = time.monotonic() + LAND_WITHIN_S, mesh.pid(fault.process)
+    while _crossings(mesh, fault) == seen:
+        if time.monotonic() > until:
+            return False
+        await asyncio.sleep(0.05)
+    if fault.action == "stop":
+        await asyncio.sleep(STOPPED_S)
+        stopped = psutil.Process(pid).status() == psutil.STATUS_STOPPED
+        mesh.kill(fault.process, signal.SIGCONT)
+        return stopped
+    await mesh.until_ready(fault.process)
+    return mesh.pid(fault.process) != pid
+
+
+async def _judge(mesh: Mesh, verdict: Verdict, done: list[tuple[pb.GenerateRequest, Answer]]) -> None:
+    verdict.requests = len(done)
+    for message, answer in done:
+        verdict.broken += answer.breaks
+        verdict.longest_pause_s = max(verdict.longest_pause_s, answer.longest_pause_s)
+        problems = list(answer.faults)
+        if answer.reason != "length":
+            problems.append(f"ended as {answer.reason!r}: {answer.end}")
+        verdict.ended_once += answer.end is not None
+        verdict.problems += [f"{answer.request_id}: {problem}" for problem in problems]
+    verdict.problems += await _differences(mesh, done)
+    verdict.problems += await _leaks(mesh)
+
+
+async def _differences(mesh: Mesh, done: list[tuple[pb.GenerateRequest, Answer]]) -> list[str]:
+    """The same questions again, with nothing going wrong: the profile engine's tokens depend on the input alone."""
+    at_once = asyncio.Semaphore(CONCURRENT)
+
+    async def differs(message: pb.GenerateRequest, answer: Answer) -> bool:
+        again = pb.GenerateRequest()
+        again.CopyFrom(message)
+        again.idempotency_key = ""
+        async with at_once:
+            return (await ask(mesh.grpc_addr, again)).tokens != answer.tokens
+
+    different = await asyncio.gather(*(differs(message, answer) for message, answer in done))
+    return [
+        f"{answer.request_id}: other tokens than an undisturbed run"
+        for differed, (_message, answer) in zip(different, done, strict=True)
+        if differed
+    ]
+
+
+async def _leaks(mesh: Mesh) -> list[str]:
+    until = time.monotonic() + FREE_WITHIN_S
+    while (left := await held(mesh)) and time.monotonic() < until:
+        await asyncio.sleep(0.1)
+    return [f"still held: {left}"] if left else []
