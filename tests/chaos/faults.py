@@ -19,7 +19,7 @@ import redis.asyncio
 from headrace.cli.supervisor import Mesh
 from headrace.v1 import gateway_pb2 as pb
 from tests.e2e.asking import Answer, ask, follow, picture, request
-from tests.e2e.leaks import held
+from tests.e2e.leaks import left_after
 
 CONCURRENT = 12
 STOPPED_S = 10.0
@@ -149,7 +149,7 @@ async def _landed(mesh: Mesh, fault: Fault, seen: int) -> bool:
 
 async def _judge(mesh: Mesh, verdict: Verdict, done: list[tuple[pb.GenerateRequest, Answer]]) -> None:
     verdict.requests = len(done)
-    for message, answer in done:
+    for _message, answer in done:
         verdict.broken += answer.breaks
         verdict.longest_pause_s = max(verdict.longest_pause_s, answer.longest_pause_s)
         problems = list(answer.faults)
@@ -158,7 +158,8 @@ async def _judge(mesh: Mesh, verdict: Verdict, done: list[tuple[pb.GenerateReque
         verdict.ended_once += answer.end is not None
         verdict.problems += [f"{answer.request_id}: {problem}" for problem in problems]
     verdict.problems += await _differences(mesh, done)
-    verdict.problems += await _leaks(mesh)
+    if left := await left_after(mesh, FREE_WITHIN_S):
+        verdict.problems.append(f"still held: {left}")
 
 
 async def _differences(mesh: Mesh, done: list[tuple[pb.GenerateRequest, Answer]]) -> list[str]:
@@ -170,7 +171,7 @@ async def _differences(mesh: Mesh, done: list[tuple[pb.GenerateRequest, Answer]]
         again.CopyFrom(message)
         again.idempotency_key = ""
         async with at_once:
-            return (await ask(mesh.grpc_addr, again)).tokens != answer.tokens
+            return bool((await ask(mesh.grpc_addr, again)).tokens != answer.tokens)
 
     different = await asyncio.gather(*(differs(message, answer) for message, answer in done))
     return [
@@ -178,10 +179,3 @@ async def _differences(mesh: Mesh, done: list[tuple[pb.GenerateRequest, Answer]]
         for differed, (_message, answer) in zip(different, done, strict=True)
         if differed
     ]
-
-
-async def _leaks(mesh: Mesh) -> list[str]:
-    until = time.monotonic() + FREE_WITHIN_S
-    while (left := await held(mesh)) and time.monotonic() < until:
-        await asyncio.sleep(0.1)
-    return [f"still held: {left}"] if left else []

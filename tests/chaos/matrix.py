@@ -63,7 +63,7 @@ def everything(seed: int) -> list[Fault]:
 
 async def run(faults: list[Fault], seed: int) -> list[Verdict]:
     """All of them against one mesh, one after another."""
-    verdicts = []
+    verdicts: list[Verdict] = []
     with tempfile.TemporaryDirectory(prefix="headrace-chaos-") as folder:
         async with Mesh(chaos_mesh(Path(folder))) as mesh:
             for fault in faults:

@@ -30,14 +30,19 @@ async def held(mesh: Mesh) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-async def assert_free(mesh: Mesh, within_s: float) -> None:
-    """Waits until nothing is held. Raises AssertionError with what is left after the time."""
+async def left_after(mesh: Mesh, within_s: float) -> dict[str, int]:
+    """What is still held when the time is over; empty as soon as nothing is."""
     until = time.monotonic() + within_s
-    left = await held(mesh)
-    while left and time.monotonic() < until:
-        await asyncio.sleep(0.05)
+    while True:
         left = await held(mesh)
-    assert not left, f"still held after {within_s} s: {left}"
+        if not left or time.monotonic() > until:
+            return left
+        await asyncio.sleep(0.05)
+
+
+async def assert_free(mesh: Mesh, within_s: float) -> None:
+    left = await left_after(mesh, within_s)
+    assert not left, f"still held after {within_s:.2f} s: {left}"
 
 
 async def _workers(mesh: Mesh) -> dict[str, int]:

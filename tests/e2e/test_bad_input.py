@@ -41,6 +41,7 @@ def bomb() -> bytes:
 
 
 PNG = picture(7)
+VIDEO = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}}
 CASES: list[tuple[str, Any, int, str]] = [
     ("unknown model", {**user(text()), "model": "no-such-model"}, 404, "model"),
     ("no messages", {"messages": []}, 400, "messages"),
