@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.core.errors import StageError, Unavailable
+from headrace.core.errors import StageError
 from headrace.core.types import Key
 from headrace.engines.artifacts import build_once, cache_root, progress
 from headrace.engines.base import Emitted, KvManifest, KvMismatch, ModelSpec, SequenceInput, StepResult
@@ -21,9 +21,8 @@ from headrace.engines.batch import Batch, Chunk, Live, check_manifest
 from headrace.engines.families.llama import Checkpoint, LlamaShape
 from headrace.engines.graph import EMBED_FILE, GRAPH_VERSION, MASKED, MODEL_FILE, kv_names, write_graph
 from headrace.engines.kvcache import Group, Kv, KvCache, new_kv
+from headrace.engines.runtime import open_session
 from headrace.engines.sampling import Draw, Logits, sample
-
-_PROVIDERS = ["CPUExecutionProvider"]
 
 
 def load(
@@ -67,7 +66,7 @@ class Llama:
         self.shape = shape
         self._embed = np.load(folder / EMBED_FILE, mmap_mode="r")
         self._names = kv_names(shape.layers)
-        self._session = _session(folder / MODEL_FILE, threads)
+        self._session = open_session(folder / MODEL_FILE, threads)
 
     def embed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         return np.asarray(self._embed[np.asarray(tokens)])
@@ -253,18 +252,3 @@ class OnnxEngine:
         loaded = self._checkpoint.load_prefix(name)
         assert loaded.shape[2:] == (self._shape.kv_heads, self.spec.prefix_tokens[name], self._shape.head_width)
         return loaded.reshape(2 * self._shape.layers, *loaded.shape[2:])
-
-
-def _session(model: Path, threads: int) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise Unavailable("the onnx engine needs onnxruntime: pip install 'headrace[serve]'") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.enable_mem_pattern = False  # shapes change with every step
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the cores are shared with other workers
-    session = onnxruntime.InferenceSession(str(model), options, providers=_PROVIDERS)
-    assert session.get_providers() == _PROVIDERS, f"asked for {_PROVIDERS}, got {session.get_providers()}"
-    return session
