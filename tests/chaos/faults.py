@@ -171,7 +171,8 @@ async def _differences(mesh: Mesh, done: list[tuple[pb.GenerateRequest, Answer]]
         again.CopyFrom(message)
         again.idempotency_key = ""
         async with at_once:
-            return bool((await ask(mesh.grpc_addr, again)).tokens != answer.tokens)
+            tokens: list[int] = (await ask(mesh.grpc_addr, again)).tokens
+        return tokens != answer.tokens
 
     different = await asyncio.gather(*(differs(message, answer) for message, answer in done))
     return [
