@@ -75,24 +75,22 @@ async def test_append_read_delete(pair: Pair) -> None:
 
 async def test_the_same_id_again_is_a_duplicate_of_the_same_record(pair: Pair) -> None:
     request_id = new_id()
-    first = await pair.journal.append(request_id, b"a", keyed=True)
-    second = await pair.journal.append(request_id, b"b", keyed=True)
+    first = await pair.journal.append(request_id, b"a")
+    second = await pair.journal.append(request_id, b"b")
     assert (second.seq, second.duplicate) == (first.seq, True)
     assert await pair.journal.record(request_id) == b"a"
 
 
-async def test_a_keyed_id_is_a_duplicate_after_the_dedupe_window_too(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_id_is_a_duplicate_after_the_dedupe_window_too(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its message id the server cannot dedupe: as after two minutes."""
     request_id = new_id()
-    first = await pair.journal.append(request_id, b"a", keyed=True)
+    first = await pair.journal.append(request_id, b"a")
     later = b"NATS/1.0\r\nNats-Msg-Id: other\r\nNats-Expected-Last-Subject-Sequence: 0\r\n\r\n"
     monkeypatch.setattr("headrace.mesh.journal._head", lambda *_args, **_kwargs: later)
-    second = await pair.journal.append(request_id, b"b", keyed=True)
+    second = await pair.journal.append(request_id, b"b")
     assert (second.seq, second.duplicate) == (first.seq, True)
     await pair.journal.delete([first.seq])
-    assert not (await pair.journal.append(request_id, b"c", keyed=True)).duplicate
+    assert not (await pair.journal.append(request_id, b"c")).duplicate
 
 
 async def test_the_first_result_counts(pair: Pair) -> None:

@@ -6,7 +6,6 @@ dict, and one timer ends those that never come. It reconnects for ever and resto
 
 import asyncio
 import json
-import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,6 +18,7 @@ from nats.nuid import NUID
 
 from headrace.mesh import nats_wire
 from headrace.mesh.errors import BadSetup, BusDown, NoResponder, Uncertain
+from headrace.mesh.logs import get_logger
 
 Handler = Callable[[bytes, Mapping[str, str]], None]
 Answer = Callable[[bytes], Awaitable[bytes]]
@@ -33,7 +33,7 @@ MAX_WAITING = 65_536  # replies waited for: far above any admission limit
 MAX_UNSENT_BYTES = 64 << 20  # what NATS itself lets a client lag behind
 MAX_ANSWERING = 256  # answers computed at once
 
-_log = logging.getLogger("headrace.bus")
+_log = get_logger("bus")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Bus:
         if not out or not self.up:
             return
         if self._unsent_bytes() > MAX_UNSENT_BYTES:
-            _log.error("outbound_buffer_full", extra={"lost": len(out)})
+            _log.error("outbound_buffer_full", lost=len(out))
             return
         self._client._transport.write(b"".join(out) if len(out) > 1 else out[0])
 
@@ -280,10 +280,10 @@ class Bus:
         self._set_state(True)
 
     async def _on_client_error(self, error: Exception) -> None:
-        _log.info("nats_error", extra={"error": repr(error)})
+        _log.info("nats_error", error=repr(error))
 
     def _on_handler_failure(self, subject: bytes, error: Exception) -> None:
-        _log.error("message_handler_failed", exc_info=error, extra={"subject": subject.decode()})
+        _log.failure("message_handler_failed", error, subject=subject.decode())
 
     async def flush(self) -> None:
         """Returns when the server has taken everything sent so far. Raises BusDown."""
@@ -317,7 +317,7 @@ class Bus:
 
     async def on_error(self, error: str) -> None:
         """nats-py would close for good on most of these; a mesh member comes back instead."""
-        _log.error("nats_refused", extra={"error": error})
+        _log.error("nats_refused", error=error)
         if "permissions violation" not in error.lower():
             await self._client._process_op_err(nats.errors.Error(error))
 

@@ -5,7 +5,6 @@ sequence gap, a missed heartbeat, a reconnect or the server says so.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from headrace.mesh import nats_wire
 from headrace.mesh.bus import Bus, Subscription
 from headrace.mesh.errors import BadSetup
 from headrace.mesh.jetstream import ApiFailure, api
+from headrace.mesh.logs import get_logger
 
-_log = logging.getLogger("headrace.journal")
+_log = get_logger("journal")
 
 HEARTBEAT_S = 1.0  # the server speaks at least this often
 SILENCE_S = 3.0  # three heartbeats missed
@@ -83,7 +83,7 @@ class Follower:
             await self._ensure()
             await self._make_consumer()
         except (Unavailable, ApiFailure, BadSetup) as error:  # the server may still be opening its streams
-            _log.warning("journal_reader_waits", extra={"error": str(error)})
+            _log.warning("journal_reader_waits", error=str(error))
             return False
         return True
 
@@ -93,7 +93,7 @@ class Follower:
                 await asyncio.wait_for(self._broken.wait(), HEARTBEAT_S)
             except TimeoutError:
                 if self._bus.up and time.monotonic() - self._heard_s > SILENCE_S:
-                    _log.warning("journal_reader_silent", extra={"next_seq": self._next_seq})
+                    _log.warning("journal_reader_silent", next_seq=self._next_seq)
                     return
 
     async def _make_consumer(self) -> None:
@@ -171,6 +171,6 @@ class Follower:
             self._lost(f"the server has sent {int(sent)}, {self._next_delivery - 1} arrived")
 
     def _lost(self, why: str) -> None:
-        _log.warning("journal_reader_gap", extra={"why": why, "next_seq": self._next_seq})
+        _log.warning("journal_reader_gap", why=why, next_seq=self._next_seq)
         self._next_delivery = -1  # nothing of this consumer counts any more
         self._broken.set()

@@ -4,7 +4,6 @@ Sequence numbers of a stream start at a number taken from the clock, so a stream
 never reuses one: an old "delete 17" cannot hit a new record, and a reader goes on where it was.
 """
 
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ import msgspec
 from headrace.mesh import nats_wire
 from headrace.mesh.bus import Bus
 from headrace.mesh.errors import BadSetup, JournalFull, NoResponder
+from headrace.mesh.logs import get_logger
 from headrace.mesh.servers import NATS_MIN, parse_version
 
-_log = logging.getLogger("headrace.journal")
+_log = get_logger("journal")
 
 API_WAIT_S = 5.0
 ACK_WAIT_S = 5.0  # an append with an fsync on a slow disk takes less
@@ -129,7 +129,7 @@ async def ensure_stream(bus: Bus, spec: StreamSpec, *, sequences_per_s: int = 1_
         return
     if any(found.get(key) != value for key, value in wanted.items()):
         await api(bus, f"STREAM.UPDATE.{spec.name}", found | wanted)
-        _log.info("stream_updated", extra={"stream": spec.name})
+        _log.info("stream_updated", stream=spec.name)
 
 
 async def _create(bus: Bus, name: str, config: Mapping[str, Any]) -> None:
@@ -138,7 +138,7 @@ async def _create(bus: Bus, name: str, config: Mapping[str, Any]) -> None:
     except ApiFailure as error:
         if error.err_code != STREAM_EXISTS:  # somebody else was first
             raise
-    _log.info("stream_created", extra={"stream": name})
+    _log.info("stream_created", stream=name)
 
 
 async def store(bus: Bus, subject: str, data: bytes, head: bytes) -> PubAck:

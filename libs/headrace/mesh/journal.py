@@ -4,7 +4,6 @@ An append that returns is on the server's disk journal; one that raises Uncertai
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from headrace.core.errors import Unavailable
 from headrace.mesh import subjects
 from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
-from headrace.mesh.errors import BadSetup, BusDown, NoResponder, Unavailable, Uncertain
+from headrace.mesh.errors import BadSetup, BusDown, NoResponder, Uncertain
 from headrace.mesh.follower import Follower, Record
 from headrace.mesh.jetstream import (
     API_WAIT_S,
@@ -30,6 +29,7 @@ from headrace.mesh.jetstream import (
     last_record,
     store,
 )
+from headrace.mesh.logs import get_logger
 
 __all__ = ["Appended", "Follower", "Journal", "Record"]
 
@@ -37,7 +37,7 @@ APPEND_AGAIN_S = 5.0  # a client that waits for acceptance longer has given up
 RESULT_AGAIN_S = 60.0  # an end is worth waiting for; then the caller decides
 DELETES_AT_ONCE = 256  # API calls in flight: the server queues 10,000 of all clients together
 
-_log = logging.getLogger("headrace.journal")
+_log = get_logger("journal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +98,17 @@ class Journal:
         try:
             await _again(self.ensure, RESULT_AGAIN_S)
         except (Unavailable, BadSetup) as error:
-            _log.error("streams_not_restored", extra={"error": str(error)})
+            _log.error("streams_not_restored", error=str(error))
 
     # --- requests ---
 
-    async def append(self, request_id: str, data: bytes, traceparent: str = "", *, keyed: bool = False) -> Appended:
-        """keyed: the id comes from an idempotency key; refused as a duplicate while a record of it is live.
+    async def append(self, request_id: str, data: bytes, traceparent: str = "") -> Appended:
+        """Refused as a duplicate while a record of this id is live, and for two minutes after any append of it.
 
         Raises JournalFull, BusDown (not sent), Uncertain (sent, nobody knows: cancel it or ask again).
         """
         subject = subjects.request(request_id)
-        head = _head(request_id, traceparent, exclusive=keyed)
+        head = _head(request_id, traceparent)
         try:
             ack = await self._store(subject, data, head, APPEND_AGAIN_S)
         except WrongLastSequence as error:
@@ -148,7 +148,7 @@ class Journal:
 
     async def store_result(self, request_id: str, data: bytes) -> bool:
         """False: this request's end had been stored before; the first one counts. Raises Unavailable after a minute."""
-        head = _head(request_id, "", exclusive=True)
+        head = _head(request_id, "")
         try:
             ack = await self._store(subjects.result(request_id), data, head, RESULT_AGAIN_S)
         except WrongLastSequence:
@@ -181,12 +181,11 @@ T = TypeVar("T")
 _DELETE = f"$JS.API.STREAM.MSG.DELETE.{subjects.STREAM_REQUESTS}"
 
 
-def _head(request_id: str, traceparent: str, *, exclusive: bool) -> bytes:
-    lines = "NATS/1.0\r\nNats-Msg-Id: " + request_id
+def _head(request_id: str, traceparent: str) -> bytes:
+    """Refused twice over: by id within the dedupe window, by subject while a record is there (costs nothing)."""
+    lines = "NATS/1.0\r\nNats-Msg-Id: " + request_id + "\r\nNats-Expected-Last-Subject-Sequence: 0"
     if traceparent:
         lines += "\r\ntraceparent: " + traceparent
-    if exclusive:
-        lines += "\r\nNats-Expected-Last-Subject-Sequence: 0"
     return (lines + "\r\n\r\n").encode()
 
 
