@@ -58,7 +58,7 @@ def read_tensor(gguf: GgufFile, info: TensorInfo) -> NDArray[np.float32]:
     row_bytes = info.shape[-1] // block * block_bytes
     rows = prod(info.shape[:-1])
     raw = np.memmap(gguf.path, np.uint8, "r", gguf.data_offset + info.offset, (rows, row_bytes))
-    values: NDArray[np.float32] = dequantize(np.ascontiguousarray(raw), kind)
+    values: NDArray[np.float32] = dequantize(np.array(raw), kind)
     return values.reshape(info.shape)
 
 

@@ -1,0 +1,125 @@
+"""The language-model stage: projector, begin and end vectors and a prefix KV are trained through the frozen model.
+
+The prefix starts as the exact KV of the default system prompt and the user's header (prefix tuning, Li and Liang
+2021), so that step 0 is the plain model.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from headrace.engines.families.smollm2 import PREFIX_TEXT, WIDTH, SmolLM2
+from headrace.modalities.image import ROWS
+from headrace.training.batches import Batch, Sampler, collate
+from headrace.training.llama import FrozenLlama
+from headrace.training.tower import Log, Projector, cosine
+
+TOKEN_BUDGET = 800  # tokens a step, padding included: about 3 s on two cores
+_WARM_UP = 15
+_VALIDATION_ROWS = ((1, 120), (2, 40), (3, 40), (4, 40), (8, 8))  # (images, rows)
+
+
+class Adapter(nn.Module):
+    """What the stage trains."""
+
+    def __init__(self, projector: Projector, edges: Tensor, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.projector = projector
+        self.edges = nn.Parameter(edges.clone())  # [2, width]: begin, end
+        self.keys = nn.Parameter(keys.clone())  # [layers, KV heads, prefix, head width]
+        self.values = nn.Parameter(values.clone())
+
+    def rows(self, features: Tensor) -> Tensor:
+        """Tower features [n, 4, 512] -> the six rows of each image, [n, 6, width]."""
+        begin, end = (self.edges[i].expand(len(features), 1, WIDTH) for i in (0, 1))
+        return torch.cat([begin, self.projector(features), end], 1)
+
+    def past(self) -> Tensor:
+        return torch.stack([self.keys, self.values], 1)
+
+
+def start(model: FrozenLlama, family: SmolLM2, projector: Projector) -> Adapter:
+    """An adapter at its initial values."""
+    edges = torch.tensor([family.encode(" [image]")[0], family.encode(" image")[0]])
+    prefix = model.prefix(family.encode(PREFIX_TEXT))
+    return Adapter(projector, model.embedding[edges], prefix[:, 0], prefix[:, 1])
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    steps: int
+    rate: float  # factor on every learning rate
+
+
+def train(
+    model: FrozenLlama, adapter: Adapter, features: Tensor, sampler: Sampler, phase: Phase, log: Log
+) -> list[float]:
+    """One cosine cycle of AdamW over answer tokens; returns the losses."""
+    optimizer = _optimizer(adapter, phase.rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, phase.steps, _WARM_UP))
+    batches, losses = sampler.batches(TOKEN_BUDGET), list[float]()
+    for step in range(phase.steps):
+        batch = next(batches)
+        loss = F.cross_entropy(_predict(model, adapter, features, batch), batch.targets)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(adapter.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        if step % 20 == 19:
+            log("step", step=step + 1, of=phase.steps, loss=round(sum(losses[-20:]) / 20, 4), rows=len(batch.rows))
+    return losses
+
+
+def _optimizer(adapter: Adapter, rate: float) -> torch.optim.AdamW:
+    groups = [
+        {"params": list(adapter.projector.parameters()), "lr": 6e-4 * rate},
+        {"params": [adapter.edges], "lr": 2e-3 * rate},
+        {"params": [adapter.keys], "lr": 1e-2 * rate},
+        {"params": [adapter.values], "lr": 5e-3 * rate},
+    ]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)
+
+
+def _predict(model: FrozenLlama, adapter: Adapter, features: Tensor, batch: Batch) -> Tensor:
+    """Logits at every position that predicts an answer token."""
+    images = adapter.rows(features[batch.pictures].float())
+    assert images.shape[1] == ROWS
+    x = model.embedding[batch.tokens].index_put(batch.slots, images.flatten(0, 1))
+    hidden, _ = model.hidden(x, batch.positions, batch.mask, adapter.past())
+    return model.logits(hidden[batch.predicting])
+
+
+def evaluate(model: FrozenLlama, adapter: Adapter, features: Tensor, sampler: Sampler) -> dict[str, object]:
+    """Shares of whole answers that greedy decoding gets right: every token the best one given the right ones before."""
+    counts: dict[str, list[int]] = {}
+    for images, wanted in _VALIDATION_ROWS:
+        rows = sorted((sampler.row_of(images, 1) for _ in range(wanted)), key=lambda row: len(row.tokens))
+        for at in range(0, wanted, 20):
+            _score(model, adapter, features, collate(rows[at : at + 20]), counts)
+    return {
+        "single": _share(counts, "single."),
+        "multi": _share(counts, "multi."),
+        "by_question": {name: f"{right}/{total}" for name, (right, total) in sorted(counts.items())},
+    }
+
+
+def _score(model: FrozenLlama, adapter: Adapter, features: Tensor, batch: Batch, counts: dict[str, list[int]]) -> None:
+    with torch.no_grad():
+        best = _predict(model, adapter, features, batch).argmax(-1)
+    wrong = {owner for owner, ok in zip(batch.owners, (best == batch.targets).tolist(), strict=True) if not ok}
+    for r, row in enumerate(batch.rows):
+        images = len(row.pictures)
+        for number, question in enumerate(row.questions):
+            name = f"{'single' if images == 1 else 'multi'}.{question.kind}{'' if images == 1 else f'.{images}'}"
+            count = counts.setdefault(name, [0, 0])
+            count[0] += (r, number) not in wrong
+            count[1] += 1
+
+
+def _share(counts: dict[str, list[int]], prefix: str) -> float:
+    chosen = [count for name, count in counts.items() if name.startswith(prefix)]
+    return round(sum(right for right, _ in chosen) / sum(total for _, total in chosen), 4)
