@@ -1,6 +1,6 @@
 """What the queue manager wants done: every output of QueueCore.handle.
 
-Sends may be lost and are repaired by heartbeats; StoreResult, Forget, FindResults and RecoverTokens must be done.
+Sends may be lost and are repaired by heartbeats; what stores, deletes, finds or recovers must be carried out.
 """
 
 from dataclasses import dataclass
@@ -77,11 +77,18 @@ class StoreResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Forget:
-    """The result is stored: delete the journal record, the blobs, the token log and the handles."""
+class DeleteRecord:
+    """The journal need not keep this request any longer."""
 
     request_id: str
     seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropState:
+    """The result is stored: drop the blobs, the token log and the handles."""
+
+    request_id: str
     has_media: bool
 
 
@@ -119,7 +126,8 @@ Effect = (
     | RecoverTokens
     | FindResults
     | StoreResult
-    | Forget
+    | DeleteRecord
+    | DropState
     | GatewayEnded
     | LookInResults
     | Moved

@@ -1,0 +1,109 @@
+"""QueueCore: events in, effects out. Pure: time is an argument, nothing is awaited, drawn or logged."""
+
+from collections.abc import Callable
+from typing import Any
+
+from headrace.core.effects import Effect
+from headrace.core.events import (
+    Attach,
+    BusDown,
+    BusUp,
+    Cancel,
+    CaughtUp,
+    Ended,
+    Event,
+    Heartbeat,
+    Joined,
+    PartEncoded,
+    Prefilled,
+    RequestAccepted,
+    ResultsFound,
+    ResultStored,
+    StageFailed,
+    Stalled,
+    Tick,
+    TokensRecovered,
+)
+from headrace.core.queue.adoption import accept, caught_up, end_adoption, results_found
+from headrace.core.queue.cell import Cell
+from headrace.core.queue.check import check
+from headrace.core.queue.config import QueueConfig
+from headrace.core.queue.control import attach, cancel, ring, stalled
+from headrace.core.queue.dispatch import dispatch
+from headrace.core.queue.ends import result_stored, worker_ended
+from headrace.core.queue.recovery import expire_leases, extend_leases, tokens_recovered
+from headrace.core.queue.repair import heartbeat
+from headrace.core.queue.stages import joined, part_encoded, prefilled, stage_failed
+from headrace.core.queue.views import CellView, Explanation, QueueView, cell_view, explain, queue_view
+
+
+def _tick(cell: Cell, event: Tick, now_s: float) -> None:
+    last_s, cell.last_tick_s = cell.last_tick_s, now_s
+    if last_s is not None and now_s - last_s > cell.config.tick_gap_s:
+        extend_leases(cell, now_s)
+    expire_leases(cell, now_s)
+    end_adoption(cell, now_s)
+    while (due := cell.due(now_s)) is not None:
+        alarm, job, attempt = due
+        ring(cell, alarm, job, attempt, now_s)
+
+
+def _bus_down(cell: Cell, event: BusDown, now_s: float) -> None:
+    cell.bus_up = False
+
+
+def _bus_up(cell: Cell, event: BusUp, now_s: float) -> None:
+    cell.bus_up = True
+    cell.dirty = True
+    extend_leases(cell, now_s)
+
+
+_HANDLERS: dict[type, Callable[[Cell, Any, float], None]] = {
+    RequestAccepted: accept,
+    CaughtUp: caught_up,
+    ResultsFound: results_found,
+    PartEncoded: part_encoded,
+    Prefilled: prefilled,
+    Joined: joined,
+    Ended: worker_ended,
+    StageFailed: stage_failed,
+    Heartbeat: heartbeat,
+    Cancel: cancel,
+    Attach: attach,
+    Stalled: stalled,
+    TokensRecovered: tokens_recovered,
+    ResultStored: result_stored,
+    BusDown: _bus_down,
+    BusUp: _bus_up,
+    Tick: _tick,
+}
+
+
+class QueueCore:
+    """One leadership of the queue manager. A new leadership is a new object that reads the journal again."""
+
+    def __init__(self, config: QueueConfig) -> None:
+        self._cell = Cell(config)
+
+    def handle(self, event: Event, now_s: float) -> list[Effect]:
+        """Take one event in; now_s never runs back by more than a clock's correction."""
+        cell = self._cell
+        effects = cell.effects = []
+        _HANDLERS[type(event)](cell, event, now_s)
+        if cell.dirty and cell.dispatching:
+            dispatch(cell, now_s)
+        return effects
+
+    def check(self) -> None:
+        """Assert the invariants: one state each, books that add up, nothing above capacity."""
+        check(self._cell)
+
+    def view(self, now_s: float) -> CellView:
+        return cell_view(self._cell, now_s)
+
+    def queue_view(self, limit: int) -> QueueView:
+        """The first `limit` of each waiting line, and where the running requests are."""
+        return queue_view(self._cell, limit)
+
+    def explain(self, request_id: str, now_s: float) -> Explanation:
+        return explain(self._cell, request_id, now_s)

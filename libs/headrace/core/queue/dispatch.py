@@ -1,0 +1,154 @@
+"""Dispatch: the head of each model's line to a prefill worker with room and a decode worker that has reserved room.
+
+Strictly in order: a head that does not fit waits, so that a long request is not overtaken for ever.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from headrace.core.commands import PrefillCommand
+from headrace.core.effects import SendPrefill
+from headrace.core.errors import ContextTooLong
+from headrace.core.queue.alone import claim_one
+from headrace.core.queue.cell import Cell
+from headrace.core.queue.encoding import place_parts
+from headrace.core.queue.ends import fail
+from headrace.core.queue.job import Job
+from headrace.core.queue.line import Line
+from headrace.core.queue.worker import Worker
+from headrace.core.types import StageSpan
+
+Pair = tuple[Worker, Worker]  # prefill, decode: may be the same
+
+
+def dispatch(cell: Cell, now_s: float) -> None:
+    cell.dirty = False
+    if cell.unplaced:
+        place_parts(cell, now_s)
+    for model, line in cell.lines.items():
+        if line:
+            _serve_suspects(cell, model, line, now_s)
+            _serve(cell, model, line, now_s)
+
+
+def _serve(cell: Cell, model: str, line: Line, now_s: float) -> None:
+    pool = cell.pool(model)
+    while (job := line.head()) is not None:
+        pair = _choose(pool, job)
+        if pair is not None:
+            launch(cell, job, pair, now_s)
+        elif not _refuse_if_too_large(cell, pool, job, now_s):
+            return
+
+
+def _serve_suspects(cell: Cell, model: str, line: Line, now_s: float) -> None:
+    pool = cell.pool(model)
+    while (job := line.first_suspect()) is not None:
+        if _refuse_if_too_large(cell, pool, job, now_s):
+            continue
+        pair = _claim(pool, job)
+        if pair is None or not all(worker.idle and worker.fits(job) for worker in pair):
+            return
+        job.alone = True
+        launch(cell, job, pair, now_s)
+
+
+def launch(cell: Cell, job: Job, pair: Pair, now_s: float) -> None:
+    """Reserve at both workers and send the request on its way."""
+    prefill, decode = pair
+    if not job.attempt:
+        cell.next_attempt(job)
+    prefill.seat(job)
+    if decode is not prefill:
+        decode.seat(job)
+    job.prefill, job.decode = prefill.id, decode.id
+    job.sent_s = now_s
+    job.resends = 0
+    job.start_index = job.progress = len(job.emitted)
+    first_text = not job.parts and job.tries == 1
+    waited_from_s = job.request.accepted_s if first_text else job.ready_s
+    job.timeline += (StageSpan("queue", waited_from_s, now_s, cell.config.name),)
+    cell.move(job, "prefill")
+    send_prefill(cell, job, now_s)
+
+
+def send_prefill(cell: Cell, job: Job, now_s: float) -> None:
+    """Also again: a worker ignores an attempt that it has, but passes on a KV cache that still waits there."""
+    job.sent_s = now_s
+    request = job.request
+    command = PrefillCommand(
+        job.key,
+        request.model,
+        request.prompt,
+        request.sampling,
+        job.gateway,
+        job.decode,
+        request.deadline_s,
+        tuple([part.handle for part in job.parts if part.handle is not None]),
+        job.emitted,
+        request.traceparent,
+        job.timeline,
+    )
+    cell.emit(SendPrefill(job.prefill, command))
+
+
+def _one_left(job: Job) -> bool:
+    """The first token is the last: there is nothing to hand over."""
+    return job.request.sampling.max_tokens - len(job.emitted) == 1
+
+
+def _choose(pool: list[Worker], job: Job) -> Pair | None:
+    """A worker that does both, else the prefill worker with least pending work and the emptiest decode worker."""
+    free = [worker for worker in pool if not worker.alone and worker.fits(job)]
+    one_left = _one_left(job)
+    both = _least(free, lambda worker: worker.prefills and (worker.decodes or one_left), _prefill_load)
+    if both is not None:
+        return both, both
+    prefill = _least(free, lambda worker: worker.prefills, _prefill_load)
+    decode = _least(free, lambda worker: worker.decodes, _decode_load)
+    return (prefill, decode) if prefill is not None and decode is not None else None
+
+
+def _least(workers: list[Worker], wanted: Callable[[Worker], bool], load: Callable[[Worker], Any]) -> Worker | None:
+    return min(filter(wanted, workers), key=load, default=None)
+
+
+def _prefill_load(worker: Worker) -> tuple[int, int, str]:
+    return worker.prefill_pending, worker.slots_used, worker.id
+
+
+def _decode_load(worker: Worker) -> tuple[float, int, str]:
+    return worker.blocks_used / max(1, worker.blocks), worker.slots_used, worker.id
+
+
+def _claim(pool: list[Worker], job: Job) -> Pair | None:
+    """The workers set aside for this suspect, claimed now if none are: at most half of a pool stands aside."""
+    own = [worker for worker in pool if worker.alone == job.request.id]
+    one_left = _one_left(job)
+    roomy = [worker for worker in pool if worker.slots and worker.blocks_needed(job) <= worker.blocks]
+    both = [worker for worker in roomy if worker.prefills and (worker.decodes or one_left)]
+    if both:
+        claimed = next((worker for worker in own if worker in both), None) or claim_one(both, job)
+        return (claimed, claimed) if claimed is not None else None
+    prefills = [worker for worker in roomy if worker.prefills]
+    decodes = [worker for worker in roomy if worker.decodes]
+    prefill = next((worker for worker in own if worker.prefills), None) or claim_one(prefills, job)
+    if prefill is None:
+        return None
+    decode = next((worker for worker in own if worker.decodes), None) or claim_one(decodes, job)
+    if decode is None:
+        prefill.alone = ""  # half a pair helps nobody
+        return None
+    return prefill, decode
+
+
+def _refuse_if_too_large(cell: Cell, pool: list[Worker], job: Job, now_s: float) -> bool:
+    """A request larger than every worker would wait, and hold up the line, until its deadline."""
+    for stage in ("prefill", "decode"):
+        able = [worker for worker in pool if stage in worker.stages and worker.slots]
+        if able and all(worker.blocks_needed(job) > worker.blocks for worker in able):
+            largest = max(worker.blocks * worker.block_tokens for worker in able)
+            message = f"{job.kv_tokens} tokens with all output; the largest {stage} worker holds {largest}"
+            fail(cell, job, ContextTooLong(message), now_s)
+            return True
+    return False

@@ -1,0 +1,133 @@
+"""Media parts: to the encoder with least pending tokens, kept there until prefill has them, lost and found again."""
+
+from collections import OrderedDict
+
+from headrace.core.commands import EncodeCommand
+from headrace.core.effects import SendEncode, SendRelease
+from headrace.core.queue.alone import claim_one, end_alone
+from headrace.core.queue.cell import Cell
+from headrace.core.queue.job import Job, Lane, Part
+from headrace.core.queue.worker import Worker
+from headrace.core.stages.routing import least_pending
+from headrace.core.types import Key
+
+
+def make_ready(cell: Cell, job: Job, now_s: float) -> None:
+    """Into the waiting line, or first to the encoders with what is not encoded."""
+    job.ready_s = now_s
+    if job.encoded:
+        cell.move(job, "queued")
+        return
+    cell.move(job, "encoding")
+    if not job.attempt:
+        cell.next_attempt(job)
+    join_lane(cell, job)
+
+
+def join_lane(cell: Cell, job: Job) -> None:
+    """Wait for an encoder, behind those who want the same kind. A retry goes before all of them."""
+    missing = next((part for part in job.parts if not part.worker), None)
+    if missing is None:
+        return
+    leave_lane(cell, job)
+    lane: Lane = (job.request.model, job.request.media[missing.index].meta.modality, job.suspect == "encode")
+    jobs = cell.unplaced.setdefault(lane, OrderedDict())
+    jobs[job.request.id] = job
+    if job.tries > 1:
+        jobs.move_to_end(job.request.id, last=False)
+    job.lane = lane
+    cell.dirty = True
+
+
+def leave_lane(cell: Cell, job: Job) -> None:
+    if job.lane is not None:
+        del cell.unplaced[job.lane][job.request.id]
+        if not cell.unplaced[job.lane]:
+            del cell.unplaced[job.lane]
+        job.lane = None
+
+
+def place_parts(cell: Cell, now_s: float) -> None:
+    """Send out what encoders have room for; in every lane the first that cannot go holds up the others."""
+    for lane in list(cell.unplaced):
+        while (jobs := cell.unplaced.get(lane)) is not None:
+            job = next(iter(jobs.values()))
+            waits_for = _place_job(cell, job, now_s)
+            if waits_for is None:
+                leave_lane(cell, job)
+            elif job.request.media[waits_for.index].meta.modality != lane[1]:
+                join_lane(cell, job)
+            else:
+                break
+
+
+def _place_job(cell: Cell, job: Job, now_s: float) -> Part | None:
+    """Place all parts, largest first. Returns a part that must wait, or None."""
+    missing = sorted((part for part in job.parts if not part.worker), key=lambda part: -part.tokens)
+    for part in missing:
+        encoder = _encoder_alone(cell, job, part) if job.suspect == "encode" else _encoder(cell, job, part)
+        if encoder is None:
+            return part
+        encoder.place(job, part)
+        part.attempt = job.attempt
+        send_part(cell, job, part, now_s)
+    return None
+
+
+def send_part(cell: Cell, job: Job, part: Part, now_s: float) -> None:
+    part.sent_s = now_s
+    request = job.request
+    key = Key(request.id, part.attempt)
+    command = EncodeCommand(key, part.index, request.media[part.index], request.model, request.traceparent)
+    cell.emit(SendEncode(part.worker, command))
+
+
+def _candidates(cell: Cell, job: Job, part: Part) -> list[Worker]:
+    modality = job.request.media[part.index].meta.modality
+    return [worker for worker in cell.pool(job.request.model) if worker.encodes and modality in worker.modalities]
+
+
+def _encoder(cell: Cell, job: Job, part: Part) -> Worker | None:
+    free = [worker for worker in _candidates(cell, job, part) if not worker.alone]
+    return least_pending(free, part.tokens, cell.config.encoder_window_tokens)
+
+
+def _encoder_alone(cell: Cell, job: Job, part: Part) -> Worker | None:
+    """A suspect gets an encoder to itself: one is claimed, and used once it is idle."""
+    own = [worker for worker in _candidates(cell, job, part) if worker.alone == job.request.id]
+    if not own:
+        claimed = claim_one(_candidates(cell, job, part), job)
+        own = [claimed] if claimed is not None else []
+    if not own or not (job.alone or own[0].idle):
+        return None
+    job.alone = True
+    return own[0]
+
+
+def release_parts(cell: Cell, job: Job) -> None:
+    """Nobody needs the embeddings any more. A worker that keeps the same attempt's tokens frees all at the end."""
+    told: set[tuple[str, int]] = set()
+    for part in job.parts:
+        worker = cell.workers.get(part.worker)
+        if worker is None or (part.attempt == job.attempt and part.worker in job.workers()):
+            continue
+        if (part.worker, part.attempt) not in told:
+            told.add((part.worker, part.attempt))
+            cell.emit(SendRelease(part.worker, Key(job.request.id, part.attempt)))
+        worker.displace(job, part)
+        cell.dirty = True
+
+
+def lose_part(cell: Cell, job: Job, part: Part, now_s: float) -> None:
+    """The part is not where it was; the worker's books are still open. Prefill may have fetched it: it will tell."""
+    worker = cell.workers.get(part.worker)
+    assert worker is not None, f"part {part.index} of {job.key} is nowhere"
+    attempt = part.attempt
+    worker.displace(job, part)
+    if job.state == "queued":
+        end_alone(cell, job)
+        cell.move(job, "encoding")
+    if job.state == "encoding":
+        if attempt == job.attempt:  # once for all parts of an attempt
+            cell.next_attempt(job)
+        join_lane(cell, job)

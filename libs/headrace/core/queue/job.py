@@ -1,0 +1,128 @@
+"""A job: the queue manager's record of one accepted request, and the table of states that it moves through.
+
+accepted -> encoding -> queued -> prefill -> handover -> decode -> ending -> ended, and recovering for those whose
+worker was lost. Only Cell.move changes a state, and only along this table.
+"""
+
+from typing import Literal
+
+from headrace.core.types import End, Key, Request, StageSpan, TensorHandle
+
+State = Literal["accepted", "encoding", "queued", "prefill", "handover", "decode", "recovering", "ending", "ended"]
+
+LIFE: dict[State, frozenset[State]] = {
+    # read from the journal; under a new leadership it stays here until every worker has said what it holds
+    "accepted": frozenset({"encoding", "queued", "prefill", "handover", "decode", "recovering", "ending"}),
+    # media parts are out or waiting to go out
+    "encoding": frozenset({"queued", "ending"}),
+    # ready for prefill; back to encoding when an encoder dies with an embedding
+    "queued": frozenset({"prefill", "encoding", "ending"}),
+    # at a worker; back to accepted only while a new leadership finds a newer attempt elsewhere
+    "prefill": frozenset({"handover", "decode", "recovering", "ending", "accepted"}),
+    # the KV cache waits at the prefill worker
+    "handover": frozenset({"decode", "recovering", "ending", "accepted"}),
+    "decode": frozenset({"recovering", "ending", "accepted"}),
+    # a worker was lost: what was emitted is being looked up
+    "recovering": frozenset({"encoding", "queued", "ending"}),
+    # the end is known and being stored
+    "ending": frozenset({"ended"}),
+    "ended": frozenset(),
+}
+WAITING: frozenset[State] = frozenset({"accepted", "encoding", "queued", "recovering"})
+AT_WORKER: frozenset[State] = frozenset({"prefill", "handover", "decode"})
+
+Suspicion = Literal["", "encode", "llm"]
+Stop = Literal["", "cancelled", "deadline"]
+
+
+Lane = tuple[str, str, bool]  # model, modality, whether for suspects: who waits for an encoder behind whom
+
+
+class Part:
+    """One media part of a job: not placed, at an encoder, or encoded there (handle set)."""
+
+    __slots__ = ("attempt", "handle", "index", "resends", "sent_s", "tokens", "worker")
+
+    def __init__(self, index: int, tokens: int) -> None:
+        self.index = index
+        self.tokens = tokens
+        self.worker = ""  # "" : not placed
+        self.attempt = 0  # the attempt it was sent under; handles outlive attempts
+        self.handle: TensorHandle | None = None
+        self.sent_s = 0.0
+        self.resends = 0
+
+
+class Job:
+    __slots__ = (
+        "alone",
+        "askers",
+        "attempt",
+        "deaths_alone",
+        "decode",
+        "emitted",
+        "end",
+        "gateway",
+        "gateway_known",
+        "kv_tokens",
+        "lane",
+        "parts",
+        "prefill",
+        "progress",
+        "ready_s",
+        "request",
+        "resends",
+        "sent_s",
+        "seq",
+        "stage_failures",
+        "start_index",
+        "state",
+        "stop",
+        "suspect",
+        "ticket",
+        "timeline",
+        "tries",
+    )
+
+    def __init__(self, request: Request, seq: int, kv_tokens: int) -> None:
+        self.request = request
+        self.seq = seq
+        self.kv_tokens = kv_tokens
+        self.state: State = "accepted"
+        self.attempt = 0  # 0: none yet
+        self.tries = 0  # attempts given out by this leadership
+        self.gateway = request.gateway
+        self.gateway_known = True  # False: a leadership before ours may have let it move
+        self.parts = [Part(index, media.tokens) for index, media in enumerate(request.media)]
+        self.prefill = ""  # worker ids; the job has a seat at each that is named
+        self.decode = ""
+        self.emitted: tuple[int, ...] = ()  # by earlier attempts
+        self.start_index = 0  # of this attempt's first new token
+        self.progress = 0  # next index that a worker has told
+        self.ready_s = 0.0
+        self.ticket = 0  # its valid entry in the waiting line
+        self.lane: Lane | None = None  # where it waits for an encoder
+        self.sent_s = 0.0  # when the current worker was last told about it
+        self.resends = 0
+        self.suspect: Suspicion = ""
+        self.alone = False  # it runs alone now
+        self.deaths_alone = 0
+        self.stage_failures = 0
+        self.stop: Stop = ""  # asked to stop; the worker has been told
+        self.timeline: tuple[StageSpan, ...] = ()
+        self.end: End | None = None
+        self.askers: list[str] = []  # gateways to be sent to RESULTS once the result is there
+
+    @property
+    def key(self) -> Key:
+        return Key(self.request.id, self.attempt)
+
+    @property
+    def encoded(self) -> bool:
+        return all(part.handle is not None for part in self.parts)
+
+    def workers(self) -> tuple[str, ...]:
+        """Where this attempt runs."""
+        if self.decode in ("", self.prefill):
+            return (self.prefill,) if self.prefill else ()
+        return (self.prefill, self.decode) if self.prefill else (self.decode,)

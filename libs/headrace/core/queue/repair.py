@@ -1,0 +1,168 @@
+"""Heartbeats: who lives, and what was lost on the way. A heartbeat lists all that its worker holds; the books list all
+that it should hold; wherever the two differ a message was lost, and its loss is made good here.
+"""
+
+from collections.abc import Callable
+
+from headrace.core.commands import ACTIVE_HOLDS, Hold
+from headrace.core.effects import SendCancel, SendRelease
+from headrace.core.events import Heartbeat, Joined, PartEncoded, Prefilled
+from headrace.core.queue.adoption import adopt, adopt_part
+from headrace.core.queue.alone import exonerate
+from headrace.core.queue.cell import Cell
+from headrace.core.queue.dispatch import send_prefill
+from headrace.core.queue.encoding import lose_part, send_part
+from headrace.core.queue.job import AT_WORKER, Job, Part
+from headrace.core.queue.recovery import bury, retry
+from headrace.core.queue.stages import joined, leave_prefill, part_encoded, prefilled
+from headrace.core.queue.worker import Worker
+
+
+def heartbeat(cell: Cell, event: Heartbeat, now_s: float) -> None:
+    worker = cell.workers.get(event.worker)
+    if worker is not None and worker.incarnation and worker.incarnation != event.incarnation:
+        if event.sent_s < worker.sent_s:
+            return  # a last word of the process before this one
+        bury(cell, worker, now_s, blame=True)
+        worker = None
+    if event.leaving:
+        if worker is not None:
+            bury(cell, worker, now_s, blame=False)
+        return
+    worker = _renew(cell, worker, event, now_s)
+    if cell.caught_up:
+        _reconcile(cell, worker, event.holds, now_s)
+
+
+def _renew(cell: Cell, worker: Worker | None, event: Heartbeat, now_s: float) -> Worker:
+    if worker is None:
+        worker = cell.workers[event.worker] = Worker(event.worker, now_s)
+    if not worker.incarnation or worker.draining != event.draining:
+        if not worker.incarnation:
+            worker.introduce(event)
+        worker.draining = event.draining
+        cell.rebuild_pools()
+    worker.lease_until_s = now_s + cell.config.lease_s
+    worker.last_seen_s = now_s
+    worker.sent_s = event.sent_s
+    return worker
+
+
+def _reconcile(cell: Cell, worker: Worker, holds: tuple[Hold, ...], now_s: float) -> None:
+    listed: set[str] = set()
+    listed_parts: set[tuple[str, int]] = set()
+    for hold in holds:
+        if hold.state in ("encoding", "encoded"):
+            if _know_part(cell, worker, hold, now_s):
+                listed_parts.add((hold.key.request_id, hold.part))
+        elif _know(cell, worker, hold, now_s):
+            listed.add(hold.key.request_id)
+    silent = [seat.job for seat in worker.seats.values() if seat.job.request.id not in listed]
+    for job in silent:
+        if now_s - job.sent_s >= cell.config.resend_s and job.state in AT_WORKER:
+            _SILENT[job.state](cell, worker, job, now_s)
+    for job, part in [entry for place, entry in worker.parts.items() if place not in listed_parts]:
+        if now_s - part.sent_s >= cell.config.resend_s:
+            _part_silent(cell, job, part, now_s)
+
+
+# --- what it lists ---
+
+
+def _know(cell: Cell, worker: Worker, hold: Hold, now_s: float) -> bool:
+    """Whether the hold is one that we want there; brings the job up to what the hold says."""
+    job = cell.jobs.get(hold.key.request_id)
+    if job is None:
+        _drop(cell, worker, hold)
+        return False
+    if hold.key.attempt != job.attempt or worker.id not in job.workers():
+        if adopt(cell, worker, job, hold, now_s):
+            return True
+        if hold.key.attempt != job.attempt or worker.id not in job.workers():
+            _drop(cell, worker, hold)
+        return False
+    if (job.stop or job.state == "ending") and hold.state in ACTIVE_HOLDS:
+        cell.emit(SendCancel(worker.id, job.key))
+    _catch_up(cell, worker, job, hold, now_s)
+    return True
+
+
+def _catch_up(cell: Cell, worker: Worker, job: Job, hold: Hold, now_s: float) -> None:
+    """The hold may tell of an event that was lost."""
+    if hold.state == "handover" and job.state == "prefill":
+        prefilled(cell, Prefilled(worker.id, job.key, hold.next_index, hold.handle), now_s)
+    elif hold.state == "decode" and job.state in ("prefill", "handover"):
+        joined(cell, Joined(worker.id, job.key), now_s)
+    job.progress = max(job.progress, hold.next_index)
+    if job.suspect == "llm" and job.progress - job.start_index >= cell.config.exonerated_after:
+        exonerate(cell, job)
+
+
+def _know_part(cell: Cell, worker: Worker, hold: Hold, now_s: float) -> bool:
+    job = cell.jobs.get(hold.key.request_id)
+    if job is None or hold.part >= len(job.parts):
+        _drop(cell, worker, hold)
+        return False
+    part = job.parts[hold.part]
+    if (part.worker, part.attempt) != (worker.id, hold.key.attempt):
+        if adopt_part(cell, worker, job, part, hold, now_s):
+            return True
+        # One release frees all of an attempt: not while the worker runs that very attempt for us.
+        if hold.key.attempt != job.attempt or worker.id not in job.workers():
+            _drop(cell, worker, hold)
+        return False
+    if hold.state == "encoded" and hold.handle is not None:
+        part_encoded(cell, PartEncoded(worker.id, hold.key, hold.part, hold.handle), now_s)
+    return True
+
+
+def _drop(cell: Cell, worker: Worker, hold: Hold) -> None:
+    if hold.state in ACTIVE_HOLDS:
+        cell.emit(SendCancel(worker.id, hold.key))
+    cell.emit(SendRelease(worker.id, hold.key))
+
+
+# --- what it does not list, a while after we told it ---
+
+
+def _prefill_silent(cell: Cell, worker: Worker, job: Job, now_s: float) -> None:
+    """The command was lost. A decode worker has nothing to list yet."""
+    if worker.id != job.prefill:
+        return
+    job.resends += 1
+    if job.resends > cell.config.resends_max:
+        retry(cell, [job], now_s)
+    else:
+        send_prefill(cell, job, now_s)
+
+
+def _handover_silent(cell: Cell, worker: Worker, job: Job, now_s: float) -> None:
+    """The KV cache is on its way, or the word of it was lost; the prefill worker is asked to say it again."""
+    if worker.id == job.prefill:
+        leave_prefill(cell, job)  # it keeps the KV cache no longer
+        job.sent_s = now_s
+        return
+    job.resends += 1
+    if not job.prefill or job.resends * cell.config.resend_s > cell.config.handover_s:
+        retry(cell, [job], now_s)
+    else:
+        send_prefill(cell, job, now_s)
+
+
+def _decode_silent(cell: Cell, worker: Worker, job: Job, now_s: float) -> None:
+    retry(cell, [job], now_s)
+
+
+_SILENT: dict[str, Callable[[Cell, Worker, Job, float], None]] = {
+    "prefill": _prefill_silent,
+    "handover": _handover_silent,
+    "decode": _decode_silent,
+}
+
+
+def _part_silent(cell: Cell, job: Job, part: Part, now_s: float) -> None:
+    part.resends += 1
+    if part.handle is None and part.resends <= cell.config.resends_max:
+        send_part(cell, job, part, now_s)
+    else:
+        lose_part(cell, job, part, now_s)

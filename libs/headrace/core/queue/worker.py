@@ -1,0 +1,157 @@
+"""A worker as the queue manager sees it, and its books: slots, KV blocks and media tokens that its jobs take.
+
+The books are ours alone: capacity comes from the worker's first heartbeat, use from what we sent it.
+"""
+
+from headrace.core.events import Heartbeat
+from headrace.core.queue.job import Job, Part
+from headrace.core.stages.kv import blocks_for
+
+
+class Seat:
+    """What one job takes at one worker."""
+
+    __slots__ = ("adopted", "blocks", "job", "slots")
+
+    def __init__(self, job: Job, slots: int, blocks: int, adopted: bool) -> None:
+        self.job = job
+        self.slots = slots
+        self.blocks = blocks
+        self.adopted = adopted  # given by an earlier leadership: not ours to refuse
+
+
+class Worker:
+    __slots__ = (
+        "alone",
+        "block_tokens",
+        "blocks",
+        "blocks_used",
+        "decodes",
+        "draining",
+        "encodes",
+        "grpc_address",
+        "host",
+        "id",
+        "incarnation",
+        "last_seen_s",
+        "lease_until_s",
+        "media_held",
+        "media_pending",
+        "modalities",
+        "model",
+        "parts",
+        "prefill_pending",
+        "prefills",
+        "seats",
+        "sent_s",
+        "slots",
+        "slots_used",
+        "stages",
+    )
+
+    def __init__(self, worker_id: str, now_s: float) -> None:
+        self.id = worker_id
+        self.incarnation = ""  # "": named by a hold elsewhere, not heard of yet
+        self.stages: tuple[str, ...] = ()
+        self.encodes = self.prefills = self.decodes = False
+        self.model = ""
+        self.modalities: tuple[str, ...] = ()
+        self.host = ""
+        self.grpc_address = ""
+        self.slots = self.blocks = 0
+        self.block_tokens = 1
+        self.draining = False
+        self.lease_until_s = now_s
+        self.last_seen_s = now_s
+        self.sent_s = 0.0  # by its own clock: tells old heartbeats from new ones
+        self.alone = ""  # the job that has this worker to itself, or is about to
+        self.seats: dict[str, Seat] = {}  # by request id
+        self.slots_used = 0
+        self.blocks_used = 0
+        self.prefill_pending = 0  # prompt tokens sent and not yet prefilled
+        self.parts: dict[tuple[str, int], tuple[Job, Part]] = {}  # by request id and part
+        self.media_pending = 0
+        self.media_held = 0
+
+    def introduce(self, heartbeat: Heartbeat) -> None:
+        """Take over what does not change within an incarnation."""
+        self.incarnation = heartbeat.incarnation
+        self.stages = heartbeat.stages
+        self.encodes = "encode" in heartbeat.stages
+        self.prefills = "prefill" in heartbeat.stages
+        self.decodes = "decode" in heartbeat.stages
+        self.model = heartbeat.model
+        self.modalities = heartbeat.modalities
+        self.host = heartbeat.host
+        self.grpc_address = heartbeat.grpc_address
+        self.slots = heartbeat.slots
+        self.blocks = heartbeat.blocks
+        self.block_tokens = heartbeat.block_tokens
+        for seat in self.seats.values():  # given before the worker was heard of
+            seat.blocks = self.blocks_needed(seat.job) if seat.slots else 0
+        self.blocks_used = sum(seat.blocks for seat in self.seats.values())
+
+    @property
+    def idle(self) -> bool:
+        """Computes for nobody. Embeddings that it merely keeps do not count."""
+        return not self.seats and not self.media_pending
+
+    def blocks_needed(self, job: Job) -> int:
+        return blocks_for(job.kv_tokens, self.block_tokens)
+
+    def fits(self, job: Job) -> bool:
+        return self.slots_used < self.slots and self.blocks_used + self.blocks_needed(job) <= self.blocks
+
+    # --- books ---
+
+    def seat(self, job: Job, *, adopted: bool = False, ended: bool = False) -> None:
+        """Give the job a slot and its blocks; an ended one is only remembered until its end is stored."""
+        assert job.request.id not in self.seats, f"{job.key} sits at {self.id} already"
+        assert adopted or self.fits(job), f"{job.key} does not fit {self.id}"
+        slots, blocks = (0, 0) if ended else (1, self.blocks_needed(job))
+        self.seats[job.request.id] = Seat(job, slots, blocks, adopted)
+        self.slots_used += slots
+        self.blocks_used += blocks
+
+    def unseat(self, job: Job) -> None:
+        seat = self.seats.pop(job.request.id)
+        self.slots_used -= seat.slots
+        self.blocks_used -= seat.blocks
+
+    def place(self, job: Job, part: Part) -> None:
+        """Book a part that is sent here, or that is already kept here (handle set)."""
+        assert not part.worker, f"part {part.index} of {job.key} is at {part.worker} already"
+        part.worker = self.id
+        self.parts[job.request.id, part.index] = (job, part)
+        self._count(part, 1)
+
+    def encoded(self, part: Part) -> None:
+        """The part's handle has just been set."""
+        self.media_pending -= part.tokens
+        self.media_held += part.tokens
+
+    def displace(self, job: Job, part: Part) -> None:
+        """The part is not here any more."""
+        del self.parts[job.request.id, part.index]
+        self._count(part, -1)
+        part.worker, part.handle, part.resends = "", None, 0
+
+    def _count(self, part: Part, sign: int) -> None:
+        if part.handle is None:
+            self.media_pending += sign * part.tokens
+        else:
+            self.media_held += sign * part.tokens
+
+    def check(self) -> None:
+        """Reserved equals the sum over the seats, and never more than there is but by inheritance."""
+        seats = self.seats.values()
+        assert self.slots_used == sum(seat.slots for seat in seats), self.id
+        assert self.blocks_used == sum(seat.blocks for seat in seats), self.id
+        inherited = any(seat.adopted for seat in seats)
+        assert inherited or self.slots_used <= self.slots, f"{self.id}: {self.slots_used} of {self.slots} slots"
+        assert inherited or self.blocks_used <= self.blocks, f"{self.id}: {self.blocks_used} of {self.blocks} blocks"
+        parts = [part for _, part in self.parts.values()]
+        assert self.media_pending == sum(part.tokens for part in parts if part.handle is None), self.id
+        assert self.media_held == sum(part.tokens for part in parts if part.handle is not None), self.id
+        assert all(part.worker == self.id for part in parts), self.id
+        assert self.prefill_pending >= 0, self.id
