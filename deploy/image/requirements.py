@@ -16,7 +16,7 @@ _LEFT_OUT = frozenset({"embedded"})
 def requirements(pyproject: Path, extra: str) -> list[str]:
     """The client's own requirements and those of the extra, with `headrace[...]` spelled out."""
     project = tomllib.loads(pyproject.read_text())["project"]
-    return project["dependencies"] + _of_extra(project["optional-dependencies"], extra)
+    return [*project["dependencies"], *_of_extra(project["optional-dependencies"], extra)]
 
 
 def _of_extra(extras: dict[str, list[str]], name: str) -> list[str]:
