@@ -1,0 +1,82 @@
+"""The worker's subject on the bus: batches of commands, fenced by the epoch of the leadership that sent them."""
+
+from collections.abc import Mapping
+
+from google.protobuf.message import DecodeError
+
+from headrace.core.commands import WorkBatch
+from headrace.core.errors import StageError
+from headrace.core.types import Key
+from headrace.mesh.logs import get_logger
+from headrace.v1 import queue_pb2
+from headrace.wire.work import work_batch_from_proto
+from headrace.worker.encoder import EncodeStage
+from headrace.worker.outbox import Outbox
+from headrace.worker.requests import Requests
+
+log = get_logger("worker")
+
+
+class Commands:
+    def __init__(self, me: str, outbox: Outbox, requests: Requests | None, encode: EncodeStage | None) -> None:
+        """requests: the LLM stages, encode: the encode stage; None where the process does not have them."""
+        self.epoch = 0  # the newest that was seen
+        self._me = me
+        self._outbox = outbox
+        self._requests = requests
+        self._encode = encode
+
+    def on_message(self, data: bytes, _headers: Mapping[str, str]) -> None:
+        try:
+            batch = work_batch_from_proto(queue_pb2.WorkBatch.FromString(data))
+        except DecodeError as error:
+            log.error("bad_work_batch", why=str(error))
+            return
+        self.act(batch)
+
+    def act(self, batch: WorkBatch) -> None:
+        """A batch of an older epoch is refused whole: its sender has been replaced and does not know it yet."""
+        if batch.epoch < self.epoch:
+            log.warning("older_epoch_refused", epoch=batch.epoch, newest=self.epoch)
+            return
+        self.epoch = batch.epoch
+        self._begin(batch)
+        self._change(batch)
+        self._outbox.flush()
+
+    def _begin(self, batch: WorkBatch) -> None:
+        for encode in batch.encode:
+            if self._encode is None:
+                self._misdirected(encode.key, "encode")
+            else:
+                self._encode.encode(encode)
+        for prefill in batch.prefill:
+            if self._requests is None:
+                self._misdirected(prefill.key, "prefill")
+            else:
+                self._requests.prefill(prefill)
+        for join in batch.join:
+            if self._requests is None:
+                self._misdirected(join.request.key, "decode")
+            else:
+                self._requests.join(join)
+
+    def _change(self, batch: WorkBatch) -> None:
+        """After the beginnings: a batch may cancel what it has just begun.
+
+        What is cancelled and released at once has been given to another attempt: its stream must not be told of an end.
+        """
+        if self._encode is not None:
+            for key in (*batch.cancel, *batch.release):
+                self._encode.release(key)
+        if self._requests is not None:
+            for resend in batch.resend:
+                self._requests.resend(resend)
+            for key in batch.cancel:
+                if key not in batch.release:
+                    self._requests.cancel(key)
+            for key in batch.release:
+                self._requests.release(key)
+
+    def _misdirected(self, key: Key, stage: str) -> None:
+        self._outbox.failed(key, StageError(f"{self._me} has no {stage} stage").failure(), retryable=True)

@@ -1,0 +1,227 @@
+"""The encode stage: media parts in, embeddings as mapped tensors out, a bounded batch at a time.
+
+Blobs are read on the event loop's behalf; decoding pictures and running the tower happens in one inference thread.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+
+from headrace.core.commands import EncodeCommand
+from headrace.core.errors import HeadraceError, InvalidInput, NotFound, Overloaded, StageError, UnsupportedModality
+from headrace.core.types import Failure, Key, StageSpan, TensorHandle
+from headrace.mesh.blobs import BlobStore
+from headrace.mesh.errors import StoreDown, TransferError
+from headrace.mesh.faults import reach
+from headrace.mesh.store import Store
+from headrace.mesh.telemetry import emit_span, sampled
+from headrace.mesh.transfer import TensorStore
+from headrace.modalities import Encoder, Input, Rows
+from headrace.worker.holds import Holds, Part
+from headrace.worker.outbox import Outbox
+from headrace.worker.tally import Tally
+
+# Towers here take tens of milliseconds a picture: a batch stays within a few hundred, and so does a cancel.
+BATCH_MAX = 8
+# Pictures waiting and waiting to be fetched; beyond this the queue manager's balance has failed.
+PARTS_MAX = 4096
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A part on its way through the tower; error or handle stands at the end."""
+
+    part: Part
+    data: bytes = b""
+    preprocessed_s: float = 0.0
+    encoded_s: float = 0.0
+    embedding: Rows | None = None
+    handle: TensorHandle | None = None
+    error: HeadraceError | None = None
+    retryable: bool = False
+
+    def fail(self, error: HeadraceError, *, retryable: bool) -> None:
+        self.error, self.retryable = error, retryable
+
+
+class EncodeStage:
+    def __init__(
+        self,
+        me: str,
+        encoders: Mapping[str, Encoder],
+        blobs: BlobStore,
+        tensors: TensorStore,
+        store: Store,
+        holds: Holds,
+        outbox: Outbox,
+        tally: Tally,
+    ) -> None:
+        self._me = me
+        self._encoders = encoders
+        self._blobs = blobs
+        self._tensors = tensors
+        self._store = store
+        self._holds = holds
+        self._outbox = outbox
+        self._tally = tally
+        self._waiting: deque[Part] = deque()
+        self._work = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, "encode")
+
+    async def run(self) -> None:
+        while True:
+            await self._work.wait()
+            jobs = [Job(part) for part in self._schedule()]
+            for job in jobs:
+                await self._read(job)
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._encode, jobs)
+            await self._publish(jobs)
+
+    # --- commands ---
+
+    def encode(self, command: EncodeCommand) -> None:
+        parts = self._holds.parts.setdefault(command.key.request_id, {})
+        known = parts.get(command.part)
+        if known is not None and known.key.attempt >= command.key.attempt:
+            return
+        if known is not None:
+            self._drop(known)
+        reach("encode.received", command.key.request_id)
+        part = Part(command.key, command, time.time(), sampled(command.traceparent))
+        parts[command.part] = part
+        if len(self._waiting) >= PARTS_MAX:
+            self._fail(part, Overloaded(f"{PARTS_MAX} media parts wait at {self._me}"), retryable=True)
+            return
+        self._waiting.append(part)
+        self._work.set()
+
+    def release(self, key: Key) -> None:
+        """Also for a cancel: an encoder has nothing to answer."""
+        parts = self._holds.parts.get(key.request_id, {})
+        for part in [part for part in parts.values() if part.key.attempt <= key.attempt]:
+            self._drop(part)
+
+    def _drop(self, part: Part) -> None:
+        request_id = part.key.request_id
+        parts = self._holds.parts[request_id]
+        del parts[part.command.part]
+        if not parts:
+            del self._holds.parts[request_id]
+        if part.handle is not None:
+            self._tensors.drop(part.handle.id)
+
+    def _holds_still(self, part: Part) -> bool:
+        return self._holds.parts.get(part.key.request_id, {}).get(part.command.part) is part
+
+    # --- the loop's steps ---
+
+    def _schedule(self) -> list[Part]:
+        """The next batch: the head and what follows of the same modality."""
+        batch: list[Part] = []
+        while self._waiting and len(batch) < BATCH_MAX:
+            if not self._holds_still(self._waiting[0]):
+                self._waiting.popleft()
+                continue
+            if batch and self._waiting[0].modality != batch[0].modality:
+                break
+            batch.append(self._waiting.popleft())
+        if not self._waiting:
+            self._work.clear()
+        return batch
+
+    async def _read(self, job: Job) -> None:
+        media = job.part.command.media
+        try:
+            job.data = await self._blobs.get(job.part.key.request_id, media.sha256)
+        except NotFound as error:
+            job.fail(error, retryable=True)  # another host's directory, or not there yet
+
+    def _encode(self, jobs: list[Job]) -> None:
+        """In the inference thread."""
+        start_s = time.perf_counter()
+        inputs = [(job, data) for job in jobs if (data := self._preprocess(job)) is not None]
+        for job, _ in inputs:
+            job.preprocessed_s = time.time()
+        if inputs:
+            encoder = self._encoders[inputs[0][0].part.modality]
+            for (job, _), rows in zip(inputs, encoder.encode([data for _, data in inputs]), strict=True):
+                self._seal(job, rows)
+        self._tally.encode_busy_s += time.perf_counter() - start_s
+        self._tally.encoded_parts += len(inputs)
+
+    def _preprocess(self, job: Job) -> Input | None:
+        if job.error is not None:
+            return None
+        media = job.part.command.media
+        encoder = self._encoders.get(media.meta.modality)
+        if encoder is None:
+            job.fail(UnsupportedModality(f"{self._me} has no encoder for {media.meta.modality!r}"), retryable=False)
+            return None
+        try:
+            return encoder.preprocess(job.data, media.meta)
+        except InvalidInput as error:
+            job.fail(error, retryable=False)
+            return None
+
+    def _seal(self, job: Job, rows: Rows) -> None:
+        key, command = job.part.key, job.part.command
+        if len(rows) != command.media.tokens:
+            job.fail(StageError(f"{len(rows)} rows instead of {command.media.tokens}"), retryable=False)
+            return
+        try:
+            draft = self._tensors.create(f"emb.{key.request_id}.{key.attempt}.{command.part}", rows.nbytes)
+        except TransferError as error:
+            job.fail(error, retryable=True)
+            return
+        draft.buffer[:] = memoryview(rows).cast("B")
+        job.embedding = rows
+        job.handle = draft.seal(rows.dtype.name, rows.shape, "rows", len(rows))
+        job.encoded_s = time.time()
+
+    async def _publish(self, jobs: list[Job]) -> None:
+        sealed = [job for job in jobs if self._keep(job)]
+        with suppress(StoreDown):  # the handle also travels in the event, in commands and in heartbeats
+            await self._store.put_handles([job.handle for job in sealed if job.handle is not None])
+        for job in sealed:
+            if self._holds_still(job.part):
+                self._tell(job)
+        self._outbox.flush()
+        for job in sealed:
+            reach("encode.published", job.part.key.request_id)
+
+    def _keep(self, job: Job) -> bool:
+        part = job.part
+        if job.handle is not None and not self._holds_still(part):
+            self._tensors.drop(job.handle.id)  # released or replaced while it was encoded
+            return False
+        if job.error is not None:
+            if self._holds_still(part):
+                self._fail(part, job.error, retryable=job.retryable)
+            return False
+        part.handle, part.embedding = job.handle, job.embedding
+        reach("encode.encoded", part.key.request_id)
+        return True
+
+    def _fail(self, part: Part, error: HeadraceError, *, retryable: bool) -> None:
+        """The failure names the part, whatever the modality's own words are."""
+        number = part.command.part
+        message = f"media part {number}: {error.message}"
+        self._drop(part)
+        field = error.field or f"media[{number}]"
+        self._outbox.failed(part.key, Failure(error.code, message, field, error.retry_after_s), retryable=retryable)
+
+    def _tell(self, job: Job) -> None:
+        part = job.part
+        number = part.command.part
+        spans = (
+            StageSpan("preprocess", part.received_s, job.preprocessed_s, self._me, number),
+            StageSpan("encode", job.preprocessed_s, job.encoded_s, self._me, number),
+        )
+        self._outbox.encoded(part, spans)
+        if part.traced:
+            for span in spans:
+                emit_span(span, part.command.traceparent, {"headrace.request_id": part.key.request_id})

@@ -1,0 +1,136 @@
+"""What a worker holds until it is told to release it: one Held per request (newest attempt), one Part per media part.
+
+waiting -> prefill -> running | handover -> ended; on the decode side joining -> running -> ended. Release removes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.core.commands import EncodeCommand, Hold, HoldState, PrefillCommand
+from headrace.core.types import Key, StageSpan, TensorHandle
+from headrace.engines.base import SequenceInput
+from headrace.mesh.transfer import Fetched
+from headrace.v1 import common_pb2
+from headrace.worker.finish import Finish
+
+State = Literal["waiting", "joining", "prefill", "running", "handover", "ended"]
+
+# Where it stands towards the engine. Inside: from the turn that lets it in until it is asked to leave.
+Place = Literal["outside", "ready", "inside"]
+
+NEXT: dict[State, tuple[State, ...]] = {
+    "waiting": ("prefill", "ended"),
+    "joining": ("running", "ended"),
+    "prefill": ("running", "ended"),
+    "running": ("handover", "ended"),  # handover: at the first token, when another worker decodes
+    "handover": ("ended",),
+    "ended": (),
+}
+
+# A joining request is not listed: its KV cache still stands in the prefill worker's hold, which must not go yet.
+LISTED: dict[State, HoldState] = {
+    "waiting": "prefill",
+    "prefill": "prefill",
+    "running": "decode",
+    "handover": "handover",
+    "ended": "ended",
+}
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A request at this worker. The command is kept as it came: a decode worker gets it passed on."""
+
+    key: Key
+    command: PrefillCommand
+    gateway: str
+    state: State
+    since_s: float  # when the stage began that the request is in now
+    sequence: SequenceInput
+    finish: Finish
+    blocks: int  # KV blocks it needs here
+    tokens: list[int]  # all output tokens, those of earlier attempts included
+    logged: int  # tokens[:logged] stand in the token log
+    logged_s: float
+    traced: bool
+    spans: list[StageSpan] = field(default_factory=list)
+    place: Place = "outside"
+    joining_kv: TensorHandle | None = None  # to be pulled
+    pulled_kv: Fetched | None = None
+    exported_kv: TensorHandle | None = None  # to be pulled from here
+    end: common_pb2.End | None = None
+    ended_s: float = 0.0
+
+    def to(self, state: State) -> None:
+        assert state in NEXT[self.state], f"{self.key}: {self.state} -> {state}"
+        self.state = state
+
+    def drop_pulled_kv(self) -> None:
+        if self.pulled_kv is not None:
+            self.pulled_kv.close()
+            self.pulled_kv = None
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """One media part: waiting for or in the encoder until it has a handle."""
+
+    key: Key
+    command: EncodeCommand
+    received_s: float
+    traced: bool
+    handle: TensorHandle | None = None
+    embedding: NDArray[np.float32] | None = None  # for a prefill stage in this very process
+
+    @property
+    def modality(self) -> str:
+        return self.command.media.meta.modality
+
+
+class Holds:
+    def __init__(self) -> None:
+        self.requests: dict[str, Held] = {}
+        self.parts: dict[str, dict[int, Part]] = {}  # by request, then by part
+
+    def __len__(self) -> int:
+        return len(self.requests) + len(self.parts)
+
+    def current(self, key: Key) -> Held | None:
+        """The request, if it is held in exactly this attempt."""
+        held = self.requests.get(key.request_id)
+        return held if held is not None and held.key == key else None
+
+    def embedding(self, handle_id: str) -> NDArray[np.float32] | None:
+        """The embeddings that this very process has made; None once they are released."""
+        request_id = handle_id.split(".")[1]
+        for part in self.parts.get(request_id, {}).values():
+            if part.handle is not None and part.handle.id == handle_id:
+                return part.embedding
+        return None
+
+    def listed(self) -> Iterator[Hold]:
+        """What the heartbeat says."""
+        for held in self.requests.values():
+            if held.state in LISTED:
+                yield _request_hold(held)
+        for parts in self.parts.values():
+            yield from map(_part_hold, parts.values())
+
+
+def _request_hold(held: Held) -> Hold:
+    return Hold(
+        key=held.key,
+        state=LISTED[held.state],
+        next_index=len(held.tokens),
+        handle=held.exported_kv,
+        decode_worker=held.command.decode_worker,
+    )
+
+
+def _part_hold(part: Part) -> Hold:
+    state: HoldState = "encoding" if part.handle is None else "encoded"
+    return Hold(key=part.key, state=state, part=part.command.part, handle=part.handle)

@@ -1,0 +1,74 @@
+"""Commands as requests that this worker can hold, with what they need of the engine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from headrace.core.commands import JoinCommand, PrefillCommand
+from headrace.core.errors import HeadraceError, StageError
+from headrace.engines.base import Embeddings, ModelSpec, SequenceInput, blocks_for
+from headrace.mesh.errors import TransferError
+from headrace.worker.finish import Finish
+from headrace.worker.holds import Held, State
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    me: str  # this worker's id
+    spec: ModelSpec
+    pieces: Sequence[bytes]  # token id -> bytes
+    blocks: int  # that the engine has in all
+
+    def prefill(self, command: PrefillCommand, now_s: float, *, traced: bool) -> Held:
+        return self._held(command, "waiting", now_s, traced, decodes_here=command.decode_worker == self.me)
+
+    def join(self, command: JoinCommand, now_s: float, *, traced: bool) -> Held:
+        """The transfer began where prefill ended: its command's way here belongs to it."""
+        prefills = [span.end_s for span in command.request.timeline if span.stage == "prefill"]
+        held = self._held(command.request, "joining", prefills[-1] if prefills else now_s, traced, decodes_here=True)
+        held.joining_kv = command.kv
+        return held
+
+    def _held(self, command: PrefillCommand, state: State, since_s: float, traced: bool, *, decodes_here: bool) -> Held:
+        sampling = command.sampling
+        # Whoever hands over after its first token needs no room for the rest.
+        reserved = sampling if decodes_here else replace(sampling, max_tokens=len(command.emitted) + 1)
+        prefix_tokens = self.spec.prefix_tokens.get(command.prompt.prefix, 0)
+        return Held(
+            key=command.key,
+            command=command,
+            gateway=command.gateway,
+            state=state,
+            since_s=since_s,
+            sequence=SequenceInput(
+                key=command.key,
+                tokens=command.prompt.tokens + command.emitted,
+                prompt_len=len(command.prompt.tokens),
+                spans=command.prompt.spans,
+                embeddings=(),
+                prefix=command.prompt.prefix,
+                sampling=reserved,
+            ),
+            finish=Finish(sampling, self.spec.eos_ids, self.pieces),
+            blocks=blocks_for(prefix_tokens + len(command.prompt.tokens) + reserved.max_tokens, self.spec.block_tokens),
+            tokens=list(command.emitted),
+            logged=0,
+            logged_s=since_s,
+            traced=traced,
+        )
+
+    def with_embeddings(self, held: Held, embeddings: tuple[Embeddings, ...]) -> SequenceInput:
+        """Raises TransferError: they do not fit the prompt's media positions."""
+        for span in held.sequence.spans:
+            want = (span.length, self.spec.embed_width)
+            if span.part >= len(embeddings) or embeddings[span.part].shape != want:
+                raise TransferError(f"media part {span.part}: no embeddings of shape {want}")
+        return replace(held.sequence, embeddings=embeddings)
+
+    def objection(self, held: Held) -> HeadraceError | None:
+        """Why this worker can never run the request, however long it waits."""
+        prompt = held.command.prompt
+        if prompt.prefix and prompt.prefix not in self.spec.prefix_tokens:
+            return StageError(f"the model {self.spec.name} has no prefix {prompt.prefix!r}")
+        if held.blocks > self.blocks:
+            return StageError(f"needs {held.blocks} KV blocks; {self.me} has {self.blocks}")
+        return None

@@ -1,0 +1,149 @@
+"""The loop of an LLM worker, be it prefill, decode or both: schedule, run, postprocess.
+
+Commands act on the holds between two steps, on the event loop; the engine follows at its next step.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from headrace.core.types import Key, TensorHandle
+from headrace.engines.base import Emitted, Engine, KvMismatch, StepResult
+from headrace.mesh.errors import TransferError
+from headrace.mesh.faults import reach
+from headrace.mesh.transfer import TensorStore
+from headrace.worker.handover import export_kv, manifest_of
+from headrace.worker.holds import Held, Holds
+from headrace.worker.outbox import Outbox
+from headrace.worker.pace import Pace
+from headrace.worker.requests import Requests
+from headrace.worker.roster import Roster, Turn
+from headrace.worker.tally import Tally
+
+T = TypeVar("T")
+Refusals = list[tuple[Held, str]]
+IDLE = StepResult((), (), 0, 0)
+
+
+class Llm:
+    def __init__(
+        self,
+        me: str,
+        engine: Engine,
+        roster: Roster,
+        holds: Holds,
+        requests: Requests,
+        outbox: Outbox,
+        tensors: TensorStore,
+        announce: Callable[[list[Held]], None],
+        tally: Tally,
+    ) -> None:
+        """announce tells the world of KV caches that now wait here for their decode workers."""
+        self._me = me
+        self._engine = engine
+        self._roster = roster
+        self._holds = holds
+        self._requests = requests
+        self._outbox = outbox
+        self._tensors = tensors
+        self._announce = announce
+        self._tally = tally
+        self._pace = Pace()
+        self._thread = ThreadPoolExecutor(1, "inference")
+
+    async def run(self, work: asyncio.Event) -> None:
+        """work is set by whoever gives the roster something to do."""
+        while True:
+            await work.wait()
+            work.clear()
+            turn = self._roster.turn()
+            result, refusals = await self._infer(lambda turn=turn: self._step(turn))
+            await self._pace.wait(result.modelled_s)
+            self._postprocess(turn, result, refusals)
+            self._outbox.flush()
+            await self._hand_over(result.prefilled)
+            if self._engine.has_work() or self._roster.has_turn():
+                work.set()
+
+    # --- in the inference thread ---
+
+    def _step(self, turn: Turn) -> tuple[StepResult, Refusals]:
+        start_s = time.perf_counter()
+        for held in turn.leaving:
+            self._engine.remove(held.key)
+        refusals = [(held, why) for held in turn.entering if (why := self._enter(held))]
+        result = self._engine.step() if self._engine.has_work() else IDLE
+        self._tally.step(result, result.modelled_s or time.perf_counter() - start_s)
+        return result, refusals
+
+    def _enter(self, held: Held) -> str:
+        """Why the engine cannot continue it; empty: it does."""
+        if held.joining_kv is None:
+            self._engine.add(held.sequence)
+            return ""
+        assert held.pulled_kv is not None
+        try:
+            self._engine.import_kv(held.sequence, manifest_of(held.joining_kv), held.pulled_kv.buffer)
+        except (KvMismatch, TransferError) as error:
+            return str(error)
+        finally:
+            held.drop_pulled_kv()
+        return ""
+
+    def _export(self, outgoing: list[Held]) -> list[TensorHandle | TransferError]:
+        return [self._export_one(held.key) for held in outgoing]
+
+    def _export_one(self, key: Key) -> TensorHandle | TransferError:
+        try:
+            return export_kv(self._engine, self._tensors, key)
+        except TransferError as error:
+            return error
+
+    # --- on the event loop ---
+
+    async def _infer(self, call: Callable[[], T]) -> T:
+        if self._engine.inline:
+            return call()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    def _postprocess(self, turn: Turn, result: StepResult, refusals: Refusals) -> None:
+        now_s = time.time()
+        for held, why in refusals:
+            self._roster.refused(held)
+            self._requests.fail(held, TransferError(why), retryable=True)
+        for held in turn.entering:
+            self._requests.entered(held, now_s)
+        for emitted in result.emitted:
+            self._emit(emitted, now_s)
+
+    def _emit(self, emitted: Emitted, now_s: float) -> None:
+        held = self._holds.requests.get(emitted.key.request_id)
+        if held is None or held.state == "ended" or (held.key is not emitted.key and held.key != emitted.key):
+            return  # cancelled or replaced while the step ran
+        if held.state == "prefill":
+            self._requests.prefilled(held, now_s)
+        else:
+            reach("decode.token", emitted.key.request_id)
+        assert emitted.index == len(held.tokens), f"{emitted} after {len(held.tokens)} tokens"
+        held.tokens.append(emitted.token)
+        self._outbox.token(held, emitted.index, emitted.token)
+        reason = held.finish.after(emitted.token)
+        if reason is not None:
+            self._requests.end(held, reason, now_s)
+
+    async def _hand_over(self, prefilled: tuple[Key, ...]) -> None:
+        """Requests that another worker decodes leave the engine for a file before the next step."""
+        held_now = filter(None, map(self._holds.current, prefilled))
+        outgoing = [h for h in held_now if h.state == "running" and h.command.decode_worker != self._me]
+        if not outgoing:
+            return
+        exports = await self._infer(lambda: self._export(outgoing))
+        exported = []
+        for held, export in zip(outgoing, exports, strict=True):
+            if isinstance(export, TransferError):
+                self._requests.fail(held, export, retryable=True)
+            elif self._requests.handed_over(held, export):
+                exported.append(held)
+        self._announce(exported)

@@ -1,0 +1,146 @@
+"""What a worker says unasked: heartbeats that list all it holds, and telemetry. On the event loop, never in a step."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from headrace.core.events import Heartbeat
+from headrace.mesh import subjects
+from headrace.mesh.bus import Bus
+from headrace.mesh.errors import BusDown
+from headrace.v1 import governor_pb2, worker_pb2
+from headrace.wire.work import heartbeat_to_proto
+from headrace.worker.holds import Holds
+from headrace.worker.outbox import Outbox
+from headrace.worker.tally import Tally
+
+HEARTBEAT_S = 0.5  # a worker counts as dead after 2 s: three may be lost
+TELEMETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this process is, as its peers see it, and what it can take."""
+
+    worker: str
+    incarnation: str
+    stages: tuple[str, ...]
+    model: str
+    host: str
+    grpc_address: str
+    modalities: tuple[str, ...]
+    slots: int
+    blocks: int
+    block_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What of it is in use right now."""
+
+    slots_used: int
+    blocks_used: int
+    handles: int
+    mapped_files: int
+    epoch: int
+
+
+class Pulse:
+    def __init__(
+        self,
+        identity: Identity,
+        bus: Bus,
+        holds: Holds,
+        outbox: Outbox,
+        tally: Tally,
+        gauges: Callable[[], Gauges],
+        repeat_ends: Callable[[float], None],
+    ) -> None:
+        self.draining = False
+        self._identity = identity
+        self._bus = bus
+        self._holds = holds
+        self._outbox = outbox
+        self._tally = tally
+        self._gauges = gauges
+        self._repeat_ends = repeat_ends
+
+    async def run(self) -> None:
+        """A late beat is not made up for: the next comes half a second after it."""
+        beat = 0
+        while True:
+            self.beat()
+            if beat % round(TELEMETRY_S / HEARTBEAT_S) == 0:
+                self._send(subjects.TELEMETRY, self._telemetry().SerializeToString())
+            beat += 1
+            await asyncio.sleep(HEARTBEAT_S)
+
+    def beat(self, *, leaving: bool = False) -> None:
+        heartbeat = heartbeat_to_proto(self._heartbeat(leaving=leaving))
+        self._send(subjects.HEARTBEAT, heartbeat.SerializeToString())
+        self._repeat_ends(time.time() - HEARTBEAT_S)
+        self._outbox.flush()
+
+    def state(self) -> worker_pb2.WorkerState:
+        identity, gauges = self._identity, self._gauges()
+        return worker_pb2.WorkerState(
+            worker=identity.worker,
+            incarnation=identity.incarnation,
+            stages=identity.stages,
+            slots=identity.slots,
+            slots_used=gauges.slots_used,
+            blocks=identity.blocks,
+            blocks_used=gauges.blocks_used,
+            handles=gauges.handles,
+            mapped_files=gauges.mapped_files,
+            kept_requests=len(self._holds.requests),
+            epoch=gauges.epoch,
+        )
+
+    def _heartbeat(self, *, leaving: bool) -> Heartbeat:
+        identity = self._identity
+        return Heartbeat(
+            worker=identity.worker,
+            incarnation=identity.incarnation,
+            stages=identity.stages,
+            model=identity.model,
+            host=identity.host,
+            grpc_address=identity.grpc_address,
+            slots=identity.slots,
+            blocks=identity.blocks,
+            block_tokens=identity.block_tokens,
+            draining=self.draining,
+            leaving=leaving,
+            epoch=self._gauges().epoch,
+            holds=() if leaving else tuple(self._holds.listed()),
+            sent_s=time.time(),
+            modalities=identity.modalities,
+        )
+
+    def _telemetry(self) -> governor_pb2.Telemetry:
+        identity, gauges, tally = self._identity, self._gauges(), self._tally
+        return governor_pb2.Telemetry(
+            worker=identity.worker,
+            incarnation=identity.incarnation,
+            host=identity.host,
+            stages=identity.stages,
+            sent_s=time.time(),
+            slots=identity.slots,
+            slots_used=gauges.slots_used,
+            blocks=identity.blocks,
+            blocks_used=gauges.blocks_used,
+            prefill_tokens=tally.prefill_tokens,
+            decode_tokens=tally.decode_tokens,
+            encoded_parts=tally.encoded_parts,
+            prefill_busy_s=tally.prefill_busy_s,
+            decode_busy_s=tally.decode_busy_s,
+            encode_busy_s=tally.encode_busy_s,
+            iterations=tally.iterations,
+        )
+
+    def _send(self, subject: str, message: bytes) -> None:
+        try:
+            self._bus.send(subject, message)
+        except BusDown:
+            return  # the queue manager cannot hear anybody then, and nobody's lease runs out

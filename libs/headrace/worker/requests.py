@@ -1,0 +1,255 @@
+"""What happens to requests between engine steps: they come, get their inputs, end, are told of again, are released.
+
+Every method is a plain call on the event loop; only pulling tensors from other processes waits, in tasks.
+Whoever calls flushes the outbox.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from headrace.core.commands import JoinCommand, PrefillCommand, ResendCommand
+from headrace.core.errors import Cancelled, DeadlineExceeded, HeadraceError, Overloaded
+from headrace.core.types import FinishReason, Key, TensorHandle
+from headrace.engines.base import Embeddings
+from headrace.mesh.errors import TransferError
+from headrace.mesh.faults import reach
+from headrace.mesh.telemetry import sampled
+from headrace.mesh.transfer import TensorStore
+from headrace.worker.handover import embedding_of
+from headrace.worker.holds import Held, Holds
+from headrace.worker.intake import Intake
+from headrace.worker.outbox import Outbox
+from headrace.worker.roster import Roster
+from headrace.worker.spans import Spans
+
+# Late commands come within seconds of the cancel that they missed; more than this are not cancelled in that time.
+FENCED_MAX = 4096
+
+Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+
+
+class Requests:
+    def __init__(
+        self,
+        intake: Intake,
+        holds: Holds,
+        roster: Roster,
+        outbox: Outbox,
+        tensors: TensorStore,
+        spans: Spans,
+        spawn: Spawn,
+        wake: Callable[[], None],
+        held_max: int,
+    ) -> None:
+        self._intake = intake
+        self._holds = holds
+        self._roster = roster
+        self._outbox = outbox
+        self._tensors = tensors
+        self._spans = spans
+        self._spawn = spawn
+        self._wake = wake
+        self._held_max = held_max
+        self._fenced: OrderedDict[str, int] = OrderedDict()  # attempts up to this one are over
+
+    # --- they come ---
+
+    def prefill(self, command: PrefillCommand) -> None:
+        if not self._is_new(command.key):
+            return
+        reach("prefill.received", command.key.request_id)
+        held = self._intake.prefill(command, time.time(), traced=sampled(command.traceparent))
+        if not self._admit(held):
+            return
+        if command.embeddings:
+            self._spawn(self._pull_embeddings(held))
+        else:
+            self._run(held)
+
+    def join(self, command: JoinCommand) -> None:
+        key = command.request.key
+        if not self._is_new(key):
+            return
+        reach("decode.received", key.request_id)
+        held = self._intake.join(command, time.time(), traced=sampled(command.request.traceparent))
+        if self._admit(held):
+            self._spawn(self._pull_kv(held, command.kv))
+
+    def _is_new(self, key: Key) -> bool:
+        """A duplicate of the same attempt is ignored, an older one too; a newer one replaces what is here."""
+        known = self._holds.requests.get(key.request_id)
+        if key.attempt <= max(self._fenced.get(key.request_id, 0), known.key.attempt if known else 0):
+            return False
+        if known is not None:
+            self._forget(known)
+        return True
+
+    def _admit(self, held: Held) -> bool:
+        objection = self._intake.objection(held)
+        if objection is not None:
+            self._refuse(held.key, objection, retryable=False)
+            return False
+        if len(self._holds.requests) >= self._held_max:
+            self._refuse(held.key, Overloaded(f"{self._intake.me} holds {self._held_max} requests"), retryable=True)
+            return False
+        self._holds.requests[held.key.request_id] = held
+        reason = held.finish.after_all(held.tokens)
+        if reason is not None:  # the earlier attempt died between its last token and its end
+            self.end(held, reason, time.time())
+        return reason is None
+
+    def _refuse(self, key: Key, error: HeadraceError, *, retryable: bool) -> None:
+        self._outbox.failed(key, error.failure(), retryable=retryable)
+
+    # --- they get their inputs ---
+
+    async def _pull_embeddings(self, held: Held) -> None:
+        try:
+            embeddings = tuple([await self._embedding(handle) for handle in held.command.embeddings])
+            held.sequence = self._intake.with_embeddings(held, embeddings)
+        except TransferError as error:
+            self.fail(held, error, retryable=True)
+            return
+        reach("prefill.fetched", held.key.request_id)
+        if held.state == "waiting":
+            self._spans.close(held, "transfer", time.time())
+            self._run(held)
+
+    async def _embedding(self, handle: TensorHandle) -> Embeddings:
+        mine = self._holds.embedding(handle.id)
+        if mine is not None:
+            return mine
+        fetched = await self._tensors.fetch(handle)
+        try:
+            return embedding_of(handle, fetched.buffer)
+        finally:
+            fetched.close()
+
+    async def _pull_kv(self, held: Held, handle: TensorHandle) -> None:
+        try:
+            held.pulled_kv = await self._tensors.fetch(handle)
+        except TransferError as error:
+            self.fail(held, error, retryable=True)
+            return
+        reach("decode.kv_fetched", held.key.request_id)
+        if held.state == "joining":
+            self._run(held)
+        else:
+            held.drop_pulled_kv()
+
+    def _run(self, held: Held) -> None:
+        self._roster.wait(held)
+        self._wake()
+
+    # --- they go on ---
+
+    def entered(self, held: Held, now_s: float) -> None:
+        """The engine has taken it in; with its KV cache, if it joins."""
+        if held.state == "waiting":
+            held.to("prefill")
+        elif held.state == "joining":
+            self._spans.close(held, "transfer", now_s)
+            held.to("running")
+            reach("decode.joined", held.key.request_id)
+            self._outbox.joined(held.key)
+
+    def prefilled(self, held: Held, now_s: float) -> None:
+        self._spans.close(held, "prefill", now_s)
+        held.to("running")
+        reach("prefill.first_token", held.key.request_id)
+
+    def handed_over(self, held: Held, handle: TensorHandle) -> bool:
+        """The KV cache waits in its file: the engine's copy goes. False: the request is over already."""
+        if held.state != "running":
+            self._tensors.drop(handle.id)
+            return False
+        held.to("handover")
+        held.exported_kv = handle
+        self._roster.leave(held)
+        return True
+
+    # --- they end ---
+
+    def end(self, held: Held, reason: FinishReason, now_s: float, error: HeadraceError | None = None) -> None:
+        """Frees all but its tokens; those and the end are kept until the release."""
+        self._spans.close(held, _STAGE[held.state], now_s)
+        held.to("ended")
+        self._free(held)
+        held.end = self._spans.end(held, reason, error.failure() if error is not None else None)
+        held.ended_s = now_s
+        self._outbox.end(held)
+        reach("decode.ended", held.key.request_id)
+
+    def cancel(self, key: Key) -> None:
+        self._fence(key)
+        held = self._holds.requests.get(key.request_id)
+        if held is None or held.key.attempt > key.attempt or held.state == "ended":
+            return
+        now_s = time.time()
+        if now_s >= held.command.deadline_s > 0:
+            self.end(held, "deadline", now_s, DeadlineExceeded("the request's time is over"))
+        else:
+            self.end(held, "cancelled", now_s, Cancelled("the request was cancelled"))
+
+    def fail(self, held: Held, error: HeadraceError, *, retryable: bool) -> None:
+        """This attempt is over here. Nothing is kept: should the event be lost, the repeated command fails again."""
+        if self._holds.current(held.key) is held and held.state != "ended":
+            self._forget(held)
+            self._refuse(held.key, error, retryable=retryable)
+            self._outbox.flush()
+
+    # --- they are told of again, and released ---
+
+    def resend(self, command: ResendCommand) -> None:
+        held = self._holds.current(command.key)
+        if held is None:
+            return
+        held.gateway = command.gateway
+        self._outbox.resend(held, command.from_index)
+
+    def repeat_ends(self, before_s: float) -> None:
+        """Ends that nobody has acknowledged since."""
+        for held in self._holds.requests.values():
+            if held.state == "ended" and held.ended_s < before_s:
+                self._outbox.report_end(held)
+
+    def release(self, key: Key) -> None:
+        self._fence(key)
+        held = self._holds.requests.get(key.request_id)
+        if held is not None and held.key.attempt <= key.attempt:
+            self._forget(held)
+            reach("decode.released", key.request_id)
+
+    def _forget(self, held: Held) -> None:
+        self._free(held)
+        del self._holds.requests[held.key.request_id]
+        if held.state != "ended":
+            held.to("ended")  # whatever is under way for it finds out
+
+    def _free(self, held: Held) -> None:
+        if held.place != "inside":  # else the engine may be reading it: it closes it
+            held.drop_pulled_kv()
+        if held.place != "outside":
+            self._roster.leave(held)
+            self._wake()
+        if held.exported_kv is not None:
+            self._tensors.drop(held.exported_kv.id)
+            held.exported_kv = None
+
+    def _fence(self, key: Key) -> None:
+        self._fenced[key.request_id] = max(key.attempt, self._fenced.pop(key.request_id, 0))
+        if len(self._fenced) > FENCED_MAX:
+            self._fenced.popitem(last=False)
+
+
+# Which stage the time belongs to that ends now.
+_STAGE = {
+    "waiting": "prefill",
+    "prefill": "prefill",
+    "joining": "transfer",
+    "running": "decode",
+    "handover": "transfer",
+}

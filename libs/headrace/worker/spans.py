@@ -1,0 +1,36 @@
+"""Stage spans: for every request in its end's timeline, for sampled ones as OpenTelemetry spans too."""
+
+from headrace.core.types import End, Failure, FinishReason, StageSpan, Usage
+from headrace.mesh import telemetry
+from headrace.v1 import common_pb2
+from headrace.wire.convert import end_to_proto
+from headrace.worker.holds import Held
+
+
+class Spans:
+    def __init__(self, worker: str, prefix_tokens: dict[str, int]) -> None:
+        self._worker = worker
+        self._prefix_tokens = prefix_tokens
+
+    def close(self, held: Held, stage: str, now_s: float) -> None:
+        """The stage that the request was in ends now and the next begins: no time belongs to none."""
+        if now_s > held.since_s:
+            span = StageSpan(stage, held.since_s, now_s, self._worker)
+            held.spans.append(span)
+            if held.traced:
+                telemetry.emit_span(span, held.command.traceparent, {"headrace.request_id": held.key.request_id})
+        held.since_s = now_s
+
+    def end(self, held: Held, reason: FinishReason, failure: Failure | None) -> common_pb2.End:
+        timeline = (*held.command.timeline, *held.spans)
+        return end_to_proto(End(reason, failure, self._usage(held), timeline))
+
+    def _usage(self, held: Held) -> Usage:
+        prompt = held.command.prompt
+        cached = self._prefix_tokens.get(prompt.prefix, 0)
+        return Usage(
+            prompt_tokens=cached + len(prompt.tokens),
+            completion_tokens=len(held.tokens),
+            image_tokens=sum(span.length for span in prompt.spans),
+            cached_tokens=cached,
+        )

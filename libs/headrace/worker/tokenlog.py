@@ -1,0 +1,66 @@
+"""The token log in Redis: output tokens in batches, so that another worker can go on where this one died.
+
+Redis may be away at any time: what it misses stands in the holds, and is written once it is back.
+"""
+
+import asyncio
+import time
+
+from headrace.mesh.errors import StoreDown
+from headrace.mesh.logs import get_logger
+from headrace.mesh.store import Store
+from headrace.worker.holds import Held, Holds
+
+log = get_logger("worker")
+
+TOKENS_MIN = 8  # unlogged tokens of a request that are worth a write
+AGE_MAX_S = 0.05  # fewer are written once the last write is this old
+LOOK_S = 0.005  # between two looks: 8 tokens take a fast decoder as long
+DOWN_S = 0.5  # between two tries while Redis is away
+
+
+class TokenLog:
+    def __init__(self, store: Store, holds: Holds) -> None:
+        self._store = store
+        self._holds = holds
+        self._writing: frozenset[str] = frozenset()
+        self._down = False
+
+    def writing(self, request_id: str) -> bool:
+        return request_id in self._writing
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(DOWN_S if self._down else LOOK_S)
+            due = self._due(time.time())
+            if due:
+                await self._write(due)
+
+    def _due(self, now_s: float) -> list[Held]:
+        """An ended request is not logged any more: its end carries its tokens, and the log is about to be dropped."""
+        return [held for held in self._holds.requests.values() if held.state != "ended" and _is_due(held, now_s)]
+
+    async def _write(self, due: list[Held]) -> None:
+        entries = [(held.key.request_id, held.logged, held.tokens[held.logged :]) for held in due]
+        self._writing = frozenset(held.key.request_id for held in due)
+        try:
+            await self._store.append_tokens(entries)
+        except StoreDown as error:
+            self._tell(down=True, why=str(error))
+            return
+        finally:
+            self._writing = frozenset()
+        self._tell(down=False)
+        now_s = time.time()
+        for held, (_, start, tokens) in zip(due, entries, strict=True):
+            held.logged, held.logged_s = start + len(tokens), now_s
+
+    def _tell(self, *, down: bool, why: str = "") -> None:
+        if down != self._down:
+            log.warning("token_log", down=down, why=why)
+        self._down = down
+
+
+def _is_due(held: Held, now_s: float) -> bool:
+    unlogged = len(held.tokens) - held.logged
+    return unlogged >= TOKENS_MIN or (unlogged > 0 and now_s - held.logged_s >= AGE_MAX_S)
