@@ -59,8 +59,19 @@ def read(data_dir: Path) -> RunState | None:
     except (FileNotFoundError, json.JSONDecodeError):
         return None
     known = {entry.name for entry in dataclasses.fields(RunState)}
-    state = RunState(**{name: value for name, value in raw.items() if name in known})
-    return dataclasses.replace(state, processes={name: (pid, at) for name, (pid, at) in state.processes.items()})
+    raw["processes"] = {name: tuple(pair) for name, pair in raw.get("processes", {}).items()}
+    return RunState(**{name: _frozen(value) for name, value in raw.items() if name in known})
+
+
+def _frozen(value: Any) -> Any:
+    """JSON knows lists alone."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def running(data_dir: Path) -> RunState | None:
+    """The mesh of this data directory if it is up and ready."""
+    state = read(data_dir)
+    return state if state is not None and state.alive() and state.state == "ready" else None
 
 
 def forget(data_dir: Path) -> None:
@@ -82,21 +93,21 @@ def stop_orphans(state: RunState) -> list[str]:
     return sorted(left)
 
 
-def make_shm_dir(data_dir: Path) -> Path:
+def make_shm_dir(data_dir: Path, root: Path = _SHM_ROOT) -> Path:
     """A directory in memory named after this process; the data directory where there is no tmpfs."""
-    sweep_shm()
-    if not os.access(_SHM_ROOT, os.W_OK):
+    sweep_shm(root)
+    if not os.access(root, os.W_OK):
         path = data_dir / "tensors"
     else:
-        path = _SHM_ROOT / f"{_SHM_PREFIX}{os.getpid()}-{int(started_s_of(os.getpid()))}-{data_dir.stat().st_ino}"
+        path = root / f"{_SHM_PREFIX}{os.getpid()}-{int(started_s_of(os.getpid()))}-{data_dir.stat().st_ino}"
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
 
 
-def sweep_shm() -> list[Path]:
+def sweep_shm(root: Path = _SHM_ROOT) -> list[Path]:
     """Remove the tensor directories of supervisors that are gone."""
     swept = []
-    for path in _SHM_ROOT.glob(_SHM_PREFIX + "*"):
+    for path in root.glob(_SHM_PREFIX + "*"):
         pid, _, rest = path.name.removeprefix(_SHM_PREFIX).partition("-")
         started_s = rest.partition("-")[0]
         if pid.isdigit() and started_s.isdigit() and not same_process(int(pid), float(started_s)):

@@ -1,0 +1,92 @@
+"""`headrace status`: processes, queues, workers and devices of the running mesh, once."""
+
+import argparse
+import asyncio
+import time
+
+import grpc
+
+from headrace.cli import runstate
+from headrace.cli.options import add_data_dir
+from headrace.cli.process import same_process
+from headrace.cli.runstate import RunState
+from headrace.cli.view import Console
+from headrace.client import operator
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_data_dir(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    console = Console()
+    state = runstate.read(args.data_dir)
+    if state is None:
+        console.plain("no mesh is running here; start one with: headrace up --detach")
+        return 1
+    console.plain(f"{state.state}" + (f", waiting for {', '.join(state.waiting_for)}" if state.waiting_for else ""))
+    _processes(console, state)
+    return asyncio.run(_ask(console, state))
+
+
+def _processes(console: Console, state: RunState) -> None:
+    rows = [
+        [name, str(pid), "up" if same_process(pid, at) else "DOWN", state.services.get(name, ""), _age(at)]
+        for name, (pid, at) in state.processes.items()
+    ]
+    console.table("processes", ("id", "pid", "", "gRPC", "up for"), rows)
+
+
+async def _ask(console: Console, state: RunState) -> int:
+    try:
+        await _cell(console, state)
+        await _devices(console, state)
+    except grpc.RpcError as error:
+        console.error(f"a manager does not answer: {error}")
+        return 1
+    return 0
+
+
+async def _cell(console: Console, state: RunState) -> None:
+    cell = await operator.cell_status(state.services["qm-0"])
+    rows = [
+        [entry.slo_class, f"{entry.queued} of {entry.queue_limit}", str(entry.running), f"{entry.oldest_wait_s:.1f} s"]
+        for entry in cell.classes
+    ]
+    console.table("queues", ("class", "queued", "running", "oldest waits"), rows)
+    workers = [
+        [
+            entry.worker,
+            ", ".join(entry.stages),
+            f"{entry.slots_used} of {entry.slots}",
+            f"{entry.blocks_used} of {entry.blocks}",
+            str(entry.pending_media_tokens),
+            "draining" if entry.draining else "",
+        ]
+        for entry in cell.workers
+    ]
+    console.table("workers", ("id", "stages", "slots", "KV blocks", "media tokens waiting", ""), workers)
+    ended = ", ".join(f"{count} {reason}" for reason, count in sorted(cell.ended_by_reason.items()))
+    console.plain(f"\naccepted {cell.accepted}, ended {cell.ended}" + (f" ({ended})" if ended else ""))
+
+
+async def _devices(console: Console, state: RunState) -> None:
+    governor = await operator.governor_state(state.services["governor-0"])
+    rows = [
+        [device.device, device.source, _reading(device.power_w, "W"), _reading(device.temp_c, "°C"), device.unreadable]
+        for device in governor.devices
+    ]
+    if rows:
+        console.table("devices", ("device", "source", "power", "temperature", ""), rows)
+    for note in governor.notes:
+        console.note(note)
+
+
+def _reading(value: float, unit: str) -> str:
+    return "-" if value < 0 else f"{value:.1f} {unit}"
+
+
+def _age(started_s: float) -> str:
+    minutes, seconds = divmod(int(max(0.0, time.time() - started_s)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -1,0 +1,77 @@
+"""Which processes a configuration means, how threads are shared, what a service is told."""
+
+from pathlib import Path
+
+import pytest
+
+from headrace.cli.environment import Addresses, service_command, service_environment
+from headrace.cli.plan import MeshConfig, parse_colocate, plan_services
+from headrace.cli.ports import Ports
+
+# changes, cores -> {id: threads} of the workers
+SHARES = [
+    ("two cores: one thread each", {}, 2, {"encoder-0": 1, "prefill-0": 1, "decode-0": 1}),
+    ("eight cores: the LLM workers share them", {}, 8, {"encoder-0": 1, "prefill-0": 4, "decode-0": 4}),
+    (
+        "more workers than cores",
+        {"decode": 3},
+        2,
+        {"encoder-0": 1, "prefill-0": 1, **{f"decode-{n}": 1 for n in range(3)}},
+    ),
+    ("colocated: nobody to share with", {"colocate": ("prefill", "decode")}, 4, {"encoder-0": 1, "worker-0": 4}),
+    ("everything in one", {"colocate": ("encode", "prefill", "decode")}, 2, {"worker-0": 2}),
+]
+
+
+@pytest.mark.parametrize(("changes", "cores", "threads"), [row[1:] for row in SHARES], ids=[row[0] for row in SHARES])
+def test_workers_and_their_threads(changes: dict[str, object], cores: int, threads: dict[str, int]) -> None:
+    plans = plan_services(MeshConfig(cores=cores, **changes))  # type: ignore[arg-type]
+    assert {plan.id: plan.threads for plan in plans if plan.stages} == threads
+
+
+def test_managers_start_first_and_gateways_last() -> None:
+    ids = [plan.id for plan in plan_services(MeshConfig(gateways=2))]
+    assert ids == ["qm-0", "governor-0", "encoder-0", "prefill-0", "decode-0", "gateway-0", "gateway-1"]
+
+
+def test_a_colocated_worker_is_told_its_stages() -> None:
+    (worker,) = [plan for plan in plan_services(MeshConfig(colocate=("prefill", "decode"))) if plan.id == "worker-0"]
+    assert service_command(worker, tethered=False)[-4:] == ["--id", "worker-0", "--stages", "prefill,decode"]
+
+
+@pytest.mark.parametrize(
+    ("text", "stages"),
+    [("", ()), ("all", ("encode", "prefill", "decode")), ("decode,prefill", ("prefill", "decode"))],
+)
+def test_colocate_words(text: str, stages: tuple[str, ...]) -> None:
+    assert parse_colocate(text) == stages
+
+
+@pytest.mark.parametrize("text", ["prefill", "prefill,prefil", "prefill,prefill"])
+def test_colocate_refuses(text: str) -> None:
+    with pytest.raises(ValueError, match=r"stage"):
+        parse_colocate(text)
+
+
+def test_every_service_has_its_own_address_and_the_first_gateway_the_wanted_ports(tmp_path: Path) -> None:
+    ports = Ports()
+    wanted = ports.take()
+    config = MeshConfig(gateways=2, http_port=0, grpc_port=wanted, environment={"HEADRACE_LOG_LEVEL": "debug"})
+    plans = plan_services(config)
+    addresses = Addresses.choose(config, plans, Ports(), tmp_path, tmp_path)
+    assert addresses.grpc["gateway-0"] == f"127.0.0.1:{wanted}"
+    everyone = [*addresses.grpc.values(), *addresses.http.values()]
+    assert len(set(everyone)) == len(everyone) == len(plans) + 2
+    told = service_environment(plans[-1], config, addresses)
+    assert told["HEADRACE_HTTP_ADDR"] == addresses.http["gateway-1"]
+    assert told["HEADRACE_LOG_LEVEL"] == "debug"
+
+
+def test_a_taken_port_is_not_given() -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert Ports().take(port) != port
