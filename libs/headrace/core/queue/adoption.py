@@ -95,12 +95,19 @@ def adopt(cell: Cell, worker: Worker, job: Job, hold: Hold, now_s: float) -> boo
         job.prefill, job.decode = "", worker.id
     cell.move(job, _ADOPTED_STATE[hold.state])
     for worker_id in job.workers():
-        _known_worker(cell, worker_id, now_s).seat(job, adopted=True, ended=hold.state == "ended")
+        _known_worker(cell, worker_id, now_s).seat(job, _kv_tokens(job, worker_id, hold), adopted=True)
     if job.stop:
         for worker_id in job.workers():
             cell.emit(SendCancel(worker_id, job.key))
         cell.alarm(now_s + cell.config.stop_wait_s, "stop", job)
     return True
+
+
+def _kv_tokens(job: Job, worker_id: str, hold: Hold) -> int:
+    """What it still takes there."""
+    if hold.state == "ended" or (hold.state == "handover" and worker_id == job.prefill):
+        return 0
+    return job.kv_tokens if worker_id == job.decode else job.prefill_tokens
 
 
 def _give_up(cell: Cell, job: Job) -> None:

@@ -3,9 +3,6 @@
 Strictly in order: a head that does not fit waits, so that a long request is not overtaken for ever.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 from headrace.core.commands import PrefillCommand
 from headrace.core.effects import SendPrefill
 from headrace.core.errors import ContextTooLong
@@ -47,7 +44,7 @@ def _serve_suspects(cell: Cell, model: str, line: Line, now_s: float) -> None:
         if _refuse_if_too_large(cell, pool, job, now_s):
             continue
         pair = _claim(pool, job)
-        if pair is None or not all(worker.idle and worker.fits(job) for worker in pair):
+        if pair is None or not all(worker.idle for worker in pair):
             return
         job.alone = True
         launch(cell, job, pair, now_s)
@@ -58,9 +55,11 @@ def launch(cell: Cell, job: Job, pair: Pair, now_s: float) -> None:
     prefill, decode = pair
     if not job.attempt:
         cell.next_attempt(job)
-    prefill.seat(job)
-    if decode is not prefill:
-        decode.seat(job)
+    if decode is prefill:
+        prefill.seat(job, job.kv_tokens)
+    else:
+        prefill.seat(job, job.prefill_tokens)
+        decode.seat(job, job.kv_tokens)
     job.prefill, job.decode = prefill.id, decode.id
     job.sent_s = now_s
     job.resends = 0
@@ -92,25 +91,22 @@ def send_prefill(cell: Cell, job: Job, now_s: float) -> None:
     cell.emit(SendPrefill(job.prefill, command))
 
 
-def _one_left(job: Job) -> bool:
-    """The first token is the last: there is nothing to hand over."""
-    return job.request.sampling.max_tokens - len(job.emitted) == 1
-
-
 def _choose(pool: list[Worker], job: Job) -> Pair | None:
     """A worker that does both, else the prefill worker with least pending work and the emptiest decode worker."""
-    free = [worker for worker in pool if not worker.alone and worker.fits(job)]
-    one_left = _one_left(job)
-    both = _least(free, lambda worker: worker.prefills and (worker.decodes or one_left), _prefill_load)
+    free = [worker for worker in pool if not worker.alone]
+    whole = [worker for worker in free if worker.fits(job.kv_tokens)]
+    both = min(_doing_both(whole, job), key=_prefill_load, default=None)
     if both is not None:
         return both, both
-    prefill = _least(free, lambda worker: worker.prefills, _prefill_load)
-    decode = _least(free, lambda worker: worker.decodes, _decode_load)
-    return (prefill, decode) if prefill is not None and decode is not None else None
+    prefills = [worker for worker in free if worker.prefills and worker.fits(job.prefill_tokens)]
+    decodes = [worker for worker in whole if worker.decodes]
+    if not prefills or not decodes:
+        return None
+    return min(prefills, key=_prefill_load), min(decodes, key=_decode_load)
 
 
-def _least(workers: list[Worker], wanted: Callable[[Worker], bool], load: Callable[[Worker], Any]) -> Worker | None:
-    return min(filter(wanted, workers), key=load, default=None)
+def _doing_both(workers: list[Worker], job: Job) -> list[Worker]:
+    return [worker for worker in workers if worker.prefills and (worker.decodes or job.one_left)]
 
 
 def _prefill_load(worker: Worker) -> tuple[int, int, str]:
@@ -123,32 +119,31 @@ def _decode_load(worker: Worker) -> tuple[float, int, str]:
 
 def _claim(pool: list[Worker], job: Job) -> Pair | None:
     """The workers set aside for this suspect, claimed now if none are: at most half of a pool stands aside."""
-    own = [worker for worker in pool if worker.alone == job.request.id]
-    one_left = _one_left(job)
-    roomy = [worker for worker in pool if worker.slots and worker.blocks_needed(job) <= worker.blocks]
-    both = [worker for worker in roomy if worker.prefills and (worker.decodes or one_left)]
-    if both:
-        claimed = next((worker for worker in own if worker in both), None) or claim_one(both, job)
-        return (claimed, claimed) if claimed is not None else None
-    prefills = [worker for worker in roomy if worker.prefills]
-    decodes = [worker for worker in roomy if worker.decodes]
-    prefill = next((worker for worker in own if worker.prefills), None) or claim_one(prefills, job)
-    if prefill is None:
-        return None
-    decode = next((worker for worker in own if worker.decodes), None) or claim_one(decodes, job)
-    if decode is None:
-        prefill.alone = ""  # half a pair helps nobody
-        return None
-    return prefill, decode
+    whole = [worker for worker in pool if worker.could_fit(job.kv_tokens)]
+    both = _claim_from(_doing_both(whole, job), job)
+    if both is not None:
+        return both, both
+    prefill = _claim_from([worker for worker in pool if worker.prefills and worker.could_fit(job.prefill_tokens)], job)
+    decode = _claim_from([worker for worker in whole if worker.decodes], job)
+    if prefill is not None and decode is not None:
+        return prefill, decode
+    for half in (prefill, decode):
+        if half is not None:
+            half.alone = ""  # half a pair helps nobody
+    return None
+
+
+def _claim_from(workers: list[Worker], job: Job) -> Worker | None:
+    return next((worker for worker in workers if worker.alone == job.request.id), None) or claim_one(workers, job)
 
 
 def _refuse_if_too_large(cell: Cell, pool: list[Worker], job: Job, now_s: float) -> bool:
     """A request larger than every worker would wait, and hold up the line, until its deadline."""
-    for stage in ("prefill", "decode"):
-        able = [worker for worker in pool if stage in worker.stages and worker.slots]
-        if able and all(worker.blocks_needed(job) > worker.blocks for worker in able):
-            largest = max(worker.blocks * worker.block_tokens for worker in able)
-            message = f"{job.kv_tokens} tokens with all output; the largest {stage} worker holds {largest}"
-            fail(cell, job, ContextTooLong(message), now_s)
-            return True
-    return False
+    able = _doing_both(pool, job) or [worker for worker in pool if worker.decodes]
+    able = [worker for worker in able if worker.slots]
+    if not able or any(worker.could_fit(job.kv_tokens) for worker in able):
+        return False
+    largest = max(worker.blocks * worker.block_tokens for worker in able)
+    message = f"{job.kv_tokens} tokens with all output; the largest worker holds {largest}"
+    fail(cell, job, ContextTooLong(message), now_s)
+    return True

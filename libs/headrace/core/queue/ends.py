@@ -56,10 +56,14 @@ def finish(cell: Cell, job: Job, end: End, tokens: tuple[int, ...], now_s: float
 
 
 def decide(cell: Cell, job: Job, reason: FinishReason, failure: Failure | None, now_s: float) -> None:
-    """An end that no worker announces: the queue manager tells the gateway, and stops whoever still works on it."""
+    """An end that no worker announces: the queue manager tells the gateway, and stops whoever still works on it.
+
+    Cancelled and released at once, a worker tells nobody of an end.
+    """
     request = job.request
     for worker_id in job.workers():
         cell.emit(SendCancel(worker_id, job.key))
+        cell.emit(SendRelease(worker_id, job.key))
     media_tokens = sum(media.tokens for media in request.media)
     prefix_tokens = cell.config.prefix_tokens.get(request.prompt.prefix, 0)
     usage = Usage(prefix_tokens + len(request.prompt.tokens), len(job.emitted), media_tokens)

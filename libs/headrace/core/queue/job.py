@@ -118,6 +118,16 @@ class Job:
         return Key(self.request.id, self.attempt)
 
     @property
+    def one_left(self) -> bool:
+        """The first token is the last: there is nothing to hand over."""
+        return self.request.sampling.max_tokens - len(self.emitted) == 1
+
+    @property
+    def prefill_tokens(self) -> int:
+        """KV positions at a worker that hands over after the first new token."""
+        return self.kv_tokens - self.request.sampling.max_tokens + len(self.emitted) + 1
+
+    @property
     def encoded(self) -> bool:
         return all(part.handle is not None for part in self.parts)
 

@@ -107,8 +107,7 @@ def _know_part(cell: Cell, worker: Worker, hold: Hold, now_s: float) -> bool:
     if (part.worker, part.attempt) != (worker.id, hold.key.attempt):
         if adopt_part(cell, worker, job, part, hold, now_s):
             return True
-        # One release frees all of an attempt: not while the worker runs that very attempt for us.
-        if hold.key.attempt != job.attempt or worker.id not in job.workers():
+        if hold.key.attempt != job.attempt:  # a release frees, and fences, all of an attempt: never the current one
             _drop(cell, worker, hold)
         return False
     if hold.state == "encoded" and hold.handle is not None:

@@ -35,6 +35,8 @@ def prefilled(cell: Cell, event: Prefilled, now_s: float) -> None:
     if job is None or job.state != "prefill" or event.worker != job.prefill or job.decode == job.prefill:
         return
     cell.move(job, "handover")
+    cell.workers[event.worker].lighten(job)
+    cell.dirty = True
     job.progress = max(job.progress, event.next_index)
     job.sent_s = now_s
     job.resends = 0

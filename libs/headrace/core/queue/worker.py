@@ -11,11 +11,12 @@ from headrace.core.stages.kv import blocks_for
 class Seat:
     """What one job takes at one worker."""
 
-    __slots__ = ("adopted", "blocks", "job", "slots")
+    __slots__ = ("adopted", "blocks", "job", "kv_tokens", "slots")
 
-    def __init__(self, job: Job, slots: int, blocks: int, adopted: bool) -> None:
+    def __init__(self, job: Job, kv_tokens: int, blocks: int, adopted: bool) -> None:
         self.job = job
-        self.slots = slots
+        self.kv_tokens = kv_tokens  # 0: it has left the engine, and only its KV cache or its tokens are kept
+        self.slots = 1 if kv_tokens else 0
         self.blocks = blocks
         self.adopted = adopted  # given by an earlier leadership: not ours to refuse
 
@@ -88,7 +89,7 @@ class Worker:
         self.blocks = heartbeat.blocks
         self.block_tokens = heartbeat.block_tokens
         for seat in self.seats.values():  # given before the worker was heard of
-            seat.blocks = self.blocks_needed(seat.job) if seat.slots else 0
+            seat.blocks = blocks_for(seat.kv_tokens, self.block_tokens)
         self.blocks_used = sum(seat.blocks for seat in self.seats.values())
 
     @property
@@ -96,22 +97,31 @@ class Worker:
         """Computes for nobody. Embeddings that it merely keeps do not count."""
         return not self.seats and not self.media_pending
 
-    def blocks_needed(self, job: Job) -> int:
-        return blocks_for(job.kv_tokens, self.block_tokens)
+    def fits(self, kv_tokens: int) -> bool:
+        return (
+            self.slots_used < self.slots and self.blocks_used + blocks_for(kv_tokens, self.block_tokens) <= self.blocks
+        )
 
-    def fits(self, job: Job) -> bool:
-        return self.slots_used < self.slots and self.blocks_used + self.blocks_needed(job) <= self.blocks
+    def could_fit(self, kv_tokens: int) -> bool:
+        """When nobody else is here."""
+        return self.slots > 0 and blocks_for(kv_tokens, self.block_tokens) <= self.blocks
 
     # --- books ---
 
-    def seat(self, job: Job, *, adopted: bool = False, ended: bool = False) -> None:
-        """Give the job a slot and its blocks; an ended one is only remembered until its end is stored."""
+    def seat(self, job: Job, kv_tokens: int, *, adopted: bool = False) -> None:
+        """Give the job a slot and blocks for kv_tokens; none for 0."""
         assert job.request.id not in self.seats, f"{job.key} sits at {self.id} already"
-        assert adopted or self.fits(job), f"{job.key} does not fit {self.id}"
-        slots, blocks = (0, 0) if ended else (1, self.blocks_needed(job))
-        self.seats[job.request.id] = Seat(job, slots, blocks, adopted)
-        self.slots_used += slots
-        self.blocks_used += blocks
+        assert adopted or self.fits(kv_tokens), f"{job.key} does not fit {self.id}"
+        seat = self.seats[job.request.id] = Seat(job, kv_tokens, blocks_for(kv_tokens, self.block_tokens), adopted)
+        self.slots_used += seat.slots
+        self.blocks_used += seat.blocks
+
+    def lighten(self, job: Job) -> None:
+        """The job has left the engine; its KV cache waits in a file."""
+        seat = self.seats[job.request.id]
+        self.slots_used -= seat.slots
+        self.blocks_used -= seat.blocks
+        seat.kv_tokens = seat.slots = seat.blocks = 0
 
     def unseat(self, job: Job) -> None:
         seat = self.seats.pop(job.request.id)
