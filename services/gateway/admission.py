@@ -1,0 +1,238 @@
+"""From an Ask to a journaled request: validate, media, render, limits, blobs, journal. Accepted means journaled.
+
+HTTP and gRPC share it. Every refusal is a typed error (core/errors.py) that names the field.
+"""
+
+import asyncio
+import hashlib
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from headrace.core.errors import (
+    Conflict,
+    ContextTooLong,
+    DeadlineExceeded,
+    HeadraceError,
+    InvalidInput,
+    ModelNotFound,
+    Unavailable,
+)
+from headrace.core.slo import CLASSES, SloClass, slo_class
+from headrace.core.types import Media, Prompt, Request, Sampling
+from headrace.engines.families import Family, TextPart
+from headrace.mesh.errors import Uncertain
+from headrace.mesh.faults import reach
+from services.gateway import capacity
+from services.gateway.ask import Ask, Caller, body_hash, check
+from services.gateway.live import Facts, Live
+from services.gateway.lookup import Lookup
+from services.gateway.media import Fetcher, MediaInput, check_media, read_media
+from services.gateway.streams import Streams
+
+MAX_TOKENS_DEFAULT = 1024  # of a request that names no max_tokens: a long answer, and a bounded promise of KV blocks
+RENDER_INLINE_BYTES = 16_384  # tokenising more than this would hold up the other streams: a thread does it
+
+
+class Journal(Protocol):
+    async def append(self, request: Request) -> bool:
+        """Durable when it returns. True: the journal already had this id."""
+        ...
+
+
+class Blobs(Protocol):
+    async def put(self, request_id: str, data: bytes) -> str: ...
+    async def drop(self, request_id: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A request whose every part has been checked."""
+
+    prompt: Prompt
+    media: tuple[Media, ...]
+    data: tuple[bytes, ...]
+    sampling: Sampling
+
+
+class Admission:
+    def __init__(
+        self,
+        name: str,
+        family: Family,
+        streams: Streams,
+        lookup: Lookup,
+        journal: Journal,
+        blobs: Blobs,
+        fetcher: Fetcher,
+        cell: Callable[[], capacity.Cell | None],
+    ) -> None:
+        self._name = name
+        self._family = family
+        self._streams = streams
+        self._lookup = lookup
+        self._journal = journal
+        self._blobs = blobs
+        self._fetcher = fetcher
+        self._cell = cell
+        self.draining = False
+
+    async def admit(self, ask: Ask, caller: Caller, traceparent: str = "", prefix: str = "") -> Live:
+        """The live stream of this request: a new one, or the one that its idempotency key already names.
+
+        prefix: where sampling fields live in the caller's protocol, for error messages.
+
+        Raises:
+            HeadraceError: typed, naming the field.
+        """
+        if self.draining:
+            raise Unavailable("this gateway is shutting down", retry_after_s=1.0)
+        check(ask, prefix)
+        slo = self._classes(ask)
+        request_id, content_hash = _identity(ask, caller.tenant)
+        if ask.idempotency_key and (known := await self._lookup.find(request_id, caller.tenant)) is not None:
+            return _same(known, content_hash)
+        check_media(ask.media, self._family.spec)
+        kinds = {source.modality for source in ask.media}
+        open_here = self._streams.of_class(slo.name) if self._cell_is_stale() else 0
+        capacity.admit(self._cell(), time.monotonic(), self._family.spec.name, slo.name, kinds, open_here)
+        inputs = await read_media(ask.media, self._fetcher)
+        draft = await self._draft(ask, inputs, request_id, prefix)
+        reach("gateway.validated", request_id)
+        return await self._accept(request_id, content_hash, ask, caller, slo, draft, traceparent)
+
+    def _cell_is_stale(self) -> bool:
+        cell = self._cell()
+        return cell is not None and time.monotonic() - cell.heard_s > capacity.STALE_S
+
+    def _classes(self, ask: Ask) -> SloClass:
+        name = self._family.spec.name
+        if ask.model not in ("", name):
+            raise ModelNotFound(f"no model {ask.model[:128]!r} here; there is {name!r}", field="model")
+        slo = slo_class(ask.slo_class)
+        if slo is None:
+            known = ", ".join(CLASSES)
+            raise InvalidInput(f"no SLO class {ask.slo_class[:64]!r}; there are {known}", field="slo_class")
+        return slo
+
+    async def _draft(self, ask: Ask, inputs: Sequence[MediaInput], request_id: str, prefix: str) -> Draft:
+        media = tuple(Media(part.meta, hashlib.sha256(part.data).hexdigest(), part.tokens) for part in inputs)
+        size = sum(len(part.text) for message in ask.messages for part in message.parts if isinstance(part, TextPart))
+        if size > RENDER_INLINE_BYTES:
+            prompt = await asyncio.to_thread(self._family.render, ask.messages, media)
+        else:
+            prompt = self._family.render(ask.messages, media)
+        spec = self._family.spec
+        used = len(prompt.tokens) + spec.prefix_tokens.get(prompt.prefix, 0)
+        room = spec.context_tokens - used
+        if room < 1:
+            raise ContextTooLong(
+                f"the prompt has {used} tokens; {spec.name} has a context of {spec.context_tokens}", field="messages"
+            )
+        wanted = ask.sampling.max_tokens
+        if wanted > room:
+            raise ContextTooLong(
+                f"{used} prompt tokens and {wanted} to generate do not fit a context of {spec.context_tokens}",
+                field=prefix + ask.max_tokens_field,
+            )
+        sampling = ask.sampling if wanted else replace(ask.sampling, max_tokens=min(room, MAX_TOKENS_DEFAULT))
+        if not ask.seeded:
+            sampling = replace(sampling, seed=int(request_id[:15], 16))
+        return Draft(prompt, media, tuple(part.data for part in inputs), sampling)
+
+    async def _accept(
+        self,
+        request_id: str,
+        content_hash: bytes,
+        ask: Ask,
+        caller: Caller,
+        slo: SloClass,
+        draft: Draft,
+        traceparent: str,
+    ) -> Live:
+        # A second request with the same key may have come while this one was read.
+        if (twin := self._streams.get(request_id)) is not None:
+            return _same(twin, content_hash)
+        accepted_s = time.time()
+        deadline_s = caller.received_s + (ask.timeout_s or slo.timeout_s)
+        if deadline_s <= accepted_s:
+            raise DeadlineExceeded("the deadline passed before the request was accepted", field="timeout_s")
+        request = Request(
+            id=request_id,
+            tenant=caller.tenant,
+            model=self._family.spec.name,
+            slo_class=slo.name,
+            accepted_s=accepted_s,
+            deadline_s=deadline_s,
+            prompt=draft.prompt,
+            media=draft.media,
+            sampling=draft.sampling,
+            gateway=self._name,
+            body_hash=content_hash,
+            idempotency_key=ask.idempotency_key,
+            traceparent=traceparent,
+            keep_on_disconnect=ask.keep_on_disconnect,
+        )
+        live = self._streams.open(facts_of(request), time.monotonic())
+        live.opened_s, live.received_s = caller.arrived_s, caller.received_s
+        try:
+            await self._store(request, draft.data, live)
+        except asyncio.CancelledError:
+            self._streams.cancel(live, time.monotonic())  # the client left; the append may land all the same
+            raise
+        except (HeadraceError, OSError) as error:
+            await self._give_up(request, live, error)
+            raise
+        live.admitted_s = time.time()
+        return live
+
+    async def _give_up(self, request: Request, live: Live, error: HeadraceError | OSError) -> None:
+        """Nothing was promised. A request with a key is left alone: its retry, or its twin, may be running."""
+        failed = error if isinstance(error, HeadraceError) else Unavailable(f"the blob store failed: {error}")
+        if isinstance(error, Uncertain) and not request.idempotency_key:
+            self._streams.cancel(live, time.monotonic())
+            live.fail(failed)
+            return
+        self._streams.lost(live, failed)
+        if not request.idempotency_key:
+            await self._blobs.drop(request.id)
+
+    async def _store(self, request: Request, data: Sequence[bytes], live: Live) -> None:
+        if data:
+            await asyncio.gather(*(self._blobs.put(request.id, part) for part in data))
+            reach("gateway.blobs_stored", request.id)
+        duplicate = await self._journal.append(request)
+        reach("gateway.journaled", request.id)
+        if duplicate:  # another gateway has accepted it, or this one in an earlier life
+            await self._lookup.adopt(live, request.body_hash)
+
+
+def facts_of(request: Request) -> Facts:
+    return Facts(
+        id=request.id,
+        tenant=request.tenant,
+        model=request.model,
+        body_hash=request.body_hash,
+        stop=request.sampling.stop,
+        prompt_tokens=len(request.prompt.tokens),
+        image_tokens=sum(media.tokens for media in request.media),
+        slo_class=request.slo_class,
+        traceparent=request.traceparent,
+        keep_on_disconnect=request.keep_on_disconnect,
+    )
+
+
+def _identity(ask: Ask, tenant: str) -> tuple[str, bytes]:
+    """Request id and content hash. Only a request with a key is ever compared with another."""
+    if not ask.idempotency_key:
+        return uuid.uuid4().hex, b""
+    name = f"{len(tenant)}:{tenant}:{ask.idempotency_key}".encode()
+    return hashlib.sha256(name).hexdigest()[:32], body_hash(ask)
+
+
+def _same(live: Live, content_hash: bytes) -> Live:
+    if live.facts.body_hash != content_hash:
+        raise Conflict("the idempotency key was used with another body", field="idempotency_key")
+    return live

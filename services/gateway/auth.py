@@ -1,0 +1,49 @@
+"""API keys: a file of "<key> <tenant>" lines; without one the gateway is open and everybody is one tenant."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from headrace.core.errors import Unauthenticated
+
+OPEN_TENANT = "default"
+
+
+class Keys:
+    """Keys are looked up by their hash, so that the time of a look-up tells nothing about a key."""
+
+    def __init__(self, tenants: Mapping[bytes, str] | None = None) -> None:
+        self._tenants = tenants
+
+    @staticmethod
+    def read(path: str) -> "Keys":
+        """Raises ValueError: a line that is not "<key> <tenant>"; the line's number is said, never the key."""
+        if not path:
+            return Keys()
+        tenants = {}
+        for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+            words = line.split("#")[0].split()
+            if not words:
+                continue
+            if len(words) != 2:
+                raise ValueError(f"{path}:{number}: want <key> <tenant>")
+            tenants[_digest(words[0])] = words[1]
+        return Keys(tenants)
+
+    def tenant(self, authorization: str) -> str:
+        """The tenant of an Authorization header ("Bearer <key>").
+
+        Raises:
+            Unauthenticated: no key, or an unknown one.
+        """
+        if self._tenants is None:
+            return OPEN_TENANT
+        scheme, _, key = authorization.partition(" ")
+        tenant = self._tenants.get(_digest(key.strip())) if scheme.lower() == "bearer" else None
+        if tenant is None:
+            raise Unauthenticated("a valid API key is needed: Authorization: Bearer <key>", field="authorization")
+        return tenant
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()

@@ -1,0 +1,230 @@
+"""The JSON bodies of the OpenAI API as Headrace speaks it: what is read, what is written, and openapi.json's source.
+
+Fields that OpenAI knows and this gateway cannot honour are declared here so that asking for them is an error.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+Doc = Meta
+
+
+class Request(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of what clients send: an unknown field is an error that names it."""
+
+
+# Parts do not forbid unknown fields: SDKs decorate them (cache_control, uuid) without changing what they mean.
+class TextPart(msgspec.Struct, tag="text", tag_field="type"):
+    text: str
+
+
+class ImageUrl(msgspec.Struct):
+    url: Annotated[str, Doc(description="data: URI, or an http(s) URL where the gateway allows fetching")]
+    detail: Annotated[str | None, Doc(description="Accepted; every image gets the same resolution")] = None
+
+
+class ImageUrlPart(msgspec.Struct, tag="image_url", tag_field="type"):
+    image_url: ImageUrl | str
+
+
+class InputAudio(msgspec.Struct):
+    data: str
+    format: str = "wav"
+
+
+class InputAudioPart(msgspec.Struct, tag="input_audio", tag_field="type"):
+    input_audio: InputAudio
+
+
+class MediaUrl(msgspec.Struct):
+    url: str
+
+
+class AudioUrlPart(msgspec.Struct, tag="audio_url", tag_field="type"):
+    audio_url: MediaUrl | str
+
+
+class VideoUrlPart(msgspec.Struct, tag="video_url", tag_field="type"):
+    video_url: MediaUrl | str
+
+
+Part = TextPart | ImageUrlPart | InputAudioPart | AudioUrlPart | VideoUrlPart
+
+
+class Message(Request):
+    role: str
+    content: str | list[Part]
+    name: str | None = None
+
+
+class StreamOptions(Request):
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class ResponseFormat(Request):
+    type: str = "text"
+
+
+class ChatRequest(Request):
+    """POST /v1/chat/completions."""
+
+    messages: list[Message]
+    model: str = ""
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    n: Annotated[int | None, Doc(description="1")] = None
+    # Headrace's own (extra_body in the OpenAI SDK)
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+    ignore_eos: bool | None = None
+    slo_class: str | None = None
+    timeout_s: float | None = None
+    keep_on_disconnect: bool | None = None
+    # Labels that change nothing
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    store: bool | None = None
+    # Accepted with the value that means "off"; anything else is an error
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    logit_bias: dict[str, float] | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    tools: list[msgspec.Raw] | None = None
+    tool_choice: msgspec.Raw | UnsetType = UNSET
+    functions: list[msgspec.Raw] | None = None
+    function_call: msgspec.Raw | UnsetType = UNSET
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    modalities: list[str] | None = None
+    audio: msgspec.Raw | UnsetType = UNSET
+    prediction: msgspec.Raw | UnsetType = UNSET
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    web_search_options: msgspec.Raw | UnsetType = UNSET
+    service_tier: str | None = None
+
+
+class PromptTokensDetails(msgspec.Struct):
+    image_tokens: int
+    cached_tokens: int
+    text_tokens: int
+    audio_tokens: int = 0
+
+
+class Usage(msgspec.Struct):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    joules: Annotated[float | UnsetType, Doc(description="Estimate; absent where nothing can be read")] = UNSET
+
+
+class Stage(msgspec.Struct):
+    """One interval of the request's life, seconds since the Unix epoch."""
+
+    stage: str
+    start_s: float
+    end_s: float
+    worker: str
+    part: int
+
+
+class Headrace(msgspec.Struct):
+    """Present when asked for with x-headrace-timeline: 1 or x-headrace-trace: 1."""
+
+    request_id: str
+    trace_id: str
+    timeline: list[Stage]
+
+
+class Delta(msgspec.Struct):
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: str | UnsetType = UNSET
+
+
+class ChunkChoice(msgspec.Struct):
+    delta: Delta
+    finish_reason: str | None
+    index: int = 0
+    logprobs: None = None
+
+
+class ChatChunk(msgspec.Struct):
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: Usage | UnsetType | None = UNSET
+    headrace: Headrace | UnsetType = UNSET
+
+
+class AnswerMessage(msgspec.Struct):
+    content: str
+    role: Literal["assistant"] = "assistant"
+    refusal: None = None
+
+
+class Choice(msgspec.Struct):
+    message: AnswerMessage
+    finish_reason: str
+    index: int = 0
+    logprobs: None = None
+
+
+class ChatCompletion(msgspec.Struct):
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    headrace: Headrace | UnsetType = UNSET
+
+
+class ErrorBody(msgspec.Struct):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorReply(msgspec.Struct):
+    error: ErrorBody
+
+
+class Model(msgspec.Struct):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    context_tokens: int
+    modalities: list[str]
+    servable: bool
+
+
+class ModelList(msgspec.Struct):
+    object: Literal["list"]
+    data: list[Model]
+
+
+class Cancelled(msgspec.Struct):
+    id: str
+    object: Literal["chat.completion.cancelled"]
+    known: bool
+
+
+class Health(msgspec.Struct):
+    status: Literal["ok", "starting", "draining", "bus_down"]

@@ -1,0 +1,102 @@
+"""POST /v1/chat/completions and GET /v1/requests/{id}/events: from headers and body to a reply, as raw ASGI apps."""
+
+import re
+import time
+from typing import Any
+
+from headrace.core.errors import HeadraceError, InvalidInput
+from services.gateway import chat
+from services.gateway.ask import Caller
+from services.gateway.front import Front
+from services.gateway.http_reply import (
+    Disconnects,
+    Headers,
+    HttpReply,
+    Receive,
+    Send,
+    Style,
+    read_body,
+    send_error,
+)
+
+Scope = dict[str, Any]
+REQUEST_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def caller_of(front: Front, headers: dict[bytes, bytes]) -> Caller:
+    """Raises Unauthenticated."""
+    get = headers.get
+    return Caller(
+        tenant=front.keys.tenant(get(b"authorization", b"").decode("latin-1")),
+        received_s=time.time(),
+        arrived_s=time.monotonic(),
+        traceparent=get(b"traceparent", b"").decode("latin-1"),
+        trace=get(b"x-headrace-trace") == b"1",
+    )
+
+
+def wants_extras(headers: dict[bytes, bytes]) -> bool:
+    return headers.get(b"x-headrace-timeline") == b"1" or headers.get(b"x-headrace-trace") == b"1"
+
+
+def key_of(headers: dict[bytes, bytes]) -> str:
+    return (headers.get(b"idempotency-key") or headers.get(b"x-request-id") or b"").decode("latin-1")
+
+
+class ChatRoute:
+    def __init__(self, front: Front, disconnects: Disconnects) -> None:
+        self._front = front
+        self._disconnects = disconnects
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        echo: Headers = []
+        try:
+            caller = caller_of(self._front, headers)
+            body = chat.decode(await read_body(receive, headers))
+            ask = chat.to_ask(body, headers, key_of(headers))
+            with self._front.tracer.request(caller, self._front.family.spec.name) as trace:
+                live = await self._front.admission.admit(ask, caller, trace.traceparent)
+                trace.follow(live)
+                echo.append((b"x-request-id", live.facts.id.encode()))
+                usage = body.stream_options is not None and body.stream_options.include_usage
+                style = Style(bool(body.stream), usage, wants_extras(headers), 0, trace.trace_id)
+                await HttpReply(self._front, self._disconnects, live, style, send).run(receive)
+        except HeadraceError as error:
+            self._front.gateway.metrics.refused[error.code] += 1
+            await send_error(send, error, echo)
+
+
+class EventsRoute:
+    """Attach: the same events as the first reader got, from next_index on."""
+
+    def __init__(self, front: Front, disconnects: Disconnects) -> None:
+        self._front = front
+        self._disconnects = disconnects
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        try:
+            caller = caller_of(self._front, headers)
+            request_id = checked_id(scope["path_params"]["request_id"])
+            next_index = _next_index(scope["query_string"])
+            live = await self._front.gateway.lookup.get(request_id, caller.tenant)
+            style = Style(True, True, wants_extras(headers), next_index)
+            await HttpReply(self._front, self._disconnects, live, style, send).run(receive)
+        except HeadraceError as error:
+            await send_error(send, error, [])
+
+
+def checked_id(request_id: str) -> str:
+    """Only what can be an id reaches the bus."""
+    if not REQUEST_ID.fullmatch(request_id):
+        raise InvalidInput("a request id has 32 lower-case hex digits", field="request_id")
+    return request_id
+
+
+def _next_index(query: bytes) -> int:
+    found = re.search(r"(?:^|&)next_index=([^&]*)", query.decode("latin-1"))
+    text = found.group(1) if found else "0"
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise InvalidInput("next_index is not a number of tokens", field="next_index")
+    return int(text)

@@ -1,0 +1,129 @@
+"""Media by URL, for those who allow it: the address is resolved, checked and connected to, never resolved twice.
+
+Off unless HEADRACE_MEDIA_URLS=on. Private, loopback, link-local and other special addresses are always refused,
+and so is a redirect to one.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
+
+import httpx
+
+from headrace.core.errors import InvalidInput, PayloadTooLarge, PermissionDenied
+
+FETCH_BYTES_MAX = 32 * 1024 * 1024  # as for a part in the body
+FETCH_S_MAX = 10.0  # for all redirects together: the client is waiting
+REDIRECTS_MAX = 3
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+URL_CHARS_MAX = 2048
+
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+
+
+async def system_resolve(host: str, port: int) -> list[str]:
+    infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(info[4][0]) for info in infos]
+
+
+def is_public(address: str) -> bool:
+    """Whether anybody on the Internet could be meant; an IPv6 address that carries an IPv4 one is judged by both."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return is_public(str(ip.ipv4_mapped))
+        inner = ip.sixtofour or (ip.teredo[1] if ip.teredo else None) or _nat64(ip)
+        if inner is not None and not is_public(str(inner)):
+            return False
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+def _nat64(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else None
+
+
+class NoFetcher:
+    """The default: a URL is an error that says how to send the bytes instead."""
+
+    async def fetch(self, url: str, field: str) -> bytes:
+        raise PermissionDenied("this gateway does not fetch media URLs; send a data: URI", field=field)
+
+
+class UrlFetcher:
+    def __init__(self, resolve: Resolve = system_resolve, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._resolve = resolve
+        # No proxy from the environment: a proxy would connect to what was never checked.
+        self._client = httpx.AsyncClient(
+            transport=transport, trust_env=False, follow_redirects=False, timeout=FETCH_S_MAX
+        )
+
+    async def fetch(self, url: str, field: str) -> bytes:
+        """Raises InvalidInput, PermissionDenied, PayloadTooLarge: naming the field."""
+        try:
+            async with asyncio.timeout(FETCH_S_MAX):
+                return await self._follow(url, field)
+        except TimeoutError as error:
+            raise InvalidInput(f"the media URL did not answer within {FETCH_S_MAX:.0f} s", field=field) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise InvalidInput(f"the media URL cannot be fetched: {type(error).__name__}", field=field) from error
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _follow(self, url: str, field: str) -> bytes:
+        for _ in range(REDIRECTS_MAX + 1):
+            target = _parse(url, field)
+            request = await self._pinned(target, field)
+            response = await self._client.send(request, stream=True)
+            try:
+                if not response.has_redirect_location:
+                    return await _read(response, field)
+                url = str(target.join(response.headers["location"]))
+            finally:
+                await response.aclose()
+        raise InvalidInput(f"more than {REDIRECTS_MAX} redirects", field=field)
+
+    async def _pinned(self, url: httpx.URL, field: str) -> httpx.Request:
+        """A request to a checked address; the Host header and TLS name stay the URL's own."""
+        port = url.port or (443 if url.scheme == "https" else 80)
+        address = await self._checked_address(url.host, port, field)
+        pinned = url.copy_with(host=address)
+        return self._client.build_request(
+            "GET",
+            pinned,
+            headers={"host": url.netloc.decode(), "accept-encoding": "identity"},
+            extensions={"sni_hostname": url.host},
+        )
+
+    async def _checked_address(self, host: str, port: int, field: str) -> str:
+        try:
+            addresses = await self._resolve(host, port)
+        except OSError as error:
+            raise InvalidInput(f"the host {host[:128]!r} cannot be resolved", field=field) from error
+        # One bad address among good ones is a trap: refuse them all.
+        if not addresses or not all(is_public(address) for address in addresses):
+            raise PermissionDenied("the media URL leads to an address that is not public", field=field)
+        return addresses[0]
+
+
+def _parse(url: str, field: str) -> httpx.URL:
+    if len(url) > URL_CHARS_MAX:
+        raise InvalidInput(f"a media URL has at most {URL_CHARS_MAX} characters", field=field)
+    parsed = httpx.URL(url)
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise InvalidInput("only http and https URLs with a host are fetched", field=field)
+    if parsed.userinfo:
+        raise InvalidInput("a media URL with a user name is not fetched", field=field)
+    return parsed
+
+
+async def _read(response: httpx.Response, field: str) -> bytes:
+    if response.status_code != httpx.codes.OK:
+        raise InvalidInput(f"the media URL answered {response.status_code}", field=field)
+    data = bytearray()
+    async for chunk in response.aiter_raw():
+        data += chunk
+        if len(data) > FETCH_BYTES_MAX:
+            raise PayloadTooLarge(f"more than {FETCH_BYTES_MAX} bytes behind the media URL", field=field)
+    return bytes(data)

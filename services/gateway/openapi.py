@@ -1,0 +1,59 @@
+"""openapi.json: paths by hand, schemas from the msgspec structs that the gateway reads and writes."""
+
+from typing import Any
+
+import msgspec
+
+from services.gateway import bodies
+
+JSON = "application/json"
+SSE = "text/event-stream"
+_REF = "#/components/schemas/{name}"
+
+
+def document(version: str) -> dict[str, Any]:
+    roots = (bodies.ChatRequest, bodies.ChatCompletion, bodies.ChatChunk, bodies.ErrorReply, bodies.ModelList)
+    more = (bodies.Model, bodies.Cancelled, bodies.Health)
+    _, schemas = msgspec.json.schema_components((*roots, *more), ref_template=_REF)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Headrace", "version": version},
+        "paths": _paths(),
+        "components": {"schemas": schemas, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+        "security": [{}, {"key": []}],
+    }
+
+
+def _paths() -> dict[str, Any]:
+    request_id = {"name": "request_id", "in": "path", "required": True, "schema": {"type": "string"}}
+    next_index = {"name": "next_index", "in": "query", "schema": {"type": "integer", "minimum": 0}}
+    model = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+    return {
+        "/v1/chat/completions": {"post": _chat()},
+        "/v1/requests/{request_id}/events": {
+            "get": _operation("Attach to a request's stream", {SSE: "ChatChunk"}, [request_id, next_index])
+        },
+        "/v1/requests/{request_id}": {"delete": _operation("Cancel a request", {JSON: "Cancelled"}, [request_id])},
+        "/v1/models": {"get": _operation("Models served here", {JSON: "ModelList"})},
+        "/v1/models/{model}": {"get": _operation("One model", {JSON: "Model"}, [model])},
+        "/health": {"get": _operation("Whether this gateway takes requests", {JSON: "Health"})},
+        "/metrics": {"get": _operation("Prometheus metrics", {"text/plain": ""})},
+    }
+
+
+def _chat() -> dict[str, Any]:
+    names = ("x-request-id", "idempotency-key", "x-headrace-slo-class", "x-headrace-trace", "x-headrace-timeline")
+    headers = [{"name": name, "in": "header", "schema": {"type": "string"}} for name in (*names, "traceparent")]
+    operation = _operation("Answer a conversation", {JSON: "ChatCompletion", SSE: "ChatChunk"}, headers)
+    operation["requestBody"] = {"required": True, "content": _content({JSON: "ChatRequest"})}
+    return operation
+
+
+def _operation(summary: str, content: dict[str, str], parameters: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    error = {"description": "Error", "content": _content({JSON: "ErrorReply"})}
+    responses = {"200": {"description": "OK", "content": _content(content)}, "default": error}
+    return {"summary": summary, "parameters": parameters or [], "responses": responses}
+
+
+def _content(content: dict[str, str]) -> dict[str, Any]:
+    return {mime: {"schema": {"$ref": _REF.format(name=name)} if name else {}} for mime, name in content.items()}

@@ -1,0 +1,137 @@
+"""The HTTP API: a Starlette app whose hot routes are raw ASGI, served by uvicorn on a socket bound here."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from importlib import metadata
+
+import msgspec
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from headrace.core.errors import HeadraceError, InvalidInput, ModelNotFound, NotFound
+from services.gateway import bodies, openapi, render
+from services.gateway.chat_route import ChatRoute, EventsRoute, caller_of, checked_id
+from services.gateway.front import Front
+from services.gateway.http_reply import Disconnects
+
+BACKLOG = 2048  # uvicorn's own: connections that arrive within one stall of the loop
+KEEP_ALIVE_S = 75  # longer than the 60 s of common proxies, so that they close first
+
+
+def app(front: Front) -> Starlette:
+    disconnects = Disconnects()
+    front.gateway.on_sweep.append(disconnects.sweep)
+    pages = Pages(front)
+    routes = [
+        Route("/v1/chat/completions", ChatRoute(front, disconnects), methods=["POST"]),
+        Route("/v1/requests/{request_id}/events", EventsRoute(front, disconnects), methods=["GET"]),
+        Route("/v1/requests/{request_id}", pages.cancel, methods=["DELETE"]),
+        Route("/v1/models", pages.models),
+        Route("/v1/models/{model:path}", pages.model),
+        Route("/health", pages.health),
+        Route("/metrics", pages.metrics),
+        Route("/openapi.json", pages.openapi),
+    ]
+    return Starlette(routes=routes, exception_handlers={HTTPException: _http_error, HeadraceError: _error})
+
+
+class Pages:
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self._openapi = msgspec.json.encode(openapi.document(metadata.version("headrace")))
+
+    async def models(self, request: Request) -> Response:
+        caller_of(self._front, dict(request.headers.raw))
+        return _json(bodies.ModelList("list", [self._model()]))
+
+    async def model(self, request: Request) -> Response:
+        caller_of(self._front, dict(request.headers.raw))
+        if request.path_params["model"] != self._front.family.spec.name:
+            raise ModelNotFound("no such model here", field="model")
+        return _json(self._model())
+
+    def _model(self) -> bodies.Model:
+        spec, servable = self._front.family.spec, self._front.servable()
+        return bodies.Model(spec.name, "model", 0, "headrace", spec.context_tokens, list(spec.modalities), servable)
+
+    async def cancel(self, request: Request) -> Response:
+        caller = caller_of(self._front, dict(request.headers.raw))
+        request_id = checked_id(request.path_params["request_id"])
+        known = await self._front.gateway.cancel_anywhere(request_id, caller.tenant)
+        if not known:
+            raise NotFound("no such request", field="request_id")
+        return _json(bodies.Cancelled(request_id, "chat.completion.cancelled", known))
+
+    async def health(self, request: Request) -> Response:
+        if self._front.admission.draining:
+            return _json(bodies.Health("draining"), 503)
+        if not self._front.gateway.bus.up:
+            return _json(bodies.Health("bus_down"), 503)
+        if self._front.gateway.cell is None:
+            return _json(bodies.Health("starting"), 503)
+        return _json(bodies.Health("ok"))
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(generate_latest(self._front.gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def openapi(self, request: Request) -> Response:
+        return Response(self._openapi, media_type="application/json")
+
+
+def _json(body: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(body), status, media_type="application/json")
+
+
+async def _error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HeadraceError)
+    headers = {name.decode(): value.decode() for name, value in render.error_headers(error)}
+    return Response(render.error_json(error), render.http_status(error), headers)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    known = NotFound("no such path") if error.status_code == 404 else InvalidInput(error.detail)
+    return Response(render.error_json(known), error.status_code, error.headers, "application/json")
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn without its signal handlers: the process's lifecycle decides when to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def bind(address: str) -> socket.socket:
+    """host:port, port 0 for any free one."""
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((host.strip("[]"), int(port)))
+    return sock
+
+
+def http_server(front: Front) -> HttpServer:
+    config = uvicorn.Config(
+        app(front),
+        http="httptools",
+        loop="none",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=1,
+    )
+    return HttpServer(config)

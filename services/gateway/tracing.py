@@ -1,0 +1,103 @@
+"""The root span of a request and the gateway's own stages. An unsampled request costs one comparison.
+
+Sampled: the caller asked (x-headrace-trace: 1), or its traceparent says so, or chance decides for requests without one.
+"""
+
+import random
+import re
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Protocol
+
+from headrace.core.errors import HeadraceError
+from services.gateway.ask import Caller
+from services.gateway.live import Live
+from services.gateway.render import end_error
+
+TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+Attributes = Mapping[str, str | int | float | list[str]]
+
+
+class Spans(Protocol):
+    """What the mesh's telemetry does with a finished span."""
+
+    def emit_root(
+        self, traceparent: str, parent: str, name: str, start_s: float, end_s: float, attributes: Attributes, error: str
+    ) -> None: ...
+    def emit_child(self, traceparent: str, name: str, start_s: float, end_s: float) -> None: ...
+
+
+class Trace:
+    """Of one request at this gateway; as a context it ends with the response."""
+
+    __slots__ = ("_caller", "_live", "_model", "_spans", "trace_id", "traceparent")
+
+    def __init__(self, spans: Spans | None, caller: Caller, model: str, traceparent: str) -> None:
+        self._spans = spans
+        self._caller = caller
+        self._model = model
+        self._live: Live | None = None
+        self.traceparent = traceparent
+        self.trace_id = traceparent[3:35]
+
+    def follow(self, live: Live) -> None:
+        self._live = live
+
+    def __enter__(self) -> "Trace":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._spans is None:
+            return
+        live, start_s = self._live, self._caller.received_s
+        if live is not None and live.admitted_s:
+            self._spans.emit_child(self.traceparent, "admit", start_s, live.admitted_s)
+        failed = error if isinstance(error, HeadraceError) else _failure(live)
+        code = failed.code if failed is not None else "cancelled" if error is not None else ""
+        attributes = self._attributes(live)
+        name, parent = f"chat {self._model}", self._caller.traceparent
+        self._spans.emit_root(self.traceparent, parent, name, start_s, time.time(), attributes, code)
+
+    def _attributes(self, live: Live | None) -> Attributes:
+        attributes: dict[str, str | int | float | list[str]] = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.request.model": self._model,
+        }
+        if live is None:
+            return attributes
+        attributes["headrace.request_id"] = live.facts.id
+        attributes["headrace.slo_class"] = live.facts.slo_class
+        if live.end is not None:
+            attributes["gen_ai.response.finish_reasons"] = [live.end.reason]
+            attributes["gen_ai.usage.input_tokens"] = live.end.usage.prompt_tokens
+            attributes["gen_ai.usage.output_tokens"] = live.end.usage.completion_tokens
+        return attributes
+
+
+def _failure(live: Live | None) -> HeadraceError | None:
+    return end_error(live.end) if live is not None and live.end is not None else None
+
+
+class Tracer:
+    def __init__(self, spans: Spans | None, share: float, chance: Callable[[], float] = random.random) -> None:
+        """share: of requests without a traceparent that are sampled. spans None: nobody listens, nothing is sampled
+        unless asked for, and then only the ids exist."""
+        self._spans = spans
+        self._share = share
+        self._chance = chance
+
+    def request(self, caller: Caller, model: str) -> Trace:
+        parent = TRACEPARENT.fullmatch(caller.traceparent) if caller.traceparent else None
+        if not caller.trace:
+            if parent is not None:
+                sampled = bool(int(parent.group(3), 16) & 1)
+            else:
+                sampled = self._spans is not None and self._chance() < self._share
+            if not sampled:
+                return Trace(None, caller, model, "")
+        trace_id = parent.group(1) if parent is not None else f"{random.getrandbits(128) or 1:032x}"
+        span_id = f"{random.getrandbits(64) or 1:016x}"
+        return Trace(self._spans, caller, model, f"00-{trace_id}-{span_id}-01")
