@@ -1,0 +1,160 @@
+"""Mapped files on a tmpfs: written by one process, mapped by its neighbours, reused when nobody looks any more.
+
+Names are `<owner>.<incarnation>.<id>`; drafts and spares start with a dot. A new page of a tmpfs costs some ten
+times its copying, so files are kept for the next tensor. Locks (flock, which the kernel drops with the
+process) say who lives and who reads:
+  the owner's lock file, held exclusively   its process lives; sweep() removes what belongs to a dead one
+  a tensor's file, held shared              somebody has it mapped; it is then never written again, only unlinked
+"""
+
+import fcntl
+import mmap
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.mesh.errors import TransferError
+
+GRAIN = 256 << 10  # capacities are multiples of this, so that tensors of nearby sizes share files
+SPARE_BYTES = 256 << 20  # at most this much waits for reuse in a process
+_LOCK_PREFIX = ".lock."
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+
+@dataclass(slots=True)
+class MappedFile:
+    path: Path
+    map: mmap.mmap
+    capacity: int  # bytes
+
+    def rename(self, path: Path) -> None:
+        os.rename(self.path, path)
+        self.path = path
+
+
+class FileStore:
+    """The files of one process. Single-threaded."""
+
+    def __init__(self, directory: Path, owner: str, incarnation: str) -> None:
+        assert "." not in owner, owner
+        assert "." not in incarnation, incarnation
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self._stem = f"{owner}.{incarnation}"
+        self._spare: list[MappedFile] = []
+        self._spare_bytes = 0
+        self._made = 0
+        self._lock_fd = os.open(directory / (_LOCK_PREFIX + self._stem), os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+
+    def new(self, size_bytes: int) -> MappedFile:
+        """A draft with room for size_bytes, its old contents undefined. Raises TransferError if the tmpfs is full."""
+        capacity = -(-size_bytes // GRAIN) * GRAIN
+        fits = [file for file in self._spare if capacity <= file.capacity <= capacity + capacity // 2]
+        if fits:
+            file = min(fits, key=lambda spare: spare.capacity)
+            self._spare.remove(file)
+            self._spare_bytes -= file.capacity
+            return file
+        self._made += 1
+        return self._create(self.directory / f".{self._stem}.{self._made}", capacity)
+
+    def _create(self, path: Path, capacity: int) -> MappedFile:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, capacity)  # a full tmpfs is an error here, not a SIGBUS at the first write
+            return MappedFile(path, mmap.mmap(fd, capacity), capacity)
+        except OSError as error:
+            path.unlink()
+            raise TransferError(f"no room for {capacity} bytes in {self.directory}: {error.strerror}") from error
+        finally:
+            os.close(fd)
+
+    def publish(self, file: MappedFile, tensor_id: str) -> None:
+        """From now on it is there under its name, whole."""
+        if not _ID.fullmatch(tensor_id):
+            raise TransferError(f"tensor id {tensor_id!r} cannot be a file's name")
+        file.rename(self.directory / f"{self._stem}.{tensor_id}")
+
+    def discard(self, file: MappedFile) -> None:
+        """Takes the name away; keeps the pages for the next tensor unless somebody reads them."""
+        if self._spare_bytes + file.capacity > SPARE_BYTES or not self._to_spare(file):
+            file.path.unlink(missing_ok=True)
+            return
+        self._spare.append(file)
+        self._spare_bytes += file.capacity
+
+    def _to_spare(self, file: MappedFile) -> bool:
+        try:
+            fd = os.open(file.path, os.O_RDWR)
+        except FileNotFoundError:
+            return False  # somebody cleared the directory
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._made += 1
+            file.rename(self.directory / f".{self._stem}.{self._made}")  # before the lock goes: see map_for_reading
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(fd)
+        return True
+
+    def files(self) -> list[Path]:
+        """What lies under this process's name; drafts and spares are not counted."""
+        return sorted(self.directory.glob(self._stem + ".*"))
+
+    def close(self) -> None:
+        """Removes everything of this process."""
+        for path in self.directory.iterdir():
+            if path.name.removeprefix(".").startswith(self._stem + "."):
+                path.unlink(missing_ok=True)
+        (self.directory / (_LOCK_PREFIX + self._stem)).unlink(missing_ok=True)
+        os.close(self._lock_fd)
+
+
+def map_for_reading(path: Path, size_bytes: int) -> mmap.mmap:
+    """Mapped and locked against reuse until the mapping is gone. Raises FileNotFoundError, TransferError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        found = os.fstat(fd)
+        if os.stat(path).st_ino != found.st_ino:
+            raise FileNotFoundError(path)  # reused between open and lock
+        if found.st_size < size_bytes:
+            raise TransferError(f"{path.name} holds {found.st_size} bytes, not {size_bytes}")
+        return mmap.mmap(fd, size_bytes, prot=mmap.PROT_READ)  # its copy of fd keeps the lock
+    except BlockingIOError:
+        raise FileNotFoundError(path) from None  # the owner is taking it away
+    finally:
+        os.close(fd)
+
+
+def sweep(directory: Path) -> int:
+    """Removes the files of processes that are gone, however they went. Returns how many tensors that were."""
+    if not directory.is_dir():
+        return 0
+    living = {path.name.removeprefix(_LOCK_PREFIX) for path in directory.glob(_LOCK_PREFIX + "*") if _held(path)}
+    removed = 0
+    for path in list(directory.iterdir()):
+        is_lock = path.name.startswith(_LOCK_PREFIX)
+        name = path.name.removeprefix(_LOCK_PREFIX) if is_lock else path.name.removeprefix(".")
+        stem = ".".join(name.split(".")[:2])
+        if stem not in living and not (is_lock and _held(path)):  # asked again: it may have started just now
+            path.unlink(missing_ok=True)
+            removed += not path.name.startswith(".")
+    return removed
+
+
+def _held(lock: Path) -> bool:
+    try:
+        fd = os.open(lock, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
