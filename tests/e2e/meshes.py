@@ -10,7 +10,8 @@ STEADY = Path(__file__).parent / "steady.toml"
 
 
 def small_mesh(data_dir: Path, **changes: Any) -> MeshConfig:
-    """Profile engine, byte model, two gateways; one of every worker unless changed."""
+    """Profile engine, byte model, two gateways; one of every worker, with 8 slots, unless changed."""
+    environment = {"HEADRACE_SLOTS": "8", **changes.pop("environment", {})}
     settings: dict[str, Any] = {
         "data_dir": data_dir,
         "engine": "profile",
@@ -19,6 +20,7 @@ def small_mesh(data_dir: Path, **changes: Any) -> MeshConfig:
         "gateways": 2,
         "cores": len(os.sched_getaffinity(0)),
         "start_timeout_s": 40.0,
+        "environment": environment,
     }
     return MeshConfig(**(settings | changes))
 
