@@ -1,0 +1,82 @@
+"""The ONNX graph computes what a plain numpy Llama computes, to 1e-4, in each of its uses."""
+
+import numpy as np
+import pytest
+
+from headrace.engines.families.llama import Checkpoint
+from headrace.engines.graph import rotary_tables
+from headrace.engines.kvcache import Group, Kv
+from headrace.engines.onnx import Llama, graph_folder
+from tests.engines import tiny_llama
+from tests.engines.tiny_llama import PREFIX_TOKENS, SHAPE, VOCAB, Array, reference_logits
+
+TOLERANCE = 1e-4
+WEIGHTS = tiny_llama.weights()
+EMBED = WEIGHTS["model.embed_tokens.weight"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Llama:
+    checkpoint = Checkpoint("tiny", SHAPE, "test", tiny_llama.weights, tiny_llama.prefix)
+    return Llama(graph_folder(checkpoint, tmp_path_factory.mktemp("cache")), SHAPE, threads=1)
+
+
+def tokens(count: int, seed: int = 1) -> Array:
+    return EMBED[np.random.default_rng(seed).integers(0, VOCAB, count)]
+
+
+def empty() -> Kv:
+    return np.zeros((2 * SHAPE.layers, SHAPE.kv_heads, 0, SHAPE.head_width), np.float32)
+
+
+def past_of(length: int) -> tuple[Kv, Array]:
+    """A past as the engine holds it and as the reference takes it."""
+    axes = (SHAPE.layers, 2, SHAPE.kv_heads, length, SHAPE.head_width)
+    kv = np.random.default_rng(length).normal(size=axes).astype(np.float32)
+    return kv.reshape(2 * SHAPE.layers, *axes[2:]), kv
+
+
+@pytest.mark.parametrize("count", [1, 2, 17, 200])
+def test_prefill_without_a_past(model: Llama, count: int) -> None:
+    x = tokens(count)
+    logits, new = model.prefill(x, empty())
+    np.testing.assert_allclose(logits[0], reference_logits(WEIGHTS, x)[-1], atol=TOLERANCE)
+    assert [array.shape for array in new] == [(1, SHAPE.kv_heads, count, SHAPE.head_width)] * 2 * SHAPE.layers
+
+
+@pytest.mark.parametrize("held", [1, PREFIX_TOKENS, 300, 1990])
+def test_prefill_on_a_past(model: Llama, held: int) -> None:
+    x, (past, reference_past) = tokens(9), past_of(held)
+    logits, _ = model.prefill(x, past)
+    np.testing.assert_allclose(logits[0], reference_logits(WEIGHTS, x, reference_past)[-1], atol=TOLERANCE)
+
+
+def test_chunks_add_up(model: Llama) -> None:
+    x = tokens(40)
+    _, head = model.prefill(x[:25], empty())
+    logits, _ = model.prefill(x[25:], np.concatenate(head))
+    np.testing.assert_allclose(logits[0], reference_logits(WEIGHTS, x)[-1], atol=TOLERANCE)
+
+
+def test_decode_of_rows_of_several_lengths(model: Llama) -> None:
+    lengths, group = [3, 150, 64], Group(SHAPE, rows=4, capacity=512)
+    for row, length in enumerate(lengths):
+        group.append(tiny_llama.sequence(f"r{row}", [1]).key, past_of(length)[0])
+    group.make_room()
+    logits, _ = model.decode([5, 6, 7], group)
+    for row, length in enumerate(lengths):
+        expected = reference_logits(WEIGHTS, EMBED[[5 + row]], past_of(length)[1])[-1]
+        np.testing.assert_allclose(logits[row], expected, atol=TOLERANCE)
+
+
+def test_the_reference_tells_a_wrong_rotary_offset(model: Llama) -> None:
+    """Else the tests above would not notice positions that are off by one."""
+    x, (past, reference_past) = tokens(9), past_of(PREFIX_TOKENS)
+    shifted = reference_logits(WEIGHTS, x, reference_past, turn=lambda z, at: tiny_llama.rotate(z, at + 1))
+    assert np.abs(model.prefill(x, past)[0][0] - shifted[-1]).max() > 100 * TOLERANCE
+
+
+def test_rotary_tables_cover_the_context() -> None:
+    cos, sin = rotary_tables(SHAPE)
+    assert cos.shape == sin.shape == (SHAPE.context_tokens, SHAPE.head_width // 2)
+    np.testing.assert_allclose(cos**2 + sin**2, 1, atol=1e-6)

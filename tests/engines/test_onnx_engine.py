@@ -1,0 +1,200 @@
+"""The ONNX engine on the tiny Llama: every way to reach a token gives the reference's token."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headrace.core.errors import StageError
+from headrace.core.types import MediaSpan, Sampling
+from headrace.engines.base import KvMismatch, SequenceInput
+from tests.engines import tiny_llama
+from tests.engines.driving import advance, export, run
+from tests.engines.tiny_llama import PREFIX_TOKENS, SHAPE, VOCAB, Array, reference_greedy, reference_logits, sequence
+
+WEIGHTS = tiny_llama.weights()
+EMBED = WEIGHTS["model.embed_tokens.weight"]
+COUNT = 12
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def prompt(name: str, length: int) -> list[int]:
+    random = np.random.default_rng(list(name.encode()))
+    return [int(token) for token in random.integers(2, VOCAB, length)]
+
+
+def soft(part: int, rows: int) -> Array:
+    return np.random.default_rng(100 + part).normal(size=(rows, SHAPE.width)).astype(np.float32)
+
+
+def with_media(name: str) -> SequenceInput:
+    """40 tokens; parts of 4 and 6 rows, the second across a chunk's border (32)."""
+    spans = (MediaSpan(0, 3, 4), MediaSpan(1, 29, 6))
+    return sequence(name, prompt(name, 40), spans=spans, embeddings=(soft(0, 4), soft(1, 6)), prefix_name="image")
+
+
+def expected(given: SequenceInput, count: int = COUNT) -> list[int]:
+    x = EMBED[list(given.tokens[: given.prompt_len])]
+    for span in given.spans:
+        x[span.offset : span.offset + span.length] = given.embeddings[span.part]
+    return reference_greedy(WEIGHTS, x, count, tiny_llama.prefix("image") if given.prefix else None)
+
+
+SEQUENCES = [
+    sequence("one token", prompt("a", 1)),
+    sequence("one chunk", prompt("b", 32)),
+    sequence("three chunks", prompt("c", 70)),
+    sequence("on a prefix", prompt("d", 20), prefix_name="image"),
+    with_media("with media"),
+]
+
+
+@pytest.mark.parametrize("given", SEQUENCES, ids=lambda given: given.key.request_id)
+def test_greedy_equals_the_reference(cache: Path, given: SequenceInput) -> None:
+    engine = tiny_llama.engine(cache)
+    engine.add(given)
+    assert run(engine, {given.key: COUNT})[given.key] == expected(given)
+    assert (engine.slots_used(), engine.blocks_used(), engine.has_work()) == (0, 0, False)
+
+
+def test_together_equals_alone(cache: Path) -> None:
+    engine = tiny_llama.engine(cache)
+    for given in SEQUENCES:
+        engine.add(given)
+    out = run(engine, {given.key: COUNT for given in SEQUENCES})
+    assert out == {given.key: expected(given) for given in SEQUENCES}
+    engine.check_integrity()
+
+
+def test_a_replayed_sequence_goes_on(cache: Path) -> None:
+    engine, whole = tiny_llama.engine(cache), with_media("replayed")
+    tokens = expected(whole)
+    engine.add(replace(whole, tokens=(*whole.tokens, *tokens[:5])))
+    out = run(engine, {whole.key: COUNT}, {whole.key: tokens[:5]})
+    assert out[whole.key] == tokens
+
+
+@pytest.mark.parametrize("decoded", [0, 4])
+def test_hand_over_goes_on_bit_exact(cache: Path, decoded: int) -> None:
+    first, second, given = tiny_llama.engine(cache), tiny_llama.engine(cache), with_media("handed over")
+    first.add(given)
+    tokens = advance(first, given.key, 1 + decoded)
+    first.pause(given.key)
+    assert not first.has_work()
+    manifest, buffer = export(first, given.key)
+    assert manifest.length == PREFIX_TOKENS + 40 + decoded
+    second.import_kv(replace(given, tokens=(*given.tokens, *tokens)), manifest, memoryview(buffer))
+    assert export(second, given.key) == (manifest, buffer)
+    assert run(second, {given.key: COUNT}, {given.key: tokens})[given.key] == expected(given)
+
+
+def test_export_while_it_runs_equals_export_when_paused(cache: Path) -> None:
+    engine, given = tiny_llama.engine(cache), with_media("running")
+    engine.add(given)
+    advance(engine, given.key, 3)
+    running = export(engine, given.key)
+    engine.pause(given.key)
+    assert export(engine, given.key) == running
+
+
+def test_a_prefill_does_not_depend_on_the_load(cache: Path) -> None:
+    alone, busy, given = tiny_llama.engine(cache), tiny_llama.engine(cache), sequence("probe", prompt("p", 70))
+    for other in range(4):
+        busy.add(sequence(f"other{other}", prompt(f"o{other}", 11 + 13 * other)))
+        busy.step()
+    exports = []
+    for engine in (alone, busy):
+        engine.add(given)
+        while given.key not in engine.step().prefilled:
+            pass
+        exports.append(export(engine, given.key))
+    assert exports[0] == exports[1]
+
+
+def test_a_sequence_that_grows_into_the_next_group(cache: Path) -> None:
+    engine = tiny_llama.engine(cache, chunk_tokens=512)
+    long = sequence("long", prompt("l", 508))
+    short = sequence("short", prompt("s", 3))
+    engine.add(long)
+    engine.add(short)
+    out = run(engine, {long.key: 8, short.key: 8})
+    assert out[short.key] == expected(short, 8)
+    read = EMBED[[*long.tokens, *out[long.key][:-1]]]
+    assert out[long.key] == reference_logits(WEIGHTS, read)[-8:].argmax(1).tolist()
+
+
+def test_a_hand_over_between_processes(cache: Path, tmp_path: Path) -> None:
+    """The other process has its own session; KV bytes and tokens are the same."""
+    given = sequence("here and there", prompt("x", 50))
+    engine = tiny_llama.engine(cache)
+    engine.add(given)
+    tokens = advance(engine, given.key, 6)
+    _, buffer = export(engine, given.key)
+    script = (
+        "import sys; from pathlib import Path; from tests.engines import tiny_llama, driving\n"
+        "engine, prompt = tiny_llama.engine(Path(sys.argv[1])), [int(word) for word in sys.argv[3:]]\n"
+        "given = tiny_llama.sequence('here and there', prompt); engine.add(given)\n"
+        "print(*driving.advance(engine, given.key, 6))\n"
+        "Path(sys.argv[2]).write_bytes(driving.export(engine, given.key)[1])\n"
+    )
+    command = [sys.executable, "-c", script, str(cache), str(tmp_path / "kv"), *map(str, given.tokens)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert [int(word) for word in done.stdout.split()] == tokens
+    assert (tmp_path / "kv").read_bytes() == bytes(buffer)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"layout": "another checkpoint"}, "this engine continues"),
+        ({"dtype": "float16"}, "this engine continues"),
+        ({"length": 19, "next_position": 19}, "the tokens need 20"),
+        ({"next_position": 21}, "the tokens need 20"),
+        ({"shape": (6, 2, 20, 16)}, "this engine continues"),
+    ],
+)
+def test_a_wrong_kv_is_refused(cache: Path, change: dict[str, object], why: str) -> None:
+    engine, given = tiny_llama.engine(cache), sequence("wrong", prompt("w", 20))
+    engine.add(given)
+    tokens = advance(engine, given.key, 1)
+    manifest, buffer = export(engine, given.key)
+    wrong = replace(manifest, **change)  # type: ignore[arg-type]
+    other = tiny_llama.engine(cache)
+    with pytest.raises(KvMismatch, match=why):
+        other.import_kv(replace(given, tokens=(*given.tokens, *tokens)), wrong, memoryview(buffer))
+    assert other.slots_used() == 0
+
+
+def test_numbers_that_are_not_finite_are_refused(cache: Path) -> None:
+    engine, given = tiny_llama.engine(cache), with_media("poison")
+    engine.add(given)
+    tokens = advance(engine, given.key, 1)
+    manifest, buffer = export(engine, given.key)
+    np.frombuffer(buffer, np.float32)[100] = np.inf
+    other = tiny_llama.engine(cache)
+    with pytest.raises(KvMismatch, match="not finite"):
+        other.import_kv(replace(given, tokens=(*given.tokens, *tokens)), manifest, memoryview(buffer))
+    bad = soft(1, 6)
+    bad[2, 3] = np.nan
+    with pytest.raises(StageError, match="media part 1"):
+        other.add(replace(given, embeddings=(soft(0, 4), bad)))
+    assert other.slots_used() == 0
+
+
+def test_sampled_tokens_survive_a_replay(cache: Path) -> None:
+    sampling = Sampling(max_tokens=COUNT, temperature=0.9, top_p=0.9, seed=11, repetition_penalty=1.2)
+    given, engine = sequence("sampled", prompt("q", 30), sampling=sampling), tiny_llama.engine(cache)
+    engine.add(given)
+    tokens = run(engine, {given.key: COUNT})[given.key]
+    engine.add(replace(given, tokens=(*given.tokens, *tokens[:7])))
+    assert run(engine, {given.key: COUNT}, {given.key: tokens[:7]})[given.key] == tokens
+    other = replace(given, sampling=replace(sampling, seed=12))
+    engine.add(other)
+    assert run(engine, {given.key: COUNT})[given.key] != tokens

@@ -1,0 +1,76 @@
+"""The default model: greedy tokens do not depend on batching or on where a sequence runs."""
+
+from dataclasses import replace
+
+import pytest
+
+from headrace.core.types import Key, Sampling
+from headrace.engines.base import Engine, SequenceInput
+from headrace.engines.families import ChatMessage, TextPart, family
+from headrace.engines.registry import load_engine
+from tests.engines.driving import advance, export, run
+
+pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]  # a first start writes the graph
+COUNT = 24
+QUESTIONS = [
+    "What is the capital of France? Answer in one sentence.",
+    "List three fruits.",
+    "Why is the sky blue?",
+    "Write one sentence about a river, then one about a mountain, then one about the sea.",
+]
+
+
+@pytest.fixture(scope="module")
+def engines() -> tuple[Engine, Engine]:
+    first, second = (load_engine("onnx", "smollm2-135m", threads=1, slots=4, blocks=64) for _ in range(2))
+    return first, second
+
+
+def sequence(index: int) -> SequenceInput:
+    prompt = family("smollm2-135m").render([ChatMessage("user", (TextPart(QUESTIONS[index]),))], ())
+    sampling = Sampling(max_tokens=COUNT)
+    return SequenceInput(Key(f"q{index}", 1), prompt.tokens, len(prompt.tokens), (), (), "", sampling)
+
+
+@pytest.fixture(scope="module")
+def alone(engines: tuple[Engine, Engine]) -> dict[Key, list[int]]:
+    out: dict[Key, list[int]] = {}
+    for index in range(4):
+        given = sequence(index)
+        engines[0].add(given)
+        run(engines[0], {given.key: COUNT}, out)
+    return out
+
+
+def test_it_answers(alone: dict[Key, list[int]]) -> None:
+    pieces = family("smollm2-135m").pieces
+    assert b"The capital of France is Paris." in b"".join(pieces[token] for token in alone[Key("q0", 1)])
+
+
+def test_batched_equals_one_by_one(engines: tuple[Engine, Engine], alone: dict[Key, list[int]]) -> None:
+    for index in range(4):
+        engines[0].add(sequence(index))
+    assert run(engines[0], dict.fromkeys(alone, COUNT)) == alone
+
+
+def test_handed_over_midway_equals_undisturbed(engines: tuple[Engine, Engine], alone: dict[Key, list[int]]) -> None:
+    first, second = engines
+    out: dict[Key, list[int]] = {}
+    for index, decoded in enumerate((1, 2, 9, 17)):
+        given = sequence(index)
+        first.add(given)
+        out[given.key] = advance(first, given.key, decoded)
+        first.pause(given.key)
+        manifest, buffer = export(first, given.key)
+        second.import_kv(replace(given, tokens=(*given.tokens, *out[given.key])), manifest, memoryview(buffer))
+        assert export(second, given.key) == (manifest, buffer)
+        first.remove(given.key)
+    assert run(second, dict.fromkeys(alone, COUNT), out) == alone
+    assert (first.blocks_used(), second.blocks_used()) == (0, 0)
+
+
+def test_a_resumed_answer_equals_undisturbed(engines: tuple[Engine, Engine], alone: dict[Key, list[int]]) -> None:
+    given = sequence(0)
+    tokens = alone[given.key]
+    engines[1].add(replace(given, tokens=(*given.tokens, *tokens[:5])))
+    assert run(engines[1], {given.key: COUNT}, {given.key: tokens[:5]})[given.key] == tokens
