@@ -1,6 +1,7 @@
 """Servers say what they are; typed errors arrive as they left; retries are few."""
 
 import asyncio
+import platform
 from collections.abc import AsyncIterator
 
 import grpc
@@ -11,6 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from headrace.core.errors import HeadraceError, InvalidInput, Overloaded, Unavailable
 from headrace.mesh import rpc
+from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup
 from headrace.v1 import governor_pb2, governor_pb2_grpc
 
@@ -107,8 +109,14 @@ async def test_channels_are_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "expected"),
-    [("127.0.0.1:0", "127.0.0.1:7"), ("0.0.0.0:0", "gpu-1:7"), ("[::]:0", "gpu-1:7"), ("node:9", "node:7")],
+    ("address", "told", "expected"),
+    [
+        ("127.0.0.1:0", "", "127.0.0.1:7"),
+        ("0.0.0.0:0", "gpu-1", "gpu-1:7"),
+        ("0.0.0.0:0", "", f"{platform.node()}:7"),
+        ("[::]:0", "gpu-1", "gpu-1:7"),
+        ("node:9", "", "node:7"),
+    ],
 )
-def test_an_address_that_peers_can_dial(address: str, expected: str) -> None:
-    assert rpc.advertised(address, 7, "gpu-1") == expected
+def test_an_address_that_peers_can_dial(address: str, told: str, expected: str) -> None:
+    assert Settings(grpc_addr=address, advertise_host=told).advertised(7) == expected

@@ -197,4 +197,8 @@ async def _again(call: Callable[[], Awaitable[T]], within_s: float) -> T:
         retry=retry_if_exception_type((BusDown, NoResponder)),
         reraise=True,
     )
-    return await retrying(call)
+
+    async def once() -> T:  # tenacity awaits coroutine functions alone, not whatever returns an awaitable
+        return await call()
+
+    return await retrying(once)

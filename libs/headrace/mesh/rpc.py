@@ -72,12 +72,6 @@ async def serve(
     return running
 
 
-def advertised(address: str, port: int, host: str) -> str:
-    """What peers should dial for a server that listens on address: 0.0.0.0 is nobody's address."""
-    bound = address.rpartition(":")[0]
-    return f"{host if bound in ('0.0.0.0', '[::]', '') else bound}:{port}"
-
-
 def channel(address: str) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(address, options=_OPTIONS)
 
@@ -137,7 +131,8 @@ async def abort(context: "grpc.aio.ServicerContext[Any, Any]", error: HeadraceEr
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> HeadraceError:
     """The typed error a Headrace server sent; a code that fits for anything else."""
-    packed: Any = next((value for key, value in error.trailing_metadata() or () if key == _DETAILS), b"")
+    metadata: Any = error.trailing_metadata() or ()
+    packed = next((value for key, value in metadata if key == _DETAILS), b"")
     status = status_pb2.Status.FromString(packed)
     code, field, retry_after_s = _CODES.get(error.code(), "internal"), "", 0.0
     for detail in status.details:
@@ -167,4 +162,8 @@ async def retried(call: Callable[[], Awaitable[T]], tries: int = TRIES) -> T:
         retry=retry_if_exception(lambda e: isinstance(e, grpc.aio.AioRpcError) and e.code() in _RETRYABLE),
         reraise=True,
     )
-    return await retrying(call)
+
+    async def once() -> T:  # tenacity awaits coroutine functions alone, not whatever returns an awaitable
+        return await call()
+
+    return await retrying(once)
