@@ -7,7 +7,7 @@ with the id, or send the same key once more if there is no id yet.
 import asyncio
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Sequence
 from dataclasses import dataclass, field
 
 import grpc
@@ -96,21 +96,33 @@ def stub(channel: grpc.aio.Channel) -> GatewayServiceStub:
     return GatewayServiceStub(channel)  # type: ignore[no-untyped-call]
 
 
+async def read(call: AsyncIterable[pb.GenerateEvent], answer: Answer) -> None:
+    """To the end of the stream. An end that is no answer (cancelled, deadline, error) is followed by its status.
+
+    Raises:
+        grpc.aio.AioRpcError: the stream broke before the end.
+    """
+    try:
+        async for event in call:
+            answer.take(event)
+    except grpc.aio.AioRpcError:
+        if answer.end is None:
+            raise
+
+
 async def ask(address: str, message: pb.GenerateRequest, metadata: Sequence[tuple[str, str]] = ()) -> Answer:
-    """One request at one gateway, to its end. Raises grpc.RpcError."""
+    """One request at one gateway, to its end. Raises grpc.aio.AioRpcError."""
     answer = Answer(started_s=time.monotonic())
     async with grpc.aio.insecure_channel(address) as channel:
-        async for event in stub(channel).Generate(message, metadata=tuple(metadata)):
-            answer.take(event)
+        await read(stub(channel).Generate(message, metadata=tuple(metadata)), answer)
     return answer
 
 
 async def attach(address: str, answer: Answer) -> None:
-    """Go on reading where the answer stands. Raises grpc.RpcError."""
+    """Go on reading where the answer stands. Raises grpc.aio.AioRpcError."""
     async with grpc.aio.insecure_channel(address) as channel:
         wanted = pb.AttachStreamRequest(request_id=answer.request_id, next_index=len(answer.tokens))
-        async for event in stub(channel).Attach(wanted):
-            answer.take(event)
+        await read(stub(channel).Attach(wanted), answer)
 
 
 async def follow(
@@ -140,11 +152,8 @@ async def follow(
 
 
 async def _read(address: str, message: pb.GenerateRequest, answer: Answer) -> None:
+    if answer.request_id:
+        await attach(address, answer)
+        return
     async with grpc.aio.insecure_channel(address) as channel:
-        if answer.request_id:
-            wanted = pb.AttachStreamRequest(request_id=answer.request_id, next_index=len(answer.tokens))
-            call = stub(channel).Attach(wanted)
-        else:
-            call = stub(channel).Generate(message)
-        async for event in call:
-            answer.take(event)
+        await read(stub(channel).Generate(message), answer)

@@ -10,7 +10,7 @@ import pytest
 
 from headrace.cli.supervisor import Mesh
 from headrace.v1 import gateway_pb2 as pb
-from tests.e2e.asking import Answer, ask, attach, follow, picture, request, stub
+from tests.e2e.asking import Answer, ask, attach, follow, picture, read, request, stub
 from tests.e2e.leaks import assert_free
 
 # The contract of cancel, disconnect and deadline, at every stage.
@@ -74,8 +74,7 @@ async def test_cancel_frees_everything_within_a_second(mesh: Mesh, tokens_first:
                 await stub(channel).Cancel(pb.CancelGenerateRequest(request_id=answer.request_id), timeout=5)
                 cancelled_s = time.monotonic()
                 break
-        async for event in call:
-            answer.take(event)
+        await read(call, answer)
     assert answer.reason == "cancelled"
     await assert_free(mesh, FREE_WITHIN_S - (time.monotonic() - cancelled_s))
 
