@@ -107,7 +107,7 @@ class Channels:
 
 
 def to_status(error: HeadraceError) -> status_pb2.Status:
-    """google.rpc.Status with ErrorInfo (our code, the field), BadRequest for a field, RetryInfo where a retry may help."""
+    """google.rpc.Status: ErrorInfo (our code), BadRequest (the field), RetryInfo where a retry may help."""
     status = status_pb2.Status(code=code_pb2.Code.Value(STATUS[error.code][0]), message=error.message)
     info = error_details_pb2.ErrorInfo(reason=error.code, domain="headrace")
     if error.field:
