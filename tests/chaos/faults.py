@@ -140,9 +140,11 @@ async def _landed(mesh: Mesh, fault: Fault, seen: int) -> bool:
         await asyncio.sleep(0.05)
     if fault.action == "stop":
         await asyncio.sleep(STOPPED_S)
-        stopped = psutil.Process(pid).status() == psutil.STATUS_STOPPED
+        stopped = bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
         mesh.kill(fault.process, signal.SIGCONT)
         return stopped
+    while mesh.pid(fault.process) == pid and time.monotonic() < until:
+        await asyncio.sleep(0.05)
     await mesh.until_ready(fault.process)
     return mesh.pid(fault.process) != pid
 

@@ -59,10 +59,10 @@ class ServiceProcess:
         return None if self._child is None else self._child.poll()
 
     def ready(self) -> bool:
-        """Whether this start has printed its ready line."""
+        """Whether it runs and this start has printed its ready line."""
         if not self._ready and self.alive():
             self._ready = any(event.get("event") == "ready" for event in self.events())
-        return self._ready
+        return self._ready and self.alive()
 
     def events(self) -> list[dict[str, object]]:
         """The JSON lines that this start has logged so far."""
