@@ -143,10 +143,12 @@ async def _landed(mesh: Mesh, fault: Fault, seen: int) -> bool:
         stopped = bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
         mesh.kill(fault.process, signal.SIGCONT)
         return stopped
-    while mesh.pid(fault.process) == pid and time.monotonic() < until:
+    while mesh.pid(fault.process) == pid:
+        if time.monotonic() > until:
+            return False
         await asyncio.sleep(0.05)
     await mesh.until_ready(fault.process)
-    return mesh.pid(fault.process) != pid
+    return True
 
 
 async def _judge(mesh: Mesh, verdict: Verdict, done: list[tuple[pb.GenerateRequest, Answer]]) -> None:
