@@ -7,8 +7,9 @@ import asyncio
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from headrace.core.errors import (
@@ -30,6 +31,7 @@ from services.gateway.ask import Ask, Caller, body_hash, check
 from services.gateway.live import Facts, Live
 from services.gateway.lookup import Lookup
 from services.gateway.media import Fetcher, MediaInput, check_media, read_media
+from services.gateway.metrics import GatewayMetrics
 from services.gateway.streams import Streams
 
 MAX_TOKENS_DEFAULT = 1024  # of a request that names no max_tokens: a long answer, and a bounded promise of KV blocks
@@ -40,6 +42,16 @@ class Journal(Protocol):
     async def append(self, request: Request) -> bool:
         """Durable when it returns. True: the journal already had this id."""
         ...
+
+
+class Mesh(Protocol):
+    """The gateway's shell, as admission sees it."""
+
+    name: str
+    cell: capacity.Cell | None
+    streams: Streams
+    lookup: Lookup
+    metrics: GatewayMetrics
 
 
 class Blobs(Protocol):
@@ -58,25 +70,14 @@ class Draft:
 
 
 class Admission:
-    def __init__(
-        self,
-        name: str,
-        family: Family,
-        streams: Streams,
-        lookup: Lookup,
-        journal: Journal,
-        blobs: Blobs,
-        fetcher: Fetcher,
-        cell: Callable[[], capacity.Cell | None],
-    ) -> None:
-        self._name = name
+    def __init__(self, gateway: Mesh, family: Family, journal: Journal, blobs: Blobs, fetcher: Fetcher) -> None:
+        self._gateway = gateway
+        self._streams = gateway.streams
+        self._lookup = gateway.lookup
         self._family = family
-        self._streams = streams
-        self._lookup = lookup
         self._journal = journal
         self._blobs = blobs
         self._fetcher = fetcher
-        self._cell = cell
         self.draining = False
 
     async def admit(self, ask: Ask, caller: Caller, traceparent: str = "", prefix: str = "") -> Live:
@@ -96,16 +97,18 @@ class Admission:
             return _same(known, content_hash)
         check_media(ask.media, self._family.spec)
         kinds = {source.modality for source in ask.media}
-        open_here = self._streams.of_class(slo.name) if self._cell_is_stale() else 0
-        capacity.admit(self._cell(), time.monotonic(), self._family.spec.name, slo.name, kinds, open_here)
+        capacity.admit(
+            self._gateway.cell,
+            time.monotonic(),
+            self._family.spec.name,
+            slo.name,
+            kinds,
+            partial(self._streams.of_class, slo.name),
+        )
         inputs = await read_media(ask.media, self._fetcher)
         draft = await self._draft(ask, inputs, request_id, prefix)
         reach("gateway.validated", request_id)
         return await self._accept(request_id, content_hash, ask, caller, slo, draft, traceparent)
-
-    def _cell_is_stale(self) -> bool:
-        cell = self._cell()
-        return cell is not None and time.monotonic() - cell.heard_s > capacity.STALE_S
 
     def _classes(self, ask: Ask) -> SloClass:
         name = self._family.spec.name
@@ -169,7 +172,7 @@ class Admission:
             prompt=draft.prompt,
             media=draft.media,
             sampling=draft.sampling,
-            gateway=self._name,
+            gateway=self._gateway.name,
             body_hash=content_hash,
             idempotency_key=ask.idempotency_key,
             traceparent=traceparent,
@@ -186,6 +189,7 @@ class Admission:
             await self._give_up(request, live, error)
             raise
         live.admitted_s = time.time()
+        self._gateway.metrics.accepted += 1
         return live
 
     async def _give_up(self, request: Request, live: Live, error: HeadraceError | OSError) -> None:

@@ -2,7 +2,7 @@
 503 when nobody serves the model. The core refuses exactly what slips through between two statuses.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from headrace.core.errors import Overloaded, Unavailable
@@ -28,7 +28,12 @@ class Cell:
 
 
 def admit(
-    cell: Cell | None, now_s: float, model: str, slo_class: str, modalities: Collection[str], open_here: int
+    cell: Cell | None,
+    now_s: float,
+    model: str,
+    slo_class: str,
+    modalities: Collection[str],
+    open_here: Callable[[], int],
 ) -> None:
     """open_here: this gateway's own open requests of the class, the only count there is while statuses are missing.
 
@@ -43,7 +48,7 @@ def admit(
     load = cell.classes.get(slo_class)
     if load is None or not load.limit:
         return
-    if (open_here if stale else load.queued) >= load.limit:
+    if (open_here() if stale else load.queued) >= load.limit:
         retry_s = min(max(load.oldest_wait_s, RETRY_S_MIN), RETRY_S_MAX)
         raise Overloaded(f"the queue of class {slo_class!r} is full ({load.limit} requests)", retry_after_s=retry_s)
 

@@ -6,12 +6,29 @@ from dataclasses import dataclass
 
 from headrace.core.types import StageSpan
 from headrace.engines.families import Family
-from services.gateway.admission import Admission
+from headrace.mesh.bus import Bus
+from headrace.mesh.journal import Journal
+from services.gateway.admission import Admission, Blobs
 from services.gateway.auth import Keys
 from services.gateway.live import Live
-from services.gateway.service import Gateway
+from services.gateway.media import Fetcher
+from services.gateway.metrics import GatewayMetrics
+from services.gateway.service import Gateway, JournalPort
 from services.gateway.text import TextStream
 from services.gateway.tracing import Tracer
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a gateway is made of; the composition root and the tests choose."""
+
+    bus: Bus
+    journal: Journal
+    blobs: Blobs
+    family: Family
+    keys: Keys
+    fetcher: Fetcher
+    tracer: Tracer
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +38,13 @@ class Front:
     keys: Keys
     tracer: Tracer
     family: Family
+
+    @staticmethod
+    def of(name: str, parts: Parts) -> "Front":
+        journal, family = JournalPort(parts.journal), parts.family
+        gateway = Gateway(name, parts.bus, journal, GatewayMetrics(family.spec.name))
+        admission = Admission(gateway, family, journal, parts.blobs, parts.fetcher)
+        return Front(gateway, admission, parts.keys, parts.tracer, family)
 
     def text_of(self, live: Live) -> TextStream:
         return TextStream(self.family.pieces, live.facts.stop)

@@ -1,4 +1,4 @@
-"""GatewayService over gRPC: the same pipeline and streams as HTTP, errors as google.rpc details.
+"""GatewayService over gRPC: the same pipeline and streams as HTTP, errors as google.rpc details (mesh/rpc.py).
 
 A response that ends without an answer carries its End (usage, timeline) and then fails with the matching status.
 """
@@ -7,13 +7,9 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import grpc
-from google.protobuf.any_pb2 import Any as AnyProto
-from google.protobuf.duration_pb2 import Duration
-from google.rpc import error_details_pb2, status_pb2
-
-from headrace.core.errors import STATUS, HeadraceError, InvalidInput
+from headrace.core.errors import HeadraceError, InvalidInput
 from headrace.engines.families import ChatMessage, MediaPart, TextPart
+from headrace.mesh.rpc import abort
 from headrace.v1 import gateway_pb2, gateway_pb2_grpc
 from headrace.wire import convert
 from services.gateway.ask import MESSAGES_MAX, PARTS_MAX, Ask, Caller, MediaSource
@@ -75,32 +71,6 @@ def _part(part: gateway_pb2.ContentPart, where: str, media: list[MediaSource]) -
     return MediaPart(len(media) - 1)
 
 
-def status_of(error: HeadraceError) -> tuple[grpc.StatusCode, bytes]:
-    """The status code, and the google.rpc.Status with its details."""
-    code = grpc.StatusCode[STATUS.get(error.code, STATUS["internal"])[0]]
-    details = [error_details_pb2.ErrorInfo(reason=error.code, domain="headrace")]
-    if error.field:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
-        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if error.retry_after_s > 0:
-        delay = Duration()
-        delay.FromNanoseconds(int(error.retry_after_s * 1e9))
-        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    status = status_pb2.Status(code=code.value[0], message=error.message, details=[_packed(d) for d in details])
-    return code, status.SerializeToString()
-
-
-def _packed(detail: Any) -> AnyProto:
-    packed = AnyProto()
-    packed.Pack(detail)
-    return packed
-
-
-async def abort(context: Context, error: HeadraceError) -> None:
-    code, status = status_of(error)
-    await context.abort(code, error.message, (("grpc-status-details-bin", status),))
-
-
 class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
     def __init__(self, front: Front) -> None:
         self._front = front
@@ -147,7 +117,6 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
             return gateway_pb2.CancelGenerateResponse(known=known)
         except HeadraceError as error:
             await abort(context, error)
-            raise
 
     async def ListModels(
         self, request: gateway_pb2.ListModelsRequest, context: Context

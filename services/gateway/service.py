@@ -34,8 +34,7 @@ class JournalPort:
 
     async def append(self, request: Request) -> bool:
         record = convert.request_to_proto(request).SerializeToString()
-        keyed = bool(request.idempotency_key)
-        return (await self.journal.append(request.id, record, request.traceparent, keyed=keyed)).duplicate
+        return (await self.journal.append(request.id, record, request.traceparent)).duplicate
 
     async def record(self, request_id: str) -> Request | None:
         data = await self.journal.record(request_id)
