@@ -1,0 +1,57 @@
+"""Core views -> proto: what the queue manager publishes and answers about itself."""
+
+from headrace.core.queue.views import CellView, Explanation
+from headrace.v1 import queue_pb2
+
+
+def status_to_proto(view: CellView) -> queue_pb2.CellStatus:
+    return queue_pb2.CellStatus(
+        epoch=view.epoch,
+        leader=view.leader,
+        sent_s=view.now_s,
+        classes=[
+            queue_pb2.ClassStatus(
+                slo_class=load.slo_class,
+                queued=load.queued,
+                running=load.running,
+                queue_limit=load.queue_limit,
+                oldest_wait_s=load.oldest_wait_s,
+            )
+            for load in view.classes
+        ],
+        workers=[
+            queue_pb2.WorkerStatus(
+                worker=worker.worker,
+                stages=worker.stages,
+                model=worker.model,
+                slots=worker.slots,
+                slots_used=worker.slots_used,
+                blocks=worker.blocks,
+                blocks_used=worker.blocks_used,
+                draining=worker.draining,
+                last_seen_s=worker.last_seen_s,
+                pending_media_tokens=worker.pending_media_tokens,
+            )
+            for worker in view.workers
+        ],
+        models=[
+            queue_pb2.ModelStatus(model=model.model, servable=model.servable, modalities=model.modalities)
+            for model in view.models
+        ],
+        accepted=view.accepted,
+        ended=view.ended,
+        ended_by_reason=view.ended_by_reason,
+    )
+
+
+def explanation_to_proto(told: Explanation) -> queue_pb2.ExplainResponse:
+    return queue_pb2.ExplainResponse(
+        request_id=told.request_id,
+        state=told.state,
+        position=told.position,
+        waited_s=told.waited_s,
+        estimated_wait_s=told.estimated_wait_s,
+        why=told.why,
+        attempt=told.attempt,
+        worker=told.worker,
+    )

@@ -1,0 +1,37 @@
+"""The queue manager's gRPC face: the cell as it is now, and why a request waits. A standby knows neither."""
+
+import time
+from typing import Any, NoReturn
+
+import grpc
+
+from headrace.core.errors import Unavailable
+from headrace.core.queue import QueueCore
+from headrace.mesh import rpc
+from headrace.v1 import queue_pb2, queue_pb2_grpc
+from headrace.wire.status import explanation_to_proto, status_to_proto
+
+SERVICE = "headrace.v1.QueueManagerService"
+
+
+class QueueManagerService(queue_pb2_grpc.QueueManagerServiceServicer):
+    def __init__(self) -> None:
+        self.core: QueueCore | None = None  # set once this process leads
+
+    async def GetStatus(
+        self, request: queue_pb2.GetStatusRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> queue_pb2.GetStatusResponse:
+        if self.core is None:
+            await _standby(context)
+        return queue_pb2.GetStatusResponse(status=status_to_proto(self.core.view(time.time())))
+
+    async def Explain(
+        self, request: queue_pb2.ExplainRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> queue_pb2.ExplainResponse:
+        if self.core is None:
+            await _standby(context)
+        return explanation_to_proto(self.core.explain(request.request_id, time.time()))
+
+
+async def _standby(context: "grpc.aio.ServicerContext[Any, Any]") -> NoReturn:
+    await rpc.abort(context, Unavailable("this queue manager is a standby: ask the leader", retry_after_s=1.0))
