@@ -1,0 +1,223 @@
+"""Shared state in Redis: token logs, tensor handles, worker leases, the queue as others may see it.
+
+All of it can be rebuilt from the journal and the heartbeats, so every key has a TTL and a call that fails
+raises StoreDown: callers go on without. Keys are hr:{cell}:<kind>:<id>; the braces keep a cell in one slot
+of a Redis cluster.
+"""
+
+import asyncio
+import struct
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+import redis.asyncio as redis_asyncio
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from headrace.core.types import Key, TensorHandle
+from headrace.mesh.errors import BadSetup, StoreDown
+from headrace.mesh.logs import get_logger
+
+T = TypeVar("T")
+TokenChunk = tuple[Key, int, Sequence[int]]  # request and attempt, index of the first token, tokens
+
+TOKENS_TTL_S = 3600  # since the last append: nothing decodes for longer without appending
+HANDLE_TTL_S = 3600  # dropped with its request; this is for what nobody drops
+LEASE_TTL_S = 5  # written every half second
+QUEUE_TTL_S = 10
+CALL_WAIT_S = 1.0  # Redis answers in well under a millisecond
+CONNECT_WAIT_S = 3.0
+DOWN_S = 0.5  # after a failure calls fail at once for this long, so that an outage costs no waiting
+BATCH = 500  # keys of one command: about a millisecond of Redis
+
+_log = get_logger("store")
+
+# One command for a whole batch of appends: a pipeline of RPUSH and EXPIRE costs the client ten times as much.
+_APPEND = """
+for i, key in ipairs(KEYS) do
+  redis.call('RPUSH', key, ARGV[i + 1])
+  redis.call('EXPIRE', key, ARGV[1])
+end
+"""
+_SET = """
+for i, key in ipairs(KEYS) do
+  redis.call('SET', key, ARGV[i + 1], 'EX', ARGV[1])
+end
+"""
+_HEAD = struct.Struct("<QI")  # attempt, first index
+
+
+class Store:
+    def __init__(self, client: "redis_asyncio.Redis", cell: str) -> None:
+        self._client: Any = client  # its commands are typed for text and bytes at once
+        self._prefix = f"hr:{{{cell}}}:"
+        self._append = client.register_script(_APPEND)
+        self._set = client.register_script(_SET)
+        self._down_until_s = 0.0
+
+    @staticmethod
+    async def connect(url: str, cell: str) -> "Store":
+        """An unreachable Redis is said in the log and waited for; a wrong address or password raises BadSetup."""
+        try:
+            client = redis_asyncio.Redis.from_url(
+                url,
+                socket_timeout=CALL_WAIT_S,
+                socket_connect_timeout=CALL_WAIT_S,
+                retry=Retry(NoBackoff(), 1),  # a connection that an old Redis closed; all our writes may come twice
+                retry_on_error=[RedisConnectionError],
+                max_connections=8,
+            )
+        except ValueError as error:
+            raise BadSetup(f"HEADRACE_REDIS_URL={url!r}: {error}") from error
+        store = Store(client, cell)
+        await store._check(url)
+        return store
+
+    async def _check(self, url: str) -> None:
+        deadline_s = time.monotonic() + CONNECT_WAIT_S
+        while True:
+            try:
+                await self._client.ping()
+            except (AuthenticationError, ResponseError) as error:
+                raise BadSetup(f"Redis at {url} refuses: {error}; see HEADRACE_REDIS_URL") from error
+            except (RedisError, OSError) as error:
+                if time.monotonic() > deadline_s:
+                    _log.error("redis_unreachable", url=url, why=str(error))
+                    return
+                await asyncio.sleep(0.1)
+            else:
+                return
+
+    def key(self, kind: str, name: str) -> str:
+        return f"{self._prefix}{kind}:{name}"
+
+    async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
+        if time.monotonic() < self._down_until_s:
+            raise StoreDown("Redis cannot be reached", retry_after_s=DOWN_S)
+        try:
+            return await call()
+        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            self._down_until_s = time.monotonic() + DOWN_S
+            raise StoreDown(f"Redis cannot be reached: {error}", retry_after_s=DOWN_S) from error
+        except RedisError as error:  # loading, out of memory, read-only replica
+            raise StoreDown(f"Redis refuses: {error}", retry_after_s=DOWN_S) from error
+
+    async def _set_all(self, values: Mapping[str, bytes], ttl_s: int) -> None:
+        for part in _parts(list(values.items())):
+            keys, data = [key for key, _ in part], [value for _, value in part]
+            await self._call(lambda keys=keys, data=data: self._set(keys=keys, args=[ttl_s, *data]))  # type: ignore[misc]
+
+    # --- token logs ---
+
+    async def append_tokens(self, chunks: Iterable[TokenChunk]) -> None:
+        """A chunk may come twice, and one of an older attempt may come late: readers sort that out."""
+        for part in _parts(list(chunks)):
+            keys = [self.key("tokens", key.request_id) for key, _, _ in part]
+            args = [TOKENS_TTL_S, *(_pack(key.attempt, start, tokens) for key, start, tokens in part)]
+            await self._call(lambda keys=keys, args=args: self._append(keys=keys, args=args))  # type: ignore[misc]
+
+    async def read_tokens(self, request_ids: Sequence[str]) -> dict[str, list[int]]:
+        """What is known of each request's output from its first token on, without gaps; empty if nothing is."""
+        found: dict[str, list[int]] = {}
+        for part in _parts(list(request_ids)):
+            pipeline = self._client.pipeline(transaction=False)
+            for request_id in part:
+                pipeline.lrange(self.key("tokens", request_id), 0, -1)
+            for request_id, chunks in zip(part, await self._call(pipeline.execute), strict=True):
+                found[request_id] = join_chunks(chunks)
+        return found
+
+    # --- tensor handles ---
+
+    async def put_handles(self, handles: Sequence[TensorHandle]) -> None:
+        values: dict[str, list[TensorHandle]] = {}
+        for handle in handles:
+            values.setdefault(_request_of(handle.id), []).append(handle)
+        for part in _parts(list(values.items())):
+            pipeline = self._client.pipeline(transaction=False)
+            for request_id, of_request in part:
+                key = self.key("handles", request_id)
+                pipeline.hset(key, mapping={handle.id: msgspec.json.encode(handle) for handle in of_request})
+                pipeline.expire(key, HANDLE_TTL_S)
+            await self._call(pipeline.execute)
+
+    async def read_handles(self, request_id: str) -> list[TensorHandle]:
+        packed = await self._call(lambda: self._client.hvals(self.key("handles", request_id)))
+        return [msgspec.json.decode(value, type=TensorHandle) for value in packed]
+
+    # --- the end of a request ---
+
+    async def drop(self, request_ids: Sequence[str]) -> None:
+        """Token logs and handles of requests whose end is stored."""
+        for part in _parts(list(request_ids)):
+            keys = [self.key(kind, request_id) for kind in ("tokens", "handles") for request_id in part]
+            await self._call(lambda keys=keys: self._client.unlink(*keys))  # type: ignore[misc]
+
+    # --- what others may see ---
+
+    async def put_leases(self, leases: Mapping[str, bytes]) -> None:
+        """Worker id -> what the queue manager knows of it; gone five seconds after the last writing."""
+        await self._set_all({self.key("worker", worker): data for worker, data in leases.items()}, LEASE_TTL_S)
+
+    async def read_leases(self) -> dict[str, bytes]:
+        start = self.key("worker", "")
+        keys = [key async for key in self._scan(start)]
+        values = await self._call(lambda: self._client.mget(keys)) if keys else []
+        return {key.removeprefix(start): value for key, value in zip(keys, values, strict=True) if value is not None}
+
+    async def put_queue(self, snapshot: bytes) -> None:
+        await self._set_all({self.key("queue", "snapshot"): snapshot}, QUEUE_TTL_S)
+
+    async def read_queue(self) -> bytes | None:
+        return await self._call(lambda: self._client.get(self.key("queue", "snapshot")))
+
+    async def count(self, kind: str) -> int:
+        """How many keys of a kind there are: "tokens" and "handles" are 0 when nothing runs."""
+        return len([key async for key in self._scan(self.key(kind, ""))])
+
+    async def _scan(self, start: str) -> Any:
+        cursor = 0
+        while True:
+            cursor, keys = await self._call(lambda at=cursor: self._client.scan(at, match=start + "*", count=1000))  # type: ignore[misc]
+            for key in keys:
+                yield key.decode()
+            if cursor == 0:
+                return
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+def _pack(attempt: int, start: int, tokens: Sequence[int]) -> bytes:
+    return _HEAD.pack(attempt, start) + struct.pack(f"<{len(tokens)}I", *tokens)
+
+
+def join_chunks(chunks: Iterable[bytes]) -> list[int]:
+    """Chunks in the order of their writing -> tokens from index 0 on, up to the first gap.
+
+    A later attempt overwrites from where it starts; what an older one writes after it (a worker that was
+    paused) does not count.
+    """
+    tokens: list[int] = []
+    newest = 0
+    for chunk in chunks:
+        attempt, start = _HEAD.unpack_from(chunk)
+        if attempt < newest or start > len(tokens):
+            continue
+        newest = attempt
+        tokens[start:] = struct.unpack_from(f"<{(len(chunk) - _HEAD.size) // 4}I", chunk, _HEAD.size)
+    return tokens
+
+
+def _request_of(handle_id: str) -> str:
+    """ "<kind>.<request_id>.<attempt>[.<part>]" """
+    return handle_id.split(".")[1]
+
+
+def _parts(items: list[T]) -> Iterable[list[T]]:
+    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))

@@ -1,0 +1,60 @@
+"""Blobs: durable, named by content, refused when corrupt, swept when nobody knows their request."""
+
+import asyncio
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from headrace.core.errors import NotFound, StageError
+from headrace.mesh.blobs import DirectoryBlobs
+
+ONE, TWO = "1" * 32, "2" * 32
+
+
+async def test_put_get_drop(tmp_path: Path) -> None:
+    blobs, other_process = DirectoryBlobs(tmp_path), DirectoryBlobs(tmp_path)
+    data = os.urandom(100_000)
+    sha256 = await blobs.put(ONE, data)
+    assert sha256 == hashlib.sha256(data).hexdigest()
+    assert await other_process.get(ONE, sha256) == data
+    with pytest.raises(NotFound):
+        await blobs.get(TWO, sha256)
+    await blobs.drop(ONE)
+    await blobs.drop(ONE)
+    with pytest.raises(NotFound):
+        await blobs.get(ONE, sha256)
+    assert list((tmp_path / "blobs").iterdir()) == []
+
+
+async def test_the_same_part_twice_is_one_object(tmp_path: Path) -> None:
+    blobs = DirectoryBlobs(tmp_path)
+    names = await asyncio.gather(*[blobs.put(ONE, b"same") for _ in range(8)])
+    assert len(set(names)) == 1
+    assert await blobs.count() == 1
+    assert len(list((tmp_path / "blobs" / ONE).iterdir())) == 1
+
+
+async def test_a_corrupt_blob_is_refused(tmp_path: Path) -> None:
+    blobs = DirectoryBlobs(tmp_path)
+    sha256 = await blobs.put(ONE, b"picture")
+    (tmp_path / "blobs" / ONE / sha256).write_bytes(b"pictura")
+    with pytest.raises(StageError, match="corrupt"):
+        await blobs.get(ONE, sha256)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "", "A" * 64])
+async def test_names_are_hashes(tmp_path: Path, name: str) -> None:
+    with pytest.raises(NotFound):
+        await DirectoryBlobs(tmp_path).get(ONE, name)
+
+
+async def test_sweep_takes_what_is_old_and_unknown(tmp_path: Path) -> None:
+    blobs = DirectoryBlobs(tmp_path)
+    for request_id in (ONE, TWO, "3" * 32):
+        await blobs.put(request_id, b"x")
+    for request_id in (ONE, TWO):
+        os.utime(tmp_path / "blobs" / request_id, (0, 0))
+    assert await blobs.sweep({ONE}, older_than_s=60.0) == 1
+    assert sorted(path.name for path in (tmp_path / "blobs").iterdir()) == [ONE, "3" * 32]
