@@ -1,0 +1,119 @@
+"""The queue manager among lost, repeated and reordered messages, dying workers and restarts of its own."""
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from queue_world import World
+
+from headrace.core import events as ev
+
+
+class Storm(RuleBasedStateMachine):
+    """Any order of anything; then calm, and everything must have ended exactly once with nothing left over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+
+    @initialize(colocated=st.booleans())
+    def workers(self, colocated: bool) -> None:
+        world = self.world
+        if colocated:
+            world.add_worker("a", "encode", "prefill", "decode")
+            world.add_worker("b", "prefill", "decode", slots=2)
+        else:
+            world.add_worker("p", "prefill", slots=2)
+            world.add_worker("d", "decode")
+            world.add_worker("d2", "decode", slots=2)
+        world.add_worker("e", "encode")
+        world.add_worker("e2", "encode")
+        world.pass_time(0.5)
+
+    @rule(images=st.integers(0, 2), max_tokens=st.integers(1, 6))
+    def submit(self, images: int, max_tokens: int) -> None:
+        if len(self.world.requests) < 12:
+            self.world.submit(images=images, max_tokens=max_tokens)
+
+    @rule(data=st.data(), count=st.integers(1, 12))
+    def deliver(self, data: st.DataObject, count: int) -> None:
+        for _ in range(min(count, len(self.world.mail))):
+            at = data.draw(st.integers(0, min(5, len(self.world.mail) - 1)))
+            fate = data.draw(st.sampled_from(("arrives", "arrives", "arrives", "arrives", "again", "lost")))
+            self.world.deliver(at, keep=fate == "again", lose=fate == "lost")
+
+    @rule()
+    def deliver_all(self) -> None:
+        self.world.deliver_all()
+
+    @rule(which=st.integers(0, 9))
+    def step(self, which: int) -> None:
+        workers = list(self.world.workers.values())
+        workers[which % len(workers)].step()
+
+    @rule()
+    def half_a_second(self) -> None:
+        self.world.pass_time(0.5, faithful=False)
+
+    @rule()
+    def three_seconds(self) -> None:
+        self.world.pass_time(3.0)
+
+    @rule(which=st.integers(0, 9))
+    def kill(self, which: int) -> None:
+        workers = list(self.world.workers.values())
+        workers[which % len(workers)].die()
+
+    @rule(which=st.integers(0, 9))
+    def start(self, which: int) -> None:
+        workers = list(self.world.workers.values())
+        worker = workers[which % len(workers)]
+        if not worker.alive:
+            worker.start()
+
+    @rule(which=st.integers(0, 9))
+    def stop_or_go_on(self, which: int) -> None:
+        workers = list(self.world.workers.values())
+        workers[which % len(workers)].stopped ^= True
+
+    @rule()
+    def restart_manager(self) -> None:
+        self.world.restart_manager()
+
+    @rule(number=st.integers(1, 12), deadline=st.booleans())
+    def cancel(self, number: int, deadline: bool) -> None:
+        self.world.send(ev.Cancel(f"{number:032x}", "gw", deadline))
+
+    @rule(up=st.booleans())
+    def bus(self, up: bool) -> None:
+        self.world.handle(ev.BusUp() if up else ev.BusDown())
+
+    @rule(up=st.booleans())
+    def redis(self, up: bool) -> None:
+        self.world.redis_up = up
+
+    def teardown(self) -> None:
+        world = self.world
+        world.handle(ev.BusUp())
+        for worker in world.workers.values():
+            worker.stopped = False
+            if not worker.alive:
+                worker.start()
+        for _ in range(60):
+            world.pass_time(2.0)
+            if not world.journal and set(world.gateway.ends) == set(world.requests):
+                break
+        world.pass_time(3.0)
+        world.assert_quiet()
+        for request_id, end in world.gateway.ends.items():
+            shown = tuple(world.gateway.tokens.get(request_id, ()))
+            whole = world.expected(request_id)
+            assert shown == whole[: len(shown)]
+            assert end.reason in ("length", "cancelled", "deadline"), end
+            if end.reason == "length":
+                assert shown == world.results[request_id].tokens == whole
+
+
+Storm.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+test_storm = Storm.TestCase
