@@ -1,4 +1,4 @@
-"""Rebuilds the image adapter from packaged data alone: `python -m headrace.training.image --out DIR`.
+"""Rebuilds the image adapter from packaged data alone: `python -m headrace.training [--out DIR]`.
 
 Each stage leaves a checkpoint in --work and is skipped when it is there, so a stopped run goes on where it was.
 """
@@ -18,11 +18,13 @@ from headrace.training.batches import Sampler
 from headrace.training.export import export
 from headrace.training.llama import FrozenLlama
 from headrace.training.pictures import draw_digits, draw_shapes
-from headrace.training.prefix import Adapter, Phase, evaluate, start, train
+from headrace.training.prefix import TOKEN_BUDGET, Adapter, Phase, Trainer, evaluate, start
 from headrace.training.tower import Projector, Tower, features, make_pool, train_tower
 
 SEED = 0
+ASSETS = Path(__file__).parents[1] / "assets" / "smollm2"
 _VALIDATION_SEED = 7
+_LOG_STEPS = 20  # also how much a stopped run loses
 
 
 def main() -> None:
@@ -33,12 +35,13 @@ def main() -> None:
     tower = run.tower(options.tower_steps)
     adapter = run.aligned(tower, options.align_steps)
     for number, phase in enumerate(phases, 1):
-        run.phase(tower, adapter, phase, number, options)
+        run.phase(adapter, phase, number)
+        run.export(tower, adapter, phases[:number])
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m headrace.training.image", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="where the assets go")
+    parser = argparse.ArgumentParser(prog="python -m headrace.training", description=__doc__)
+    parser.add_argument("--out", type=Path, default=ASSETS, help="where the assets go")
     parser.add_argument("--work", type=Path, default=Path(".headrace/training"), help="checkpoints and log")
     parser.add_argument("--tower-steps", type=int, default=800)
     parser.add_argument("--align-steps", type=int, default=600)
@@ -93,23 +96,28 @@ class Run:
         targets = captions(self._family, self._validation.labels)
         return nearest_word_shares(projector, self._features["validation"], targets, self._model.embedding)
 
-    def phase(self, tower: Tower, adapter: Adapter, phase: Phase, number: int, options: argparse.Namespace) -> None:
+    def phase(self, adapter: Adapter, phase: Phase, number: int) -> None:
+        """Train a phase to its end, from its checkpoint if there is one; new draws follow a resumed step."""
         path = self._work / f"phase-{number}.pt"
+        trainer = Trainer(self._model, adapter, self._features["train"], phase)
         if path.exists():
-            adapter.load_state_dict(torch.load(path))
-            return
-        sampler = Sampler(self._family, self._train.labels, SEED + number)
-        train(self._model, adapter, self._features["train"], sampler, phase, self.log)
-        torch.save(adapter.state_dict(), path)
+            trainer.take_up(torch.load(path))
+        sampler = Sampler(self._family, self._train.labels, SEED + 1_000_000 * number + trainer.step)
+        batches = sampler.batches(TOKEN_BUDGET)
+        while trainer.step < phase.steps:
+            loss = trainer.run(batches, min(_LOG_STEPS, phase.steps - trainer.step))
+            self.log("step", phase=number, step=trainer.step, of=phase.steps, loss=round(loss, 4))
+            torch.save(trainer.state(), path)
+
+    def export(self, tower: Tower, adapter: Adapter, phases: list[Phase]) -> None:
         figures = self.validate(adapter)
         self.log("validated", **figures)
-        phases = [asdict(Phase(steps, 1.0 if i == 0 else 0.6)) for i, steps in enumerate(options.steps[:number])]
         manifest = {
             "what": "image adapter of smollm2-135m: tower, projector, begin and end vectors, prefix KV",
-            "command": " ".join(["python -m headrace.training.image", *sys.argv[1:]]),
+            "command": " ".join(["python -m headrace.training", *sys.argv[1:]]),
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
             "seed": SEED,
-            "phases": phases,
+            "phases": [asdict(phase) for phase in phases],
             **self._figures,
             "validation": figures,
         }

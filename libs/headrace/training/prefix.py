@@ -4,7 +4,9 @@ The prefix starts as the exact KV of the default system prompt and the user's he
 2021), so that step 0 is the plain model.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from headrace.engines.families.smollm2 import PREFIX_TEXT, WIDTH, SmolLM2
 from headrace.modalities.image import ROWS
 from headrace.training.batches import Batch, Sampler, collate
 from headrace.training.llama import FrozenLlama
-from headrace.training.tower import Log, Projector, cosine
+from headrace.training.tower import Projector, cosine
 
 TOKEN_BUDGET = 800  # tokens a step, padding included: about 3 s on two cores
 _WARM_UP = 15
@@ -33,7 +35,8 @@ class Adapter(nn.Module):
 
     def rows(self, features: Tensor) -> Tensor:
         """Tower features [n, 4, 512] -> the six rows of each image, [n, 6, width]."""
-        begin, end = (self.edges[i].expand(len(features), 1, WIDTH) for i in (0, 1))
+        # shape[0], not len(): the exporter traces the one and bakes the other into the graph
+        begin, end = (self.edges[i].expand(features.shape[0], 1, WIDTH) for i in (0, 1))
         return torch.cat([begin, self.projector(features), end], 1)
 
     def past(self) -> Tensor:
@@ -53,25 +56,45 @@ class Phase:
     rate: float  # factor on every learning rate
 
 
-def train(
-    model: FrozenLlama, adapter: Adapter, features: Tensor, sampler: Sampler, phase: Phase, log: Log
-) -> list[float]:
-    """One cosine cycle of AdamW over answer tokens; returns the losses."""
-    optimizer = _optimizer(adapter, phase.rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, phase.steps, _WARM_UP))
-    batches, losses = sampler.batches(TOKEN_BUDGET), list[float]()
-    for step in range(phase.steps):
-        batch = next(batches)
-        loss = F.cross_entropy(_predict(model, adapter, features, batch), batch.targets)
-        optimizer.zero_grad(set_to_none=True)
+class Trainer:
+    """One cosine cycle of AdamW over answer tokens; its state can be kept and taken up again at any step."""
+
+    def __init__(self, model: FrozenLlama, adapter: Adapter, features: Tensor, phase: Phase) -> None:
+        self._model, self._adapter, self._features = model, adapter, features
+        self._optimizer = _optimizer(adapter, phase.rate)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, lambda step: cosine(step, phase.steps, _WARM_UP)
+        )
+        self.step = 0
+
+    def run(self, batches: Iterator[Batch], steps: int) -> float:
+        """Train this many steps; returns their mean loss."""
+        return sum(self._learn(next(batches)) for _ in range(steps)) / steps
+
+    def _learn(self, batch: Batch) -> float:
+        loss = F.cross_entropy(_predict(self._model, self._adapter, self._features, batch), batch.targets)
+        self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(adapter.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-        if step % 20 == 19:
-            log("step", step=step + 1, of=phase.steps, loss=round(sum(losses[-20:]) / 20, 4), rows=len(batch.rows))
-    return losses
+        nn.utils.clip_grad_norm_(self._adapter.parameters(), 1.0)
+        self._optimizer.step()
+        self._schedule.step()
+        self.step += 1
+        value: float = loss.item()
+        return value
+
+    def state(self) -> dict[str, object]:
+        return {
+            "step": self.step,
+            "adapter": self._adapter.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+        }
+
+    def take_up(self, state: dict[str, Any]) -> None:
+        self._adapter.load_state_dict(state["adapter"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self.step = state["step"]
 
 
 def _optimizer(adapter: Adapter, rate: float) -> torch.optim.AdamW:

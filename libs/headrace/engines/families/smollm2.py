@@ -52,20 +52,20 @@ SPEC = ModelSpec(
 )
 
 
-def weights_path() -> Path:
+def weights_path(package: str = PACKAGE) -> Path:
     """The GGUF file of the installed package; the package itself is not imported (it wants llama.cpp).
 
     Raises:
         Unavailable: the package is not installed.
     """
     try:
-        files = metadata.files(PACKAGE) or []
+        files = metadata.files(package) or []
     except metadata.PackageNotFoundError as error:
-        raise Unavailable(f"the weights of {SPEC.name} are missing: run `make setup` (package {PACKAGE})") from error
+        raise Unavailable(f"the weights of {SPEC.name} are missing: run `make setup` (package {package})") from error
     for file in files:
         if file.suffix == ".gguf":
             return Path(str(file.locate()))
-    raise Unavailable(f"the package {PACKAGE} holds no GGUF file: run `make setup` again")
+    raise Unavailable(f"the package {package} holds no GGUF file: run `make setup` again")
 
 
 def load_weights(path: Path) -> Weights:
