@@ -41,7 +41,7 @@ class TokenLog:
         return [held for held in self._holds.requests.values() if held.state != "ended" and _is_due(held, now_s)]
 
     async def _write(self, due: list[Held]) -> None:
-        entries = [(held.key.request_id, held.logged, held.tokens[held.logged :]) for held in due]
+        entries = [(held.key, held.logged, held.tokens[held.logged :]) for held in due]
         self._writing = frozenset(held.key.request_id for held in due)
         try:
             await self._store.append_tokens(entries)
