@@ -89,7 +89,8 @@ def test_hand_over_equals_colocated(at: int, profile: str) -> None:
     first.pause(given.key)
     manifest, buffer = export(first, given.key)
     assert manifest.size_bytes == 24 + manifest.length * costs.kv_bytes_per_token
-    second.import_kv(replace(given, tokens=(*given.tokens, *tokens)), manifest, memoryview(buffer))
+    moved = replace(given, tokens=(*given.tokens, *tokens), embeddings=())  # the KV holds them
+    second.import_kv(moved, manifest, memoryview(buffer))
     assert export(second, given.key) == (manifest, buffer)
     assert run(second, {given.key: COUNT}, {given.key: tokens})[given.key] == UNDISTURBED
     assert not first.has_work()
@@ -274,6 +275,14 @@ class BooksMachine(RuleBasedStateMachine):
 
 BooksMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 TestBooks = BooksMachine.TestCase
+
+
+def test_a_picture_without_its_embeddings_is_never_run() -> None:
+    running = engine()
+    for embeddings in ((), (soft(0.5),), (soft(0.5), soft(1.5)[:3])):
+        with pytest.raises(AssertionError, match="media part"):
+            running.add(replace(sequence(), embeddings=embeddings))
+    assert running.slots_used() == 0
 
 
 @pytest.mark.parametrize("wrong", ["twice", "slot", "blocks", "unknown"])

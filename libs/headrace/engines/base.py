@@ -95,7 +95,11 @@ class Engine(Protocol):
         ...
 
     def add(self, sequence: SequenceInput) -> None:
-        """Reserve a slot and the blocks for prefix + tokens + remaining output; prefill starts at the next step."""
+        """Reserve a slot and the blocks for prefix + tokens + remaining output; prefill starts at the next step.
+
+        Raises:
+            StageError: the embeddings hold numbers that are not finite.
+        """
         ...
 
     def step(self) -> StepResult:
@@ -116,6 +120,8 @@ class Engine(Protocol):
 
     def import_kv(self, sequence: SequenceInput, manifest: KvManifest, source: memoryview) -> None:
         """Add a sequence whose KV covers all but the last of sequence.tokens; it decodes from the next step on.
+
+        The last one is an output token. Embeddings are in the KV and need not come along.
 
         Raises:
             KvMismatch: layout, dtype or shape is not this engine's, or the length does not fit the tokens.

@@ -83,7 +83,10 @@ class Batch(Generic[S]):
         return live
 
     def join(self, sequence: SequenceInput, prefix_len: int, state: S) -> Live[S]:
-        """Add a sequence whose KV already covers all but its last token: it runs from the next step on."""
+        """Add a sequence whose KV already covers all but its last token: it runs from the next step on.
+
+        Its embeddings are in the KV and need not come along.
+        """
         live = self._reserve(sequence, prefix_len, filled=len(sequence.tokens) - 1, state=state)
         self._running[live.key] = live
         return live
@@ -138,7 +141,8 @@ class Batch(Generic[S]):
         assert self._waiting.keys() | self._running.keys() <= self._all.keys()
 
     def _reserve(self, sequence: SequenceInput, prefix_len: int, *, filled: int, state: S) -> Live[S]:
-        check_sequence(sequence)
+        assert 0 < sequence.prompt_len <= len(sequence.tokens)
+        assert len(sequence.tokens) < sequence.prompt_len + sequence.sampling.max_tokens, "nothing is left to generate"
         tokens = prefix_len + sequence.prompt_len + sequence.sampling.max_tokens
         assert tokens <= self.spec.context_tokens, f"{tokens} tokens are more than the context"
         blocks = blocks_for(tokens, self.spec.block_tokens)
@@ -151,14 +155,12 @@ class Batch(Generic[S]):
         return live
 
 
-def check_sequence(sequence: SequenceInput) -> None:
-    """Contracts of SequenceInput that the whole mesh relies on."""
-    assert 0 < sequence.prompt_len <= len(sequence.tokens)
-    assert len(sequence.tokens) < sequence.prompt_len + sequence.sampling.max_tokens, "nothing is left to generate"
-    assert len(sequence.embeddings) >= len({span.part for span in sequence.spans}), "a media part has no embeddings"
+def check_embeddings(sequence: SequenceInput) -> None:
+    """Every media position has its row: a prompt with placeholders in place of a picture would be answered wrongly."""
     for span in sequence.spans:
         assert span.offset >= 0
         assert span.offset + span.length <= sequence.prompt_len
+        assert span.part < len(sequence.embeddings), f"media part {span.part} has no embeddings"
         assert len(sequence.embeddings[span.part]) == span.length, f"media part {span.part} has the wrong length"
 
 

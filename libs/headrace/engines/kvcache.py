@@ -40,6 +40,8 @@ class Group:
         self._arrays = 2 * shape.layers
         size_bytes = self._arrays * rows * shape.kv_heads * capacity * shape.head_width * 4
         self._memory = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
+        self._views_of = (0, 0)  # what arrays() returned last: it is asked for twice a step and seldom changes
+        self._views: list[Kv] = []
         self._flat = np.frombuffer(self._memory, np.float32).reshape(self._arrays, -1)
 
     def __len__(self) -> int:
@@ -47,7 +49,10 @@ class Group:
 
     def arrays(self) -> list[Kv]:
         """For each key and value array, [rows in use, kv_heads, stride, head_width], contiguous."""
-        return self._rows(len(self), self.stride)
+        if self._views_of != (len(self), self.stride):
+            self._views_of = (len(self), self.stride)
+            self._views = self._rows(len(self), self.stride)
+        return self._views
 
     def positions(self) -> NDArray[np.int64]:
         """Positions held by each row in use."""

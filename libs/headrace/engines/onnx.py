@@ -17,7 +17,7 @@ from headrace.core.errors import StageError
 from headrace.core.types import Key
 from headrace.engines.artifacts import build_once, cache_root, progress
 from headrace.engines.base import Emitted, KvManifest, KvMismatch, ModelSpec, SequenceInput, StepResult
-from headrace.engines.batch import Batch, Chunk, Live, check_manifest
+from headrace.engines.batch import Batch, Chunk, Live, check_embeddings, check_manifest
 from headrace.engines.families.llama import Checkpoint, LlamaShape
 from headrace.engines.graph import EMBED_FILE, GRAPH_VERSION, MASKED, MODEL_FILE, kv_names, write_graph
 from headrace.engines.kvcache import Group, Kv, KvCache, new_kv
@@ -143,6 +143,7 @@ class OnnxEngine:
         self._cache.check_integrity()
 
     def add(self, sequence: SequenceInput) -> None:
+        check_embeddings(sequence)
         prefix = self._prefix(sequence.prefix)
         prefix_len = prefix.shape[2]
         for part, soft in enumerate(sequence.embeddings):

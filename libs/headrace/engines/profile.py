@@ -17,7 +17,7 @@ import xxhash
 from headrace.core.cost import StepWork
 from headrace.core.types import Key
 from headrace.engines.base import Emitted, KvManifest, ModelSpec, SequenceInput, StepResult
-from headrace.engines.batch import Batch, Live, check_manifest
+from headrace.engines.batch import Batch, Live, check_embeddings, check_manifest
 from headrace.engines.profiles import OutputRule, Profile
 
 _HEADER = struct.Struct("<QQQ")  # origin, state, digest of the padding
@@ -66,6 +66,7 @@ class ProfileEngine:
         self._batch.check_integrity()
 
     def add(self, sequence: SequenceInput) -> None:
+        check_embeddings(sequence)
         origin = _origin(sequence)
         self._batch.add(sequence, self._prefix_len(sequence), self._trail(sequence, origin, origin))
 
