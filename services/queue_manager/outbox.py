@@ -72,8 +72,7 @@ class Outbox:
         message = prefill_to_proto(command)
         self._batch(effect.worker, message.ByteSize()).prefill.append(message)
         if command.traceparent and sampled(command.traceparent):
-            attributes = {"headrace.request_id": command.key.request_id, "headrace.attempt": command.key.attempt}
-            emit_span(command.timeline[-1], command.traceparent, attributes)
+            emit_span(command.timeline[-1], command.traceparent, {"headrace.request_id": command.key.request_id})
 
     def _encode(self, effect: SendEncode) -> None:
         message = encode_to_proto(effect.command)

@@ -1,0 +1,16 @@
+"""A queue manager process: `python -m services.queue_manager --id qm-0`, settings from HEADRACE_*."""
+
+import argparse
+import os
+from functools import partial
+
+from headrace.mesh.config import Settings
+from headrace.mesh.lifecycle import run
+from headrace.mesh.subjects import check_process_id
+from services.queue_manager.wiring import Options, main
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="services.queue_manager")
+    parser.add_argument("--id", type=check_process_id, default="qm-0")
+    options = Options(parser.parse_args().id, Settings.from_env(os.environ), os.environ.get("HEADRACE_TAPE", ""))
+    run(partial(main, options))

@@ -1,0 +1,53 @@
+"""Prometheus readings of the queue manager: taken from the core's own view when somebody scrapes."""
+
+import time
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry
+
+from headrace.core.queue import QueueCore
+from headrace.core.queue.views import CellView, ClassView, WorkerView
+from headrace.mesh.metrics import Reading, Values, registry
+
+
+def queue_registry(core: Callable[[], QueueCore | None]) -> CollectorRegistry:
+    """core returns None while this process is a standby: then only headrace_queue_leading is there."""
+
+    def view() -> CellView | None:
+        leading = core()
+        return leading.view(time.time()) if leading is not None else None
+
+    def classes(value: Callable[[ClassView], float]) -> Callable[[], Values]:
+        return lambda: {(load.slo_class,): value(load) for load in (shown.classes if (shown := view()) else ())}
+
+    def workers(value: Callable[[WorkerView], float]) -> Callable[[], Values]:
+        return lambda: {(worker.worker,): value(worker) for worker in (shown.workers if (shown := view()) else ())}
+
+    def total(value: Callable[[CellView], float]) -> Callable[[], Values]:
+        return lambda: {(): value(shown)} if (shown := view()) else {}
+
+    def ends() -> Values:
+        shown = view()
+        return {(reason,): count for reason, count in shown.ended_by_reason.items()} if shown else {}
+
+    by_class, by_worker = ("slo_class",), ("worker",)
+    return registry(
+        Reading("headrace_queue_leading", "1: this process leads", lambda: {(): float(core() is not None)}),
+        Reading("headrace_queue_epoch", "Leadership epoch", total(lambda shown: shown.epoch)),
+        Reading("headrace_queue_accepted_total", "Requests read from the journal", total(lambda shown: shown.accepted)),
+        Reading("headrace_queue_ended_total", "Requests whose end is stored", ends, ("reason",)),
+        Reading("headrace_queue_waiting", "Requests that wait", classes(lambda load: load.queued), by_class),
+        Reading("headrace_queue_running", "Requests at workers", classes(lambda load: load.running), by_class),
+        Reading("headrace_queue_limit", "Most that may wait", classes(lambda load: load.queue_limit), by_class),
+        Reading("headrace_queue_oldest_seconds", "Oldest wait", classes(lambda load: load.oldest_wait_s), by_class),
+        Reading("headrace_worker_slots", "Slots", workers(lambda worker: worker.slots), by_worker),
+        Reading("headrace_worker_slots_reserved", "Slots reserved", workers(lambda w: w.slots_used), by_worker),
+        Reading("headrace_worker_blocks", "KV blocks", workers(lambda worker: worker.blocks), by_worker),
+        Reading("headrace_worker_blocks_reserved", "KV blocks reserved", workers(lambda w: w.blocks_used), by_worker),
+        Reading(
+            "headrace_worker_media_tokens_pending",
+            "Media tokens sent and not encoded yet",
+            workers(lambda worker: worker.pending_media_tokens),
+            by_worker,
+        ),
+    )

@@ -1,0 +1,84 @@
+"""A queue manager process: connections first, then standby until the leadership is free, then the core."""
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import grpc.aio
+
+from headrace.core.queue import QueueConfig
+from headrace.engines.families import family
+from headrace.mesh import metrics, rpc, telemetry
+from headrace.mesh.blobs import DirectoryBlobs
+from headrace.mesh.bus import Bus
+from headrace.mesh.config import Settings
+from headrace.mesh.journal import Journal
+from headrace.mesh.leader import Leadership
+from headrace.mesh.lifecycle import Lifecycle
+from headrace.mesh.logs import get_logger
+from headrace.mesh.store import Store
+from headrace.v1 import queue_pb2_grpc
+from services.queue_manager.chores import Chores
+from services.queue_manager.metrics import queue_registry
+from services.queue_manager.mirror import Mirror
+from services.queue_manager.recorder import Recorder
+from services.queue_manager.recovery import Recovery
+from services.queue_manager.rpc import SERVICE, QueueManagerService
+from services.queue_manager.service import QueueManager
+
+log = get_logger("queue")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    id: str
+    settings: Settings
+    tape: str  # where to record what happens; empty: nowhere
+
+
+async def main(options: Options, lifecycle: Lifecycle) -> None:
+    telemetry.set_up(options.id, options.settings)
+    async with AsyncExitStack() as stack:
+        face = QueueManagerService()
+        port = await _open_faces(options, face, stack)
+        bus = await Bus.connect(options.settings.nats_url, options.id)
+        stack.push_async_callback(bus.close)
+        journal = await Journal.open(bus, options.settings)
+        store = await Store.connect(options.settings.redis_url, options.settings.cell)
+        stack.push_async_callback(store.close)
+        leadership = Leadership(bus, options.id, lifecycle.fail)
+        stack.push_async_callback(leadership.resign)
+        lifecycle.ready(options.id, grpc=port)
+        epoch = await leadership.acquire()
+        manager = _manager(options, epoch, bus, journal, store)
+        face.core = manager.core
+        log.info("leading", epoch=epoch)
+        await manager.run(lifecycle.stopping)
+
+
+async def _open_faces(options: Options, face: QueueManagerService, stack: AsyncExitStack) -> str:
+    """gRPC and metrics; a standby answers too, that it is one. Returns the gRPC address."""
+
+    def add(server: grpc.aio.Server) -> None:
+        queue_pb2_grpc.add_QueueManagerServiceServicer_to_server(face, server)
+
+    settings = options.settings
+    server = await rpc.serve(settings.grpc_addr, add, [SERVICE])
+    stack.push_async_callback(server.stop, 0.5)
+    scraped = await metrics.serve_metrics(settings.metrics_addr, queue_registry(lambda: face.core))
+    stack.push_async_callback(scraped.stop)
+    return settings.advertised(server.port)
+
+
+def _manager(options: Options, epoch: int, bus: Bus, journal: Journal, store: Store) -> QueueManager:
+    prefixes = dict(family(options.settings.model).spec.prefix_tokens)
+    config = QueueConfig(epoch=epoch, name=options.id, prefix_tokens=prefixes)
+    return QueueManager(
+        config,
+        bus,
+        journal,
+        partial(Chores, journal, store, DirectoryBlobs(options.settings.data_dir)),
+        Recovery(bus, store, journal, epoch),
+        Mirror(bus, store),
+        Recorder(options.tape, config),
+    )
