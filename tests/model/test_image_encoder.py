@@ -83,6 +83,17 @@ def test_exif_rotation_is_applied() -> None:
     assert upright.getpixel((9, 0)) == RED
 
 
+def test_a_large_jpeg_looks_like_the_same_png() -> None:
+    """It is decoded at a fraction of its size; what the tower sees must hardly change."""
+    y, x = np.mgrid[0:1500, 0:2000]
+    pixels = np.stack([x / 8, y / 6, 255 - x / 8], axis=2).astype(np.uint8)
+    out = BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=95)
+    drafted = decode(out.getvalue())
+    assert max(drafted.size) < 2000
+    np.testing.assert_allclose(letterbox(drafted), letterbox(Image.fromarray(pixels)), atol=0.05)
+
+
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
     return IMAGE.load(threads=1)
