@@ -15,6 +15,7 @@ from typing import Any
 import uvloop
 
 from headrace.core.errors import HeadraceError
+from headrace.mesh import telemetry
 from headrace.mesh.errors import BadSetup
 from headrace.mesh.logs import get_logger
 
@@ -91,4 +92,5 @@ def run(main: Callable[[Lifecycle], Awaitable[None]]) -> None:
     except (BadSetup, HeadraceError) as error:
         print(f"headrace: {error}", file=sys.stderr, flush=True)
         status = EXIT_BAD_SETUP if isinstance(error, BadSetup) else 1
+    telemetry.shut_down()
     sys.exit(status)
