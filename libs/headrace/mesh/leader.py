@@ -15,6 +15,7 @@ import msgspec
 from headrace.core.errors import Unavailable
 from headrace.mesh import subjects
 from headrace.mesh.bus import Bus
+from headrace.mesh.errors import NoResponder
 from headrace.mesh.jetstream import ApiFailure, StreamSpec, WrongLastSequence, ensure_stream, last_record, store
 from headrace.mesh.logs import get_logger
 
@@ -107,7 +108,7 @@ class Leadership:
             await asyncio.sleep(RENEW_S)
             try:
                 await self._write(self._record, self._last_seq)
-            except WrongLastSequence:
+            except (WrongLastSequence, NoResponder):  # NoResponder: the stream is gone, and the claim with it
                 if not await self._mine_after_all():
                     break
             except (Unavailable, ApiFailure) as error:
