@@ -17,18 +17,19 @@ def queue_registry(core: Callable[[], QueueCore | None]) -> CollectorRegistry:
         leading = core()
         return leading.view(time.time()) if leading is not None else None
 
+    def of(values: Callable[[CellView], Values]) -> Callable[[], Values]:
+        return lambda: values(shown) if (shown := view()) is not None else {}
+
     def classes(value: Callable[[ClassView], float]) -> Callable[[], Values]:
-        return lambda: {(load.slo_class,): value(load) for load in (shown.classes if (shown := view()) else ())}
+        return of(lambda shown: {(load.slo_class,): value(load) for load in shown.classes})
 
     def workers(value: Callable[[WorkerView], float]) -> Callable[[], Values]:
-        return lambda: {(worker.worker,): value(worker) for worker in (shown.workers if (shown := view()) else ())}
+        return of(lambda shown: {(worker.worker,): value(worker) for worker in shown.workers})
 
     def total(value: Callable[[CellView], float]) -> Callable[[], Values]:
-        return lambda: {(): value(shown)} if (shown := view()) else {}
+        return of(lambda shown: {(): value(shown)})
 
-    def ends() -> Values:
-        shown = view()
-        return {(reason,): count for reason, count in shown.ended_by_reason.items()} if shown else {}
+    ends = of(lambda shown: {(reason,): count for reason, count in shown.ended_by_reason.items()})
 
     by_class, by_worker = ("slo_class",), ("worker",)
     return registry(

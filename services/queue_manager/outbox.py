@@ -6,8 +6,6 @@ What is lost here (the bus is down, a message dropped) is repaired by heartbeats
 from collections.abc import Callable
 from typing import Any
 
-from headrace.mesh.telemetry import emit_span, sampled
-
 from headrace.core.effects import (
     Effect,
     GatewayEnded,
@@ -19,10 +17,11 @@ from headrace.core.effects import (
     SendRelease,
     SendResend,
 )
-from headrace.mesh import subjects
+from headrace.mesh import genai, subjects
 from headrace.mesh.bus import Bus
 from headrace.mesh.errors import BusDown
 from headrace.mesh.faults import reach
+from headrace.mesh.telemetry import emit_span, sampled
 from headrace.v1 import queue_pb2
 from headrace.wire.convert import end_to_proto, key_to_proto
 from headrace.wire.work import encode_to_proto, prefill_to_proto, resend_to_proto
@@ -72,7 +71,7 @@ class Outbox:
         message = prefill_to_proto(command)
         self._batch(effect.worker, message.ByteSize()).prefill.append(message)
         if command.traceparent and sampled(command.traceparent):
-            emit_span(command.timeline[-1], command.traceparent, {"headrace.request_id": command.key.request_id})
+            emit_span(command.timeline[-1], command.traceparent, {genai.REQUEST_ID: command.key.request_id})
 
     def _encode(self, effect: SendEncode) -> None:
         message = encode_to_proto(effect.command)

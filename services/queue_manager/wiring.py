@@ -1,11 +1,14 @@
 """A queue manager process: connections first, then standby until the leadership is free, then the core."""
 
+import asyncio
+import secrets
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
 import grpc.aio
 
+from headrace.core.errors import Unavailable
 from headrace.core.queue import QueueConfig
 from headrace.engines.families import family
 from headrace.mesh import metrics, rpc, telemetry
@@ -15,7 +18,6 @@ from headrace.mesh.config import Settings
 from headrace.mesh.journal import Journal
 from headrace.mesh.leader import Leadership
 from headrace.mesh.lifecycle import Lifecycle
-from headrace.mesh.logs import get_logger
 from headrace.mesh.store import Store
 from headrace.v1 import queue_pb2_grpc
 from services.queue_manager.chores import Chores
@@ -25,8 +27,6 @@ from services.queue_manager.recorder import Recorder
 from services.queue_manager.recovery import Recovery
 from services.queue_manager.rpc import SERVICE, QueueManagerService
 from services.queue_manager.service import QueueManager
-
-log = get_logger("queue")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +40,41 @@ async def main(options: Options, lifecycle: Lifecycle) -> None:
     telemetry.set_up(options.id, options.settings)
     async with AsyncExitStack() as stack:
         face = QueueManagerService()
-        port = await _open_faces(options, face, stack)
+        address = await _open_faces(options, face, stack)
         bus = await Bus.connect(options.settings.nats_url, options.id)
         stack.push_async_callback(bus.close)
         journal = await Journal.open(bus, options.settings)
         store = await Store.connect(options.settings.redis_url, options.settings.cell)
         stack.push_async_callback(store.close)
-        leadership = Leadership(bus, options.id, lifecycle.fail)
-        stack.push_async_callback(leadership.resign)
-        lifecycle.ready(options.id, grpc=port)
-        epoch = await leadership.acquire()
+        lost = partial(lifecycle.fail, Unavailable("another queue manager has taken over"))
+        leadership = Leadership(bus, options.id, secrets.token_hex(8), lost, options.settings.journal_replicas)
+        stack.push_async_callback(leadership.release)
+        lifecycle.ready(options.id, grpc=address)
+        epoch = await _acquire(leadership, lifecycle.stopping)
+        if epoch is None:
+            return
         manager = _manager(options, epoch, bus, journal, store)
         face.core = manager.core
-        log.info("leading", epoch=epoch)
         await manager.run(lifecycle.stopping)
+
+
+async def _acquire(leadership: Leadership, stopping: asyncio.Event) -> int | None:
+    """The epoch; None if the process is to stop while it stands by."""
+    leading, leaving = asyncio.ensure_future(leadership.acquire()), asyncio.ensure_future(stopping.wait())
+    await asyncio.wait((leading, leaving), return_when=asyncio.FIRST_COMPLETED)
+    leaving.cancel()
+    if leading.done():
+        return leading.result()
+    leading.cancel()
+    await asyncio.wait((leading,))
+    return None
 
 
 async def _open_faces(options: Options, face: QueueManagerService, stack: AsyncExitStack) -> str:
     """gRPC and metrics; a standby answers too, that it is one. Returns the gRPC address."""
 
     def add(server: grpc.aio.Server) -> None:
-        queue_pb2_grpc.add_QueueManagerServiceServicer_to_server(face, server)
+        queue_pb2_grpc.add_QueueManagerServiceServicer_to_server(face, server)  # type: ignore[no-untyped-call]
 
     settings = options.settings
     server = await rpc.serve(settings.grpc_addr, add, [SERVICE])
