@@ -1,0 +1,83 @@
+"""`headrace chat "..." --image a.png --image b.png`: one question to a running mesh, the answer as it comes."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from headrace.cli import runstate
+from headrace.cli.options import add_data_dir
+from headrace.cli.view import Console
+from headrace.client import Client, HeadraceError, Image, Message, Stream
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("question")
+    parser.add_argument("--image", type=Path, action="append", default=[], metavar="FILE", help="may be repeated")
+    parser.add_argument("--system", default="", help="a system message")
+    parser.add_argument("--max-tokens", type=int, default=256)
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--slo-class", default="", help="interactive, batch-1 or batch-2")
+    parser.add_argument("--timeline", action="store_true", help="show where the time went")
+    parser.add_argument("--server", default="", help="host:port of a gateway's gRPC; else the mesh of --data-dir")
+    add_data_dir(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    console = Console()
+    addresses = [args.server] if args.server else _addresses(args.data_dir)
+    if not addresses:
+        console.error("no mesh is running here; start one with: headrace up --detach")
+        return 1
+    try:
+        images = [Image.read(path) for path in args.image]
+    except OSError as error:
+        console.error(f"{error.filename}: {error.strerror}")
+        return 1
+    messages = [Message("system", args.system)] if args.system else []
+    messages.append(Message("user", [*images, args.question]))
+    with Client(addresses, trace=args.timeline) as client:
+        return _ask(console, client, messages, args)
+
+
+def _addresses(data_dir: Path) -> list[str]:
+    state = runstate.running(data_dir)
+    return list(state.grpc_addresses) if state else []
+
+
+def _ask(console: Console, client: Client, messages: list[Message], args: argparse.Namespace) -> int:
+    began_s = time.monotonic()
+    stream = client.generate(
+        messages,
+        max_tokens=args.max_tokens,
+        temperature=args.temperature,
+        seed=args.seed,
+        slo_class=args.slo_class,
+    )
+    try:
+        _show(console, stream)
+    except HeadraceError as error:
+        console.plain("")
+        console.error(f"{error} ({error.code})")
+        return 1
+    except KeyboardInterrupt:
+        stream.cancel()
+        raise
+    if args.timeline:
+        console.timeline(stream.timeline)
+        console.note(f"{summary(stream, time.monotonic() - began_s)}; trace {stream.trace_id or 'not sampled'}")
+    return 0
+
+
+def _show(console: Console, stream: Stream) -> None:
+    for delta in stream:
+        console.stream(delta.text)
+    console.plain("")
+    sys.stdout.flush()
+
+
+def summary(stream: Stream, took_s: float) -> str:
+    usage = stream.usage
+    images = f" ({usage.image_tokens} of images)" if usage.image_tokens else ""
+    return f"{usage.prompt_tokens} prompt tokens{images}, {usage.completion_tokens} answered in {took_s:.2f} s"

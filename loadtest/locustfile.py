@@ -1,0 +1,132 @@
+"""Locust users that ask a running mesh, over HTTP and over gRPC, with real images.
+
+`headrace load` runs it headless; `locust -f loadtest/locustfile.py --host URL` with the web page. The environment says
+where and what: HEADRACE_LOAD_GRPC (host:port) and HEADRACE_LOAD_SCENARIO (name or file).
+"""
+
+import base64
+import json
+import os
+import random
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc.experimental.gevent  # type: ignore[import-not-found]
+from locust import User, events, task
+from locust.contrib.fasthttp import FastHttpUser
+
+from headrace.client import Client, HeadraceError, Image, Message
+from loadtest.photos import photo
+from loadtest.scenario import Question, Scenario, load, question
+
+grpc.experimental.gevent.init_gevent()
+
+SCENARIO: Scenario = load(os.environ.get("HEADRACE_LOAD_SCENARIO", "mixed"))
+GRPC_ADDRESS = os.environ.get("HEADRACE_LOAD_GRPC", "127.0.0.1:50051")
+RNG = random.Random(int(os.environ.get("HEADRACE_LOAD_SEED", "1")))
+
+
+def kind(asked: Question) -> str:
+    return f"{len(asked.images)} images" if asked.images else "text"
+
+
+def report(protocol: str, name: str, began_s: float, length: int, error: Exception | None = None) -> None:
+    took_ms = (time.perf_counter() - began_s) * 1e3
+    events.request.fire(  # type: ignore[no-untyped-call]
+        request_type=protocol, name=name, response_time=took_ms, response_length=length, exception=error, context={}
+    )
+
+
+class Asker(User):
+    abstract = True
+
+    def wait_time(self) -> float:
+        return RNG.uniform(*SCENARIO.pause_s)
+
+
+class HttpUser(Asker, FastHttpUser):
+    """As an OpenAI client does: server-sent events, images as data URIs."""
+
+    weight = max(1, round(100 * (1 - SCENARIO.grpc_share)))
+
+    @task
+    def ask(self) -> None:
+        asked = question(SCENARIO, RNG)
+        body = {
+            "messages": [{"role": "user", "content": list(_parts(asked))}],
+            "max_tokens": asked.max_tokens,
+            "slo_class": asked.slo_class,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        began_s = time.perf_counter()
+        with self.client.post(
+            "/v1/chat/completions", json=body, stream=True, catch_response=True, name=f"ask {kind(asked)}"
+        ) as reply:
+            if reply.status_code != 200:
+                reply.failure(f"{reply.status_code}: {reply.text[:200]}")
+                return
+            problem = _read(reply.iter_lines(), began_s, kind(asked))
+            if problem:
+                reply.failure(problem)
+            else:
+                reply.success()
+
+
+def _parts(asked: Question) -> Iterator[dict[str, Any]]:
+    for number in asked.images:
+        data = base64.b64encode(photo(number)).decode()
+        yield {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}}
+    yield {"type": "text", "text": asked.text}
+
+
+def _read(lines: Iterator[Any], began_s: float, name: str) -> str:
+    """To the end of the stream; says what was wrong with it, or nothing."""
+    first, finished, usage = True, "", None
+    for line in lines:
+        text = line.decode() if isinstance(line, bytes) else line
+        if not text.startswith("data: ") or text == "data: [DONE]":
+            continue
+        event = json.loads(text.removeprefix("data: "))
+        if "error" in event:
+            return f"error in the stream: {event['error']['message']}"
+        usage = event.get("usage") or usage
+        for choice in event["choices"]:
+            if first and choice["delta"].get("content"):
+                report("HTTP", f"first token {name}", began_s, 0)
+                first = False
+            finished = choice["finish_reason"] or finished
+    return "" if finished and usage else f"the stream ended without {'usage' if finished else 'a finish reason'}"
+
+
+class GrpcUser(Asker):
+    """The Python SDK."""
+
+    weight = max(1, round(100 * SCENARIO.grpc_share))
+
+    def on_start(self) -> None:
+        self.sdk = Client(GRPC_ADDRESS)
+
+    def on_stop(self) -> None:
+        self.sdk.close()
+
+    @task
+    def ask(self) -> None:
+        asked = question(SCENARIO, RNG)
+        began_s, first, length = time.perf_counter(), True, 0
+        content: list[str | Image] = [*(Image(photo(number)) for number in asked.images), asked.text]
+        name = kind(asked)
+        try:
+            stream = self.sdk.generate(
+                [Message("user", content)], max_tokens=asked.max_tokens, slo_class=asked.slo_class
+            )
+            for delta in stream:
+                if first:
+                    report("gRPC", f"first token {name}", began_s, 0)
+                    first = False
+                length += len(delta.text)
+        except HeadraceError as error:
+            report("gRPC", f"ask {name}", began_s, length, error)
+        else:
+            report("gRPC", f"ask {name}", began_s, length)
