@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
+import grpc
+
 from headrace.cli import runstate
 from headrace.cli.environment import Addresses, service_command, service_environment
 from headrace.cli.plan import MeshConfig, ServicePlan, plan_services
@@ -23,6 +25,8 @@ from headrace.mesh.errors import BadSetup
 from headrace.mesh.servers import NatsServer, RedisServer, nats_server, redis_server
 
 _POLL_S = 0.05
+# The queue manager tells the gateways four times a second what it has heard.
+_STATUS_S = 0.3
 # A service that drains gives its streams this long; then it is killed.
 STOP_TIMEOUT_S = 10.0
 
@@ -148,14 +152,25 @@ class Mesh:
             await asyncio.sleep(_POLL_S)
 
     async def until_servable(self) -> None:
-        """Until every gateway has heard from the queue manager that the model can be served."""
+        """Until the queue manager has heard every worker, and every gateway has heard that from it."""
         until = time.monotonic() + self.config.start_timeout_s
-        for plan in self.plans:
-            while plan.serves_http and not await operator.servable(self.addresses.grpc[plan.id]):
-                if time.monotonic() > until:
-                    raise MeshFailed(f"{plan.id} does not find the model servable; see {self.data_dir / 'logs'}")
-                await asyncio.sleep(_POLL_S)
+        while missing := await self._unheard():
+            if time.monotonic() > until:
+                raise MeshFailed(f"{_list(missing)} not serving; see {self.data_dir / 'logs'}")
+            await asyncio.sleep(_POLL_S)
         self._progress(f"{self.config.model} can be served")
+
+    async def _unheard(self) -> set[str]:
+        try:
+            cell = await operator.cell_status(self.addresses.grpc["qm-0"])
+        except grpc.RpcError:
+            return {"qm-0"}
+        missing = set(self.workers) - {worker.worker for worker in cell.workers}
+        if not missing:
+            await asyncio.sleep(_STATUS_S)
+            gateways = [plan.id for plan in self.plans if plan.serves_http]
+            missing = {name for name in gateways if not await operator.servable(self.addresses.grpc[name])}
+        return missing
 
     def _obituary(self, service: str) -> str:
         process = self._services[service]
