@@ -46,7 +46,7 @@ async def test_images_in_order_decide_the_answer(mesh: Mesh) -> None:
     assert answers[0].tokens == answers[2].tokens
     assert answers[0].tokens != answers[1].tokens
     assert answers[0].end is not None
-    assert answers[0].end.usage.image_tokens == 8
+    assert answers[0].end.usage.image_tokens == 2 * 6, "four of a picture, one before and one after"
     assert sum(span.stage == "encode" for span in answers[0].end.timeline) == 2
 
 
