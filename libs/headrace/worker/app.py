@@ -90,8 +90,9 @@ class Worker:
         if outfit.engine is not None:
             self._equip(outfit.engine)
         self._commands = Commands(me, self._outbox, self._requests, self._encode)
+        self.identity = self._identify(stages, address)
         self._pulse = Pulse(
-            self._identity(stages, address),
+            self.identity,
             carriers.bus,
             self.holds,
             self._outbox,
@@ -144,7 +145,7 @@ class Worker:
     def _announce(self, exported: list[Held]) -> None:
         self._tasks.create_task(self._handover.announce(exported, self._commands.epoch))
 
-    def _identity(self, stages: tuple[StageName, ...], address: Address) -> Identity:
+    def _identify(self, stages: tuple[StageName, ...], address: Address) -> Identity:
         spec, engine = self._outfit.spec, self._outfit.engine
         return Identity(
             worker=self._me,
@@ -160,17 +161,28 @@ class Worker:
         )
 
     def _gauges(self) -> Gauges:
-        engine, tensors = self._outfit.engine, self._carriers.tensors
+        engine = self._outfit.engine
         return Gauges(
             slots_used=engine.slots_used() if engine is not None else 0,
             blocks_used=engine.blocks_used() if engine is not None else 0,
-            handles=len(tensors.handles()),
-            mapped_files=len(tensors.files()),
             epoch=self._commands.epoch,
         )
 
     def state(self) -> worker_pb2.WorkerState:
-        return self._pulse.state()
+        identity, gauges, tensors = self.identity, self._gauges(), self._carriers.tensors
+        return worker_pb2.WorkerState(
+            worker=identity.worker,
+            incarnation=identity.incarnation,
+            stages=identity.stages,
+            slots=identity.slots,
+            slots_used=gauges.slots_used,
+            blocks=identity.blocks,
+            blocks_used=gauges.blocks_used,
+            handles=len(tensors.handles()),
+            mapped_files=len(tensors.files()),
+            kept_requests=len(self.holds.requests),
+            epoch=gauges.epoch,
+        )
 
     async def run(self, stopping: asyncio.Event, ready: Callable[[], None], drain_s: float) -> None:
         """Serve until `stopping`, then finish what is held, at most drain_s long, and take leave.

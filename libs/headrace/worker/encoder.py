@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from headrace.core.commands import EncodeCommand
 from headrace.core.errors import HeadraceError, InvalidInput, NotFound, Overloaded, StageError, UnsupportedModality
-from headrace.core.types import Failure, Key, StageSpan, TensorHandle
+from headrace.core.types import Failure, Key, StageSpan
+from headrace.mesh import genai
 from headrace.mesh.blobs import BlobStore
 from headrace.mesh.errors import StoreDown, TransferError
 from headrace.mesh.faults import reach
@@ -33,14 +34,13 @@ PARTS_MAX = 4096
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A part on its way through the tower; error or handle stands at the end."""
+    """A part on its way through the tower; at the end it has an embedding or an error."""
 
     part: Part
     data: bytes = b""
     preprocessed_s: float = 0.0
     encoded_s: float = 0.0
     embedding: Rows | None = None
-    handle: TensorHandle | None = None
     error: HeadraceError | None = None
     retryable: bool = False
 
@@ -149,7 +149,7 @@ class EncodeStage:
         if inputs:
             encoder = self._encoders[inputs[0][0].part.modality]
             for (job, _), rows in zip(inputs, encoder.encode([data for _, data in inputs]), strict=True):
-                self._seal(job, rows)
+                job.embedding, job.encoded_s = rows, time.time()
         self._tally.encode_busy_s += time.perf_counter() - start_s
         self._tally.encoded_parts += len(inputs)
 
@@ -167,44 +167,38 @@ class EncodeStage:
             job.fail(error, retryable=False)
             return None
 
-    def _seal(self, job: Job, rows: Rows) -> None:
-        key, command = job.part.key, job.part.command
-        if len(rows) != command.media.tokens:
-            job.fail(StageError(f"{len(rows)} rows instead of {command.media.tokens}"), retryable=False)
+    def _seal(self, job: Job) -> None:
+        """Into a mapped file; what was released while it was encoded is forgotten."""
+        rows, part = job.embedding, job.part
+        if rows is None or not self._holds_still(part):
+            return
+        if len(rows) != part.command.media.tokens:
+            job.fail(StageError(f"{len(rows)} rows instead of {part.command.media.tokens}"), retryable=False)
             return
         try:
-            draft = self._tensors.create(f"emb.{key.request_id}.{key.attempt}.{command.part}", rows.nbytes)
+            name = f"emb.{part.key.request_id}.{part.key.attempt}.{part.command.part}"
+            draft = self._tensors.create(name, rows.nbytes)
         except TransferError as error:
             job.fail(error, retryable=True)
             return
-        draft.buffer[:] = memoryview(rows).cast("B")
-        job.embedding = rows
-        job.handle = draft.seal(rows.dtype.name, rows.shape, "rows", len(rows))
-        job.encoded_s = time.time()
+        draft.buffer[:] = rows.tobytes()
+        part.embedding = rows
+        part.handle = draft.seal(rows.dtype.name, rows.shape, "rows", len(rows))
+        reach("encode.encoded", part.key.request_id)
 
     async def _publish(self, jobs: list[Job]) -> None:
-        sealed = [job for job in jobs if self._keep(job)]
+        for job in jobs:
+            self._seal(job)
+            if job.error is not None and self._holds_still(job.part):
+                self._fail(job.part, job.error, retryable=job.retryable)
         with suppress(StoreDown):  # the handle also travels in the event, in commands and in heartbeats
-            await self._store.put_handles([job.handle for job in sealed if job.handle is not None])
+            await self._store.put_handles([job.part.handle for job in jobs if job.part.handle is not None])
+        sealed = [job for job in jobs if job.part.handle is not None and self._holds_still(job.part)]
         for job in sealed:
-            if self._holds_still(job.part):
-                self._tell(job)
+            self._tell(job)
         self._outbox.flush()
         for job in sealed:
             reach("encode.published", job.part.key.request_id)
-
-    def _keep(self, job: Job) -> bool:
-        part = job.part
-        if job.handle is not None and not self._holds_still(part):
-            self._tensors.drop(job.handle.id)  # released or replaced while it was encoded
-            return False
-        if job.error is not None:
-            if self._holds_still(part):
-                self._fail(part, job.error, retryable=job.retryable)
-            return False
-        part.handle, part.embedding = job.handle, job.embedding
-        reach("encode.encoded", part.key.request_id)
-        return True
 
     def _fail(self, part: Part, error: HeadraceError, *, retryable: bool) -> None:
         """The failure names the part, whatever the modality's own words are."""
@@ -224,4 +218,8 @@ class EncodeStage:
         self._outbox.encoded(part, spans)
         if part.traced:
             for span in spans:
-                emit_span(span, part.command.traceparent, {"headrace.request_id": part.key.request_id})
+                emit_span(
+                    span,
+                    part.command.traceparent,
+                    {genai.REQUEST_ID: part.key.request_id, genai.ATTEMPT: part.key.attempt},
+                )

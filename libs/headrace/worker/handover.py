@@ -1,19 +1,19 @@
 """A KV cache's way from one worker to another: exported into a mapped file, described by a handle, pulled, verified."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.commands import JoinCommand, WorkBatch
-from headrace.core.types import Key, TensorHandle
-from headrace.engines.base import Engine, KvManifest
+from headrace.core.types import TensorHandle
+from headrace.engines.base import KvManifest
 from headrace.mesh import subjects
 from headrace.mesh.bus import Bus
 from headrace.mesh.errors import BusDown, StoreDown, TransferError
 from headrace.mesh.faults import reach
 from headrace.mesh.store import Store
-from headrace.mesh.transfer import TensorStore
+from headrace.mesh.transfer import Draft, TensorStore
 from headrace.wire.work import work_batch_to_proto
 from headrace.worker.holds import Held
 from headrace.worker.outbox import Outbox
@@ -24,13 +24,24 @@ _NEXT = ";next_position="
 JOINS_MAX = 32  # in a message: prompts of 8,192 tokens still fit into NATS's 1 MB
 
 
-def export_kv(engine: Engine, tensors: TensorStore, key: Key) -> TensorHandle:
-    """Raises TransferError: there is no room for it."""
-    manifest = engine.kv_manifest(key)
-    draft = tensors.create(f"kv.{key.request_id}.{key.attempt}", manifest.size_bytes)
-    engine.export_kv(key, draft.buffer)
-    layout = f"{manifest.layout}{_NEXT}{manifest.next_position}"
-    return draft.seal(manifest.dtype, manifest.shape, layout, manifest.length)
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Room for a request's KV cache: made on the event loop, filled in the inference thread, sealed on the loop."""
+
+    held: Held
+    manifest: KvManifest
+    draft: Draft
+
+    @staticmethod
+    def make(held: Held, manifest: KvManifest, tensors: TensorStore) -> "Export":
+        """Raises TransferError: there is no room for it."""
+        key = held.key
+        return Export(held, manifest, tensors.create(f"kv.{key.request_id}.{key.attempt}", manifest.size_bytes))
+
+    def seal(self) -> TensorHandle:
+        manifest = self.manifest
+        layout = f"{manifest.layout}{_NEXT}{manifest.next_position}"
+        return self.draft.seal(manifest.dtype, manifest.shape, layout, manifest.length)
 
 
 def manifest_of(handle: TensorHandle) -> KvManifest:

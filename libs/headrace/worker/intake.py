@@ -69,6 +69,11 @@ class Intake:
         prompt = held.command.prompt
         if prompt.prefix and prompt.prefix not in self.spec.prefix_tokens:
             return StageError(f"the model {self.spec.name} has no prefix {prompt.prefix!r}")
+        positions = (
+            self.spec.prefix_tokens.get(prompt.prefix, 0) + len(prompt.tokens) + held.command.sampling.max_tokens
+        )
+        if positions > self.spec.context_tokens:
+            return StageError(f"needs {positions} positions; the model's context has {self.spec.context_tokens}")
         if held.blocks > self.blocks:
             return StageError(f"needs {held.blocks} KV blocks; {self.me} has {self.blocks}")
         return None

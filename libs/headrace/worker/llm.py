@@ -7,14 +7,15 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
-from headrace.core.types import Key, TensorHandle
+from headrace.core.types import Key
 from headrace.engines.base import Emitted, Engine, KvMismatch, StepResult
 from headrace.mesh.errors import TransferError
 from headrace.mesh.faults import reach
 from headrace.mesh.transfer import TensorStore
-from headrace.worker.handover import export_kv, manifest_of
+from headrace.worker.handover import Export, manifest_of
 from headrace.worker.holds import Held, Holds
 from headrace.worker.outbox import Outbox
 from headrace.worker.pace import Pace
@@ -59,7 +60,7 @@ class Llm:
             await work.wait()
             work.clear()
             turn = self._roster.turn()
-            result, refusals = await self._infer(lambda turn=turn: self._step(turn))
+            result, refusals = await self._infer(partial(self._step, turn))
             await self._pace.wait(result.modelled_s)
             self._postprocess(turn, result, refusals)
             self._outbox.flush()
@@ -92,14 +93,9 @@ class Llm:
             held.drop_pulled_kv()
         return ""
 
-    def _export(self, outgoing: list[Held]) -> list[TensorHandle | TransferError]:
-        return [self._export_one(held.key) for held in outgoing]
-
-    def _export_one(self, key: Key) -> TensorHandle | TransferError:
-        try:
-            return export_kv(self._engine, self._tensors, key)
-        except TransferError as error:
-            return error
+    def _fill(self, exports: list[Export]) -> None:
+        for export in exports:
+            self._engine.export_kv(export.held.key, export.draft.buffer)
 
     # --- on the event loop ---
 
@@ -139,11 +135,13 @@ class Llm:
         outgoing = [h for h in held_now if h.state == "running" and h.command.decode_worker != self._me]
         if not outgoing:
             return
-        exports = await self._infer(lambda: self._export(outgoing))
-        exported = []
-        for held, export in zip(outgoing, exports, strict=True):
-            if isinstance(export, TransferError):
-                self._requests.fail(held, export, retryable=True)
-            elif self._requests.handed_over(held, export):
-                exported.append(held)
-        self._announce(exported)
+        exports = [export for held in outgoing if (export := self._make_room(held)) is not None]
+        await self._infer(partial(self._fill, exports))
+        self._announce([export.held for export in exports if self._requests.handed_over(export.held, export.seal())])
+
+    def _make_room(self, held: Held) -> Export | None:
+        try:
+            return Export.make(held, self._engine.kv_manifest(held.key), self._tensors)
+        except TransferError as error:
+            self._requests.fail(held, error, retryable=True)
+            return None

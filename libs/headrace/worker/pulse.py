@@ -9,7 +9,7 @@ from headrace.core.events import Heartbeat
 from headrace.mesh import subjects
 from headrace.mesh.bus import Bus
 from headrace.mesh.errors import BusDown
-from headrace.v1 import governor_pb2, worker_pb2
+from headrace.v1 import governor_pb2
 from headrace.wire.work import heartbeat_to_proto
 from headrace.worker.holds import Holds
 from headrace.worker.outbox import Outbox
@@ -41,8 +41,6 @@ class Gauges:
 
     slots_used: int
     blocks_used: int
-    handles: int
-    mapped_files: int
     epoch: int
 
 
@@ -81,22 +79,6 @@ class Pulse:
         self._send(subjects.HEARTBEAT, heartbeat.SerializeToString())
         self._repeat_ends(time.time() - HEARTBEAT_S)
         self._outbox.flush()
-
-    def state(self) -> worker_pb2.WorkerState:
-        identity, gauges = self._identity, self._gauges()
-        return worker_pb2.WorkerState(
-            worker=identity.worker,
-            incarnation=identity.incarnation,
-            stages=identity.stages,
-            slots=identity.slots,
-            slots_used=gauges.slots_used,
-            blocks=identity.blocks,
-            blocks_used=gauges.blocks_used,
-            handles=gauges.handles,
-            mapped_files=gauges.mapped_files,
-            kept_requests=len(self._holds.requests),
-            epoch=gauges.epoch,
-        )
 
     def _heartbeat(self, *, leaving: bool) -> Heartbeat:
         identity = self._identity

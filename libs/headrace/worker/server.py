@@ -1,17 +1,40 @@
-"""The worker's gRPC face: what it is and holds right now."""
+"""The worker's gRPC face: what it is and holds right now, and its tensors."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-import grpc
+import grpc.aio
 
-from headrace.v1 import worker_pb2, worker_pb2_grpc
+from headrace.core.errors import Unavailable
+from headrace.mesh import rpc
+from headrace.mesh.transfer import TensorStore
+from headrace.v1 import transfer_pb2, transfer_pb2_grpc, worker_pb2, worker_pb2_grpc
+
+NAMES = [
+    service.full_name for file in (worker_pb2, transfer_pb2) for service in file.DESCRIPTOR.services_by_name.values()
+]
 
 
 class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
-    def __init__(self, state: Callable[[], worker_pb2.WorkerState]) -> None:
-        self._state = state
+    """Listens before the engine is ready, so that the port is known; `state` is set once it is."""
+
+    def __init__(self) -> None:
+        self.state: Callable[[], worker_pb2.WorkerState] | None = None
 
     async def GetState(
-        self, request: worker_pb2.GetStateRequest, context: grpc.aio.ServicerContext
+        self, request: worker_pb2.GetStateRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> worker_pb2.GetStateResponse:
-        return worker_pb2.GetStateResponse(state=self._state())
+        if self.state is None:
+            await rpc.abort(context, Unavailable("the worker is starting", retry_after_s=1.0))
+        return worker_pb2.GetStateResponse(state=self.state())
+
+
+async def listen(address: str, service: WorkerService, tensors: TensorStore) -> rpc.RpcServer:
+    """Health says NOT_SERVING until the caller says otherwise."""
+    return await rpc.serve(address, partial(_add_servicers, service, tensors), NAMES, serving=False)
+
+
+def _add_servicers(service: WorkerService, tensors: TensorStore, server: grpc.aio.Server) -> None:
+    worker_pb2_grpc.add_WorkerServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    transfer_pb2_grpc.add_TransferServiceServicer_to_server(tensors.servicer(), server)  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
 """Stage spans: for every request in its end's timeline, for sampled ones as OpenTelemetry spans too."""
 
 from headrace.core.types import End, Failure, FinishReason, StageSpan, Usage
-from headrace.mesh import telemetry
+from headrace.mesh import genai, telemetry
 from headrace.v1 import common_pb2
 from headrace.wire.convert import end_to_proto
 from headrace.worker.holds import Held
@@ -18,7 +18,11 @@ class Spans:
             span = StageSpan(stage, held.since_s, now_s, self._worker)
             held.spans.append(span)
             if held.traced:
-                telemetry.emit_span(span, held.command.traceparent, {"headrace.request_id": held.key.request_id})
+                telemetry.emit_span(
+                    span,
+                    held.command.traceparent,
+                    {genai.REQUEST_ID: held.key.request_id, genai.ATTEMPT: held.key.attempt},
+                )
         held.since_s = now_s
 
     def end(self, held: Held, reason: FinishReason, failure: Failure | None) -> common_pb2.End:

@@ -37,8 +37,11 @@ class TokenLog:
                 await self._write(due)
 
     def _due(self, now_s: float) -> list[Held]:
-        """An ended request is not logged any more: its end carries its tokens, and the log is about to be dropped."""
-        return [held for held in self._holds.requests.values() if held.state != "ended" and _is_due(held, now_s)]
+        """An ended request is not logged any more: its end carries its tokens, and the log is about to be dropped.
+
+        Nor is one that was handed over: whoever decodes it logs it from its first token on.
+        """
+        return [held for held in self._holds.requests.values() if held.state == "running" and _is_due(held, now_s)]
 
     async def _write(self, due: list[Held]) -> None:
         entries = [(held.key, held.logged, held.tokens[held.logged :]) for held in due]

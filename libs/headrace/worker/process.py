@@ -1,0 +1,147 @@
+"""A worker process: settings, engine, encoders, carriers; the same for all three services but for their stages."""
+
+import argparse
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import get_args
+
+from headrace.core.types import StageName
+from headrace.engines.base import Engine, ModelSpec
+from headrace.engines.families import family
+from headrace.engines.profile_encoder import ProfileEncoder
+from headrace.engines.registry import EngineConfigError, load_engine
+from headrace.mesh import telemetry
+from headrace.mesh.blobs import DirectoryBlobs
+from headrace.mesh.bus import Bus
+from headrace.mesh.config import Settings
+from headrace.mesh.errors import BadSetup
+from headrace.mesh.lifecycle import DRAIN_WAIT_S, EXIT_BAD_SETUP, Lifecycle, run
+from headrace.mesh.store import Store
+from headrace.mesh.subjects import check_process_id
+from headrace.mesh.transfer import TensorStore
+from headrace.modalities import Encoder, modality
+from headrace.worker.app import Address, Carriers, Outfit, Worker
+from headrace.worker.server import WorkerService, listen
+
+STAGES: tuple[StageName, ...] = get_args(StageName)
+SLOTS = 64  # of an engine that was not told: what a CPU batches well, and a GPU's profile too
+CONTEXTS = 16  # as many whole contexts fit into the KV cache of an engine that was not told its blocks
+# Shares of the settings that a flag may set: a launcher starts many workers with one environment.
+FLAGS = ("model", "engine", "profile", "grpc_addr")
+NUMBERS = ("threads", "slots", "blocks")
+DRAIN_S = DRAIN_WAIT_S - 1.0  # the rest is for saying goodbye
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    id: str
+    stages: tuple[StageName, ...]
+    settings: Settings
+
+
+def parse(arguments: Sequence[str], env: Mapping[str, str], default: StageName) -> Options:
+    """Raises BadSetup; argparse itself ends the process on an unknown flag."""
+    parser = argparse.ArgumentParser(description=f"A Headrace worker; its stages are {default} unless told otherwise.")
+    parser.add_argument("--id", required=True, help="process id, such as prefill-0")
+    parser.add_argument("--stages", default=default, help="any of encode, prefill, decode, with commas between")
+    for name in FLAGS:
+        parser.add_argument(f"--{name.replace('_', '-')}", help=f"instead of HEADRACE_{name.upper()}")
+    for name in NUMBERS:
+        parser.add_argument(f"--{name}", type=int, help=f"instead of HEADRACE_{name.upper()}")
+    given = vars(parser.parse_args(arguments))
+    settings = Settings.from_env(env)
+    flags = {name: given[name] for name in (*FLAGS, *NUMBERS) if given[name] is not None}
+    try:
+        return Options(check_process_id(given["id"]), _stages(given["stages"]), replace(settings, **flags))
+    except ValueError as error:
+        raise BadSetup(str(error)) from error
+
+
+def _stages(text: str) -> tuple[StageName, ...]:
+    """In the order of a request's way, each once."""
+    names = {name.strip() for name in text.split(",")}
+    unknown = names - set(STAGES)
+    if unknown:
+        raise BadSetup(f"--stages {text!r}: unknown {sorted(unknown)}; there are {', '.join(STAGES)}")
+    return tuple(stage for stage in STAGES if stage in names)
+
+
+def load_outfit(options: Options) -> Outfit:
+    """What the stages run on. Takes seconds with a real model.
+
+    Raises:
+        BadSetup: no such engine, profile or size.
+    """
+    settings = options.settings
+    kind = family(settings.model)
+    runs_llm = options.stages != ("encode",)
+    engine = _engine(settings, kind.spec) if runs_llm else None
+    encoders = _encoders(settings, kind.spec) if "encode" in options.stages else {}
+    return Outfit(kind.spec, kind.pieces, engine, encoders)
+
+
+def _engine(settings: Settings, spec: ModelSpec) -> Engine:
+    try:
+        return load_engine(
+            settings.engine,
+            settings.model,
+            threads=settings.threads or max(1, (os.cpu_count() or 1) // 2),
+            slots=settings.slots or SLOTS,
+            blocks=settings.blocks or CONTEXTS * spec.context_tokens // spec.block_tokens,
+            profile=settings.profile or "zero",
+        )
+    except EngineConfigError as error:
+        raise BadSetup(str(error)) from error
+
+
+def _encoders(settings: Settings, spec: ModelSpec) -> dict[str, Encoder]:
+    if settings.engine == "profile":
+        return {name: ProfileEncoder(modality(name), spec.embed_width) for name in spec.modalities}
+    return {name: modality(name).load(settings.threads or 1) for name in spec.modalities}
+
+
+async def serve(options: Options, lifecycle: Lifecycle) -> None:
+    """The process from its first connection to its last message. Heartbeats begin once the engine is ready."""
+    settings, incarnation = options.settings, secrets.token_hex(8)
+    telemetry.set_up(options.id, settings)
+    async with AsyncExitStack() as stack:
+        carriers = await _connect(options, incarnation, stack)
+        service = WorkerService()
+        server = await listen(settings.grpc_addr, service, carriers.tensors)
+        stack.push_async_callback(server.stop, 1.0)
+        address = Address(incarnation, settings.host, settings.advertised(server.port))
+        carriers.tensors.grpc_address = address.grpc_address
+        outfit = await asyncio.to_thread(load_outfit, options)
+        worker = Worker(options.id, options.stages, address, carriers, outfit)
+        service.state = worker.state
+        await server.set_serving(True)
+        ready = partial(lifecycle.ready, options.id, stages=options.stages, grpc=address.grpc_address)
+        await worker.run(lifecycle.stopping, ready, DRAIN_S)
+
+
+async def _connect(options: Options, incarnation: str, stack: AsyncExitStack) -> Carriers:
+    settings = options.settings
+    bus = await Bus.connect(settings.nats_url, options.id)
+    stack.push_async_callback(bus.close)
+    store = await Store.connect(settings.redis_url, settings.cell)
+    stack.push_async_callback(store.close)
+    tensors = TensorStore.open(settings, options.id, incarnation)
+    stack.push_async_callback(tensors.close)
+    tensors.sweep()
+    return Carriers(bus, store, DirectoryBlobs(settings.data_dir), tensors)
+
+
+def main(default: StageName) -> None:
+    """The three services differ by their default stage alone."""
+    try:
+        options = parse(sys.argv[1:], os.environ, default)
+    except BadSetup as error:
+        print(f"headrace: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_SETUP)
+    run(partial(serve, options))

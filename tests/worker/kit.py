@@ -1,0 +1,186 @@
+"""What the tests of workers share: commands, workers in this process, a peer who plays queue manager and gateway."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from headrace.core.commands import PrefillCommand, WorkBatch
+from headrace.core.types import Key, Prompt, Sampling, StageName
+from headrace.engines.families import family
+from headrace.engines.profile_encoder import ProfileEncoder
+from headrace.engines.registry import load_engine
+from headrace.mesh import subjects
+from headrace.mesh.blobs import DirectoryBlobs
+from headrace.mesh.bus import Bus
+from headrace.mesh.store import Store
+from headrace.mesh.transfer import TensorStore
+from headrace.modalities import modality
+from headrace.v1 import queue_pb2
+from headrace.wire.work import work_batch_to_proto
+from headrace.worker.app import Address, Carriers, Outfit, Worker
+from headrace.worker.server import WorkerService, listen
+
+MODEL = "profile-tiny"
+ATTEMPT = 4097
+
+
+def request_id() -> str:
+    return secrets.token_hex(16)
+
+
+def prefill(
+    key: Key, decode_worker: str, *, max_tokens: int = 32, prompt: str = "count to ten", **changes: object
+) -> PrefillCommand:
+    fields = {
+        "model": MODEL,
+        "prompt": Prompt(tuple(family(MODEL).encode(prompt))),
+        "sampling": Sampling(max_tokens, ignore_eos=True),
+        "gateway": "gateway-0",
+        "deadline_s": time.time() + 60.0,
+    } | changes
+    return PrefillCommand(key=key, decode_worker=decode_worker, **fields)  # type: ignore[arg-type]
+
+
+def outfit(stages: tuple[StageName, ...], profile: str = "zero", slots: int = 64, blocks: int = 4096) -> Outfit:
+    kind = family(MODEL)
+    llm = stages != ("encode",)
+    engine = load_engine("profile", MODEL, threads=1, slots=slots, blocks=blocks, profile=profile) if llm else None
+    encoders = {"image": ProfileEncoder(modality("image"), kind.spec.embed_width)} if "encode" in stages else {}
+    return Outfit(kind.spec, kind.pieces, engine, encoders)
+
+
+Keyed = (
+    queue_pb2.TokenEnd
+    | queue_pb2.Ended
+    | queue_pb2.PartEncoded
+    | queue_pb2.Prefilled
+    | queue_pb2.Joined
+    | queue_pb2.StageFailed
+)
+
+
+class Peer:
+    """Plays queue manager and gateway: sends commands, remembers every event and token."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.epoch = 1
+        self.tokens: dict[Key, dict[int, int]] = {}
+        self.copies = 0  # tokens that came again
+        self.stream_ends: dict[Key, queue_pb2.TokenEnd] = {}
+        self.gateways: dict[Key, set[str]] = {}
+        self.ended: dict[Key, list[queue_pb2.Ended]] = {}
+        self.prefilled: dict[Key, queue_pb2.Prefilled] = {}
+        self.joined: set[Key] = set()
+        self.encoded: dict[tuple[Key, int], queue_pb2.PartEncoded] = {}
+        self.failed: dict[Key, queue_pb2.StageFailed] = {}
+        self.beats: dict[str, list[queue_pb2.Heartbeat]] = {}
+
+    async def listen(self, *gateways: str) -> None:
+        for gateway in gateways:
+            await self.bus.subscribe(subjects.tokens(gateway), partial(self._on_tokens, gateway))
+        await self.bus.subscribe(subjects.EVENTS, self._on_events)
+        await self.bus.subscribe(subjects.HEARTBEAT, self._on_heartbeat)
+
+    def _on_tokens(self, gateway: str, data: bytes, _headers: Mapping[str, str]) -> None:
+        batch = queue_pb2.TokenBatch.FromString(data)
+        for name, attempt, index, token in zip(batch.request_id, batch.attempt, batch.index, batch.token, strict=True):
+            tokens = self.tokens.setdefault(Key(name, attempt), {})
+            assert tokens.get(index, token) == token, f"token {index} of {name} came in two versions"
+            self.copies += index in tokens
+            tokens[index] = token
+            self.gateways.setdefault(Key(name, attempt), set()).add(gateway)
+        for end in batch.ends:
+            self.stream_ends[key_of(end)] = end
+
+    def _on_events(self, data: bytes, _headers: Mapping[str, str]) -> None:
+        batch = queue_pb2.EventBatch.FromString(data)
+        for encoded in batch.encoded:
+            self.encoded[key_of(encoded), encoded.part] = encoded
+        self.prefilled |= {key_of(event): event for event in batch.prefilled}
+        self.joined |= {key_of(event) for event in batch.joined}
+        for ended in batch.ended:
+            self.ended.setdefault(key_of(ended), []).append(ended)
+        self.failed |= {key_of(event): event for event in batch.failed}
+
+    def _on_heartbeat(self, data: bytes, _headers: Mapping[str, str]) -> None:
+        beat = queue_pb2.Heartbeat.FromString(data)
+        self.beats.setdefault(beat.worker, []).append(beat)
+
+    def send(self, worker: str, **commands: object) -> None:
+        batch = WorkBatch(self.epoch, **{name: (command,) for name, command in commands.items()})  # type: ignore[arg-type]
+        self.bus.send(subjects.work(worker), work_batch_to_proto(batch).SerializeToString())
+
+    def holds(self, worker: str) -> list[queue_pb2.Hold]:
+        return list(self.beats[worker][-1].holds) if worker in self.beats else []
+
+    def text(self, key: Key) -> list[int]:
+        """The stream so far; a gap is an error."""
+        tokens = self.tokens.get(key, {})
+        assert sorted(tokens) == list(range(len(tokens))), f"gaps in {sorted(tokens)}"
+        return [tokens[index] for index in range(len(tokens))]
+
+
+def key_of(message: Keyed) -> Key:
+    return Key(message.key.request_id, message.key.attempt)
+
+
+async def until(condition: Callable[[], object], wait_s: float = 10.0) -> None:
+    async with asyncio.timeout(wait_s):
+        while not condition():  # noqa: ASYNC110 the conditions are on other processes' messages
+            await asyncio.sleep(0.005)
+
+
+class Mesh:
+    """Workers in this process over a real NATS and Redis."""
+
+    def __init__(self, nats_url: str, redis_url: str, directory: Path) -> None:
+        self.nats_url = nats_url
+        self.redis_url = redis_url
+        self.directory = directory
+        self.blobs = DirectoryBlobs(directory / "blobs")
+        self.workers: dict[str, Worker] = {}
+        self.stop: dict[str, asyncio.Event] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    @asynccontextmanager
+    async def worker(
+        self,
+        name: str,
+        *stages: StageName,
+        host: str = "here",
+        profile: str = "zero",
+        slots: int = 64,
+        blocks: int = 4096,
+    ) -> AsyncIterator[Worker]:
+        bus = await Bus.connect(self.nats_url, name)
+        store = await Store.connect(self.redis_url, f"test-{self.directory.name}")
+        tensors = TensorStore(self.directory / f"shm-{host}", name, "incarnation1", host)
+        service = WorkerService()
+        server = await listen("127.0.0.1:0", service, tensors)
+        tensors.grpc_address = f"127.0.0.1:{server.port}"
+        address = Address("incarnation1", host, tensors.grpc_address)
+        worker = Worker(
+            name, stages, address, Carriers(bus, store, self.blobs, tensors), outfit(stages, profile, slots, blocks)
+        )
+        service.state = worker.state
+        self.workers[name], self.stop[name] = worker, asyncio.Event()
+        ready = asyncio.Event()
+        task = self.tasks[name] = asyncio.create_task(worker.run(self.stop[name], ready.set, drain_s=5.0))
+        try:
+            await asyncio.wait({task, asyncio.create_task(ready.wait())}, return_when="FIRST_COMPLETED")
+            await bus.flush()  # its subscription is known to the server
+            yield worker
+        finally:
+            worker.holds.requests.clear()  # a test that failed leaves things behind: no draining for them
+            worker.holds.parts.clear()
+            self.stop[name].set()
+            await task
+            await server.stop(0.0)
+            await bus.close()
+            await store.close()
+            await tensors.close()
