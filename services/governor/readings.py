@@ -1,0 +1,73 @@
+"""The governor's Prometheus metrics: workers and devices as they are when somebody scrapes."""
+
+import time
+from collections.abc import Callable, Iterator
+
+from headrace.mesh.metrics import Reading, Values
+from headrace.mesh.sensors import DeviceReading
+from headrace.v1 import governor_pb2
+from services.governor.service import Governor
+
+WORKER_FIELDS = {
+    "headrace_worker_slots": ("Requests a worker can hold", "slots"),
+    "headrace_worker_slots_used": ("Requests a worker holds", "slots_used"),
+    "headrace_worker_kv_blocks": ("KV blocks of a worker", "blocks"),
+    "headrace_worker_kv_blocks_used": ("KV blocks in use", "blocks_used"),
+    "headrace_worker_prefill_tokens_total": ("Prompt tokens computed", "prefill_tokens"),
+    "headrace_worker_decode_tokens_total": ("Output tokens computed", "decode_tokens"),
+    "headrace_worker_encoded_parts_total": ("Media parts encoded", "encoded_parts"),
+    "headrace_worker_iterations_total": ("Engine iterations", "iterations"),
+}
+BUSY_STAGES = ("prefill", "decode", "encode")
+DEVICE_FIELDS = {
+    "headrace_device_power_watts": ("Power drawn", "power_w"),
+    "headrace_device_temperature_celsius": ("Temperature", "temp_c"),
+    "headrace_device_energy_joules_total": ("Energy used", "energy_j"),
+}
+
+
+def readings(governor: Governor, clock: Callable[[], float] = time.monotonic) -> list[Reading]:
+    workers = [
+        Reading(name, text, lambda field=field: _of_workers(governor, field), ("worker",))  # type: ignore[misc]
+        for name, (text, field) in WORKER_FIELDS.items()
+    ]
+    devices = [
+        Reading(name, text, lambda field=field: _of_devices(governor, field), ("host", "device"))  # type: ignore[misc]
+        for name, (text, field) in DEVICE_FIELDS.items()
+    ]
+    return [
+        *workers,
+        *devices,
+        Reading("headrace_worker_busy_seconds_total", "Engine time", lambda: _busy(governor), ("worker", "stage")),
+        Reading(
+            "headrace_worker_telemetry_age_seconds",
+            "Since a worker's last telemetry",
+            lambda: {(name,): clock() - one.sampled_s for name, one in governor.history if one.samples},
+            ("worker",),
+        ),
+        Reading("headrace_governor_unreadable_messages_total", "Dropped", lambda: {(): float(governor.unread)}),
+    ]
+
+
+def _of_workers(governor: Governor, field: str) -> Values:
+    return {(name,): float(getattr(sample, field)) for name, sample in governor.history.latest()}
+
+
+def _busy(governor: Governor) -> Values:
+    return {
+        (name, stage): float(getattr(sample, f"{stage}_busy_s"))
+        for name, sample in governor.history.latest()
+        for stage in BUSY_STAGES
+    }
+
+
+def _of_devices(governor: Governor, field: str) -> Values:
+    found = {(host, device.device): float(getattr(device, field)) for host, device in _devices(governor)}
+    return {labels: value for labels, value in found.items() if value >= 0}  # negative: cannot be read
+
+
+def _devices(governor: Governor) -> Iterator[tuple[str, governor_pb2.DeviceReading | DeviceReading]]:
+    """What workers report of their hosts, and this host's own."""
+    for _, sample in governor.history.latest():
+        yield from ((sample.host, device) for device in sample.devices)
+    yield from ((governor.host, device) for device in governor.devices)

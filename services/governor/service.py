@@ -1,0 +1,92 @@
+"""The governor observes: what workers tell, what this machine's sensors say. It moves nothing yet."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from headrace.mesh import subjects
+from headrace.mesh.bus import Bus
+from headrace.mesh.logs import get_logger
+from headrace.mesh.sensors import DeviceReading, Sensors
+from headrace.v1 import governor_pb2, governor_pb2_grpc, queue_pb2
+from services.governor.history import SAMPLES, History
+
+log = get_logger("governor")
+
+NAME = "headrace.v1.GovernorService"
+READ_EVERY_S = 1.0
+
+
+class Governor:
+    def __init__(self, bus: Bus, sensors: Sensors, host: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.history = History()
+        self.devices: list[DeviceReading] = []
+        self.host = host
+        self.unread = 0  # messages that were not what they should be
+        self._bus = bus
+        self._sensors = sensors
+        self._clock = clock
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        await self._bus.subscribe(subjects.TELEMETRY, self._on_telemetry)
+        await self._bus.subscribe(subjects.HEARTBEAT, self._on_heartbeat)
+        for note in self._sensors.notes():
+            log.info("sensor_missing", why=note)
+        while not stopping.is_set():
+            self.devices = await asyncio.to_thread(self._sensors.read)
+            self.history.forget(self._clock())
+            try:
+                await asyncio.wait_for(stopping.wait(), READ_EVERY_S)
+            except TimeoutError:
+                continue
+
+    def _on_telemetry(self, data: bytes, _headers: Mapping[str, str]) -> None:
+        try:
+            self.history.on_telemetry(governor_pb2.Telemetry.FromString(data), self._clock())
+        except DecodeError:
+            self.unread += 1
+
+    def _on_heartbeat(self, data: bytes, _headers: Mapping[str, str]) -> None:
+        try:
+            self.history.on_heartbeat(queue_pb2.Heartbeat.FromString(data), self._clock())
+        except DecodeError:
+            self.unread += 1
+
+    def state(self, samples: int) -> governor_pb2.GetGovernorStateResponse:
+        """samples: per worker, newest last; 0: the latest alone."""
+        now_s, count = self._clock(), min(max(samples, 1), SAMPLES)
+        return governor_pb2.GetGovernorStateResponse(
+            workers=[
+                governor_pb2.WorkerTelemetry(worker=name, samples=list(one.samples)[-count:], stale=one.stale(now_s))
+                for name, one in self.history
+            ],
+            devices=[to_proto(reading) for reading in self.devices],
+            notes=self._sensors.notes() + [f"{one.device}: {one.unreadable}" for one in self.devices if one.unreadable],
+        )
+
+
+def to_proto(reading: DeviceReading) -> governor_pb2.DeviceReading:
+    return governor_pb2.DeviceReading(
+        device=reading.device,
+        source=reading.source,
+        power_w=reading.power_w,
+        temp_c=reading.temp_c,
+        energy_j=reading.energy_j,
+        unreadable=reading.unreadable,
+    )
+
+
+class GovernorServicer(governor_pb2_grpc.GovernorServiceServicer):
+    def __init__(self, governor: Governor) -> None:
+        self._governor = governor
+
+    async def GetState(
+        self,
+        request: governor_pb2.GetGovernorStateRequest,
+        context: "grpc.aio.ServicerContext[Any, Any]",
+    ) -> governor_pb2.GetGovernorStateResponse:
+        return self._governor.state(request.history)
