@@ -4,12 +4,33 @@ import argparse
 import os
 from functools import partial
 
+from headrace.engines.families import family
+from headrace.mesh import telemetry
+from headrace.mesh.blobs import DirectoryBlobs
+from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
-from headrace.mesh.lifecycle import run
+from headrace.mesh.journal import Journal
+from headrace.mesh.lifecycle import Lifecycle, run
 from headrace.mesh.subjects import check_process_id
-from services.gateway.wiring import main
+from services.gateway.auth import Keys
+from services.gateway.fetch import fetcher
+from services.gateway.front import Front, Parts
+from services.gateway.listen import serve
+from services.gateway.tracing import Tracer
+
+
+async def main(name: str, life: Lifecycle) -> None:
+    settings = Settings.from_env(os.environ)
+    telemetry.set_up(name, settings)
+    keys, model = Keys.read(settings.api_keys_file), family(settings.model)
+    bus = await Bus.connect(settings.nats_url, name)
+    journal, blobs = await Journal.open(bus, settings), DirectoryBlobs(settings.data_dir)
+    tracer = Tracer(telemetry.spans(), settings.trace_sample)
+    parts = Parts(bus, journal, blobs, model, keys, fetcher(settings.media_urls == "on"), tracer)
+    await serve(Front.of(name, parts), settings, life)
+
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="services.gateway")
     parser.add_argument("--id", type=check_process_id, default="gateway-0")
-    run(partial(main, parser.parse_args().id, Settings.from_env(os.environ)))
+    run(partial(main, parser.parse_args().id))

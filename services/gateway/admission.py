@@ -93,7 +93,7 @@ class Admission:
         check(ask, prefix)
         slo = self._classes(ask)
         request_id, content_hash = _identity(ask, caller.tenant)
-        if ask.idempotency_key and (known := await self._lookup.find(request_id, caller.tenant)) is not None:
+        if ask.idempotency_key and (known := await self._lookup.ended_or_here(request_id)) is not None:
             return _same(known, content_hash)
         check_media(ask.media, self._family.spec)
         kinds = {source.modality for source in ask.media}

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from headrace.core.errors import Unauthenticated
+from headrace.mesh.errors import BadSetup
 
 OPEN_TENANT = "default"
 
@@ -17,16 +18,20 @@ class Keys:
 
     @staticmethod
     def read(path: str) -> "Keys":
-        """Raises ValueError: a line that is not "<key> <tenant>"; the line's number is said, never the key."""
+        """Raises BadSetup: no such file, or a line that is not "<key> <tenant>": its number is said, never the key."""
         if not path:
             return Keys()
         tenants = {}
-        for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+        try:
+            lines = Path(path).read_text().splitlines()
+        except OSError as error:
+            raise BadSetup(f"HEADRACE_API_KEYS_FILE={path!r}: {error.strerror}") from error
+        for number, line in enumerate(lines, 1):
             words = line.split("#")[0].split()
             if not words:
                 continue
             if len(words) != 2:
-                raise ValueError(f"{path}:{number}: want <key> <tenant>")
+                raise BadSetup(f"{path}:{number}: want <key> <tenant>; see HEADRACE_API_KEYS_FILE")
             tenants[_digest(words[0])] = words[1]
         return Keys(tenants)
 

@@ -47,10 +47,11 @@ _OFF: dict[str, tuple[Any, ...]] = {
 def decode(body: bytes) -> bodies.ChatRequest:
     """Raises InvalidInput: naming the field, with indices."""
     try:
-        return _DECODER.decode(body)
-    except msgspec.ValidationError as error:
-        raise _located(body, error) from error
-    except (msgspec.DecodeError, RecursionError) as error:
+        try:
+            return _DECODER.decode(body)
+        except msgspec.ValidationError as error:
+            raise _located(body, error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(f"the body is not JSON: {error}") from error
 
 

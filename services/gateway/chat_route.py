@@ -4,7 +4,7 @@ import re
 import time
 from typing import Any
 
-from headrace.core.errors import HeadraceError, InvalidInput
+from headrace.core.errors import HeadraceError, InvalidInput, PayloadTooLarge
 from services.gateway import chat
 from services.gateway.ask import Caller
 from services.gateway.front import Front
@@ -15,6 +15,7 @@ from services.gateway.http_reply import (
     Receive,
     Send,
     Style,
+    discard,
     read_body,
     send_error,
 )
@@ -64,6 +65,8 @@ class ChatRoute:
                 await HttpReply(self._front, self._disconnects, live, style, send).run(receive)
         except HeadraceError as error:
             self._front.gateway.metrics.refused[error.code] += 1
+            if isinstance(error, PayloadTooLarge) and error.field == "body":
+                await discard(receive, headers)
             await send_error(send, error, echo)
 
 

@@ -107,6 +107,10 @@ class UrlFetcher:
         return addresses[0]
 
 
+def fetcher(allowed: bool) -> NoFetcher | UrlFetcher:
+    return UrlFetcher() if allowed else NoFetcher()
+
+
 def _parse(url: str, field: str) -> httpx.URL:
     if len(url) > URL_CHARS_MAX:
         raise InvalidInput(f"a media URL has at most {URL_CHARS_MAX} characters", field=field)

@@ -4,6 +4,7 @@ Raw ASGI: this is the hot route, and Starlette's StreamingResponse would cost a 
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 BODY_S_MAX = 60.0  # a body in pieces: 64 MiB over a slow office line
+DISCARD_BYTES_MAX, DISCARD_S_MAX = 16 * 1024 * 1024, 2.0  # of a refused body: enough for a reply to get through
 WATCH_AFTER_S = 0.1  # most responses are over by then and need nobody to watch for a disconnect
 SSE_HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -79,6 +81,17 @@ async def send_all(send: Send, status: int, headers: Headers, body: bytes) -> No
 async def send_error(send: Send, error: HeadraceError, headers: Headers) -> None:
     body = render.error_json(error)
     await send_all(send, render.http_status(error), [*render.error_headers(error), *headers], body)
+
+
+async def discard(receive: Receive, headers: dict[bytes, bytes]) -> None:
+    """Read on a little after a refusal: closing on a client that still sends would reset the reply away."""
+    if b"expect" in headers:
+        return  # it waits to be asked
+    left = DISCARD_BYTES_MAX
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_S_MAX):
+            while left > 0 and (message := await receive()).get("more_body"):
+                left -= len(message["body"])
 
 
 class Disconnects:

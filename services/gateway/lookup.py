@@ -36,15 +36,14 @@ class Lookup:
         self._attach = attach
         self._looking: set[str] = set()
 
-    async def find(self, request_id: str, tenant: str) -> Live | None:
-        """None: no such request of this tenant."""
-        live = self._streams.get(request_id) or await self._elsewhere(request_id)
-        return live if live is not None and live.facts.tenant == tenant else None
+    async def ended_or_here(self, request_id: str) -> Live | None:
+        """Before an append under a chosen id. What runs elsewhere is found by the append itself: a duplicate."""
+        return self._streams.get(request_id) or await self._ended(request_id)
 
     async def get(self, request_id: str, tenant: str) -> Live:
-        """Raises NotFound."""
-        live = await self.find(request_id, tenant)
-        if live is None:
+        """Raises NotFound: no such request of this tenant."""
+        live = self._streams.get(request_id) or await self._elsewhere(request_id)
+        if live is None or live.facts.tenant != tenant:
             raise NotFound("no such request; results are kept for a few minutes", field="request_id")
         return live
 

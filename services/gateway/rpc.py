@@ -5,11 +5,13 @@ A response that ends without an answer carries its End (usage, timeline) and the
 
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
-from headrace.core.errors import HeadraceError, InvalidInput
+import grpc
+
+from headrace.core.errors import STATUS, HeadraceError, InvalidInput
 from headrace.engines.families import ChatMessage, MediaPart, TextPart
-from headrace.mesh.rpc import abort
+from headrace.mesh.rpc import to_status
 from headrace.v1 import gateway_pb2, gateway_pb2_grpc
 from headrace.wire import convert
 from services.gateway.ask import MESSAGES_MAX, PARTS_MAX, Ask, Caller, MediaSource
@@ -69,6 +71,16 @@ def _part(part: gateway_pb2.ContentPart, where: str, media: list[MediaSource]) -
     else:
         media.append(MediaSource(source.modality, f"{field}.data", data=source.data))
     return MediaPart(len(media) - 1)
+
+
+async def abort(context: Context, error: HeadraceError) -> NoReturn:
+    """google.rpc details for everybody; our own Failure for the SDK, which has no google.rpc stubs."""
+    trailing = (
+        ("grpc-status-details-bin", to_status(error).SerializeToString()),
+        ("headrace-failure-bin", convert.failure_to_proto(error.failure()).SerializeToString()),
+    )
+    await context.abort(grpc.StatusCode[STATUS[error.code][0]], error.message, trailing)
+    raise AssertionError("abort raises")
 
 
 class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):

@@ -15,6 +15,7 @@ from services.gateway.live import LISTENERS_MAX, Facts, Listener, Live, moved_er
 LIVE_MAX = 20_000  # twice the longest queue of a class: past that another gateway should take the load
 SILENT_S = 1.0  # a stream with tokens flowing is asked for after this silence
 ASK_EVERY_S = 0.5
+GAP_ASK_S = 0.25  # a gap is known to be one: it is asked for before the stream has been silent for long
 QUEUED_ASK_S_MAX = 4.0  # no token yet: it is probably queued, so the asking slows down to this
 ASKS_PER_SWEEP_MAX = 2000  # one control message stays under 128 KiB
 # A worker's death is noticed within 3 s and its successor leads after another 3: until then somebody may ask what
@@ -110,8 +111,12 @@ class Streams:
         lives = self._lives
         for request_id, attempt, index, token in zip(ids, attempts, indexes, tokens, strict=True):
             live = lives.get(request_id)
-            if live is not None and live.stream.accept(attempt, index, token):
+            if live is None:
+                continue
+            if live.stream.accept(attempt, index, token):
                 self._grown(live, now_s)
+            elif live.stream.has_gap:
+                live.ask_s = min(live.ask_s, now_s + GAP_ASK_S)
 
     def _grown(self, live: Live, now_s: float) -> None:
         if live.first_token_s is not None:
@@ -192,7 +197,7 @@ class Streams:
     def _heard(self, live: Live, now_s: float) -> None:
         live.heard_s, live.asked, live.adopting, live.missing = now_s, 0, False, 0
         if live.stream.has_gap:
-            live.ask_s = min(live.ask_s, now_s + ASK_EVERY_S / 2)
+            live.ask_s = min(live.ask_s, now_s + GAP_ASK_S)
         elif live.cancel_s is None:
             live.ask_s = now_s + SILENT_S
 

@@ -6,17 +6,19 @@ Sampled: the caller asked (x-headrace-trace: 1), or its traceparent says so, or 
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol
 
 from headrace.core.errors import HeadraceError
+from headrace.mesh import genai
 from services.gateway.ask import Caller
 from services.gateway.live import Live
 from services.gateway.render import end_error
 
 TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
-Attributes = Mapping[str, str | int | float | list[str]]
+Value = str | int | float | bool | Sequence[str]
+Attributes = Mapping[str, Value]
 
 
 class Spans(Protocol):
@@ -62,18 +64,18 @@ class Trace:
         self._spans.emit_root(self.traceparent, parent, name, start_s, time.time(), attributes, code)
 
     def _attributes(self, live: Live | None) -> Attributes:
-        attributes: dict[str, str | int | float | list[str]] = {
-            "gen_ai.operation.name": "chat",
-            "gen_ai.request.model": self._model,
+        attributes: dict[str, Value] = {
+            genai.OPERATION_NAME: genai.OPERATION_CHAT,
+            genai.REQUEST_MODEL: self._model,
         }
         if live is None:
             return attributes
-        attributes["headrace.request_id"] = live.facts.id
-        attributes["headrace.slo_class"] = live.facts.slo_class
+        attributes[genai.REQUEST_ID] = live.facts.id
+        attributes[genai.SLO_CLASS] = live.facts.slo_class
         if live.end is not None:
-            attributes["gen_ai.response.finish_reasons"] = [live.end.reason]
-            attributes["gen_ai.usage.input_tokens"] = live.end.usage.prompt_tokens
-            attributes["gen_ai.usage.output_tokens"] = live.end.usage.completion_tokens
+            attributes[genai.RESPONSE_FINISH_REASONS] = [live.end.reason]
+            attributes[genai.USAGE_INPUT_TOKENS] = live.end.usage.prompt_tokens
+            attributes[genai.USAGE_OUTPUT_TOKENS] = live.end.usage.completion_tokens
         return attributes
 
 

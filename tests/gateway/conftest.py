@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ from headrace.mesh import rpc
 from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
 from headrace.mesh.journal import Journal
-from headrace.v1 import gateway_pb2_grpc
+from headrace.v1.gateway_pb2_grpc import add_GatewayServiceServicer_to_server
 from services.gateway.auth import Keys
 from services.gateway.fetch import NoFetcher
 from services.gateway.front import Front, Parts
@@ -24,6 +24,13 @@ from services.gateway.routes import bind, http_server
 from services.gateway.rpc import GatewayServicer
 from services.gateway.tracing import Tracer
 from tests.gateway.standin import StandIn
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Polls: what is waited for happens in another task, which knows nothing of tests."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 class MemoryBlobs:
@@ -77,15 +84,14 @@ class Edges:
         servicer = GatewayServicer(front)
         running = await rpc.serve(
             "127.0.0.1:0",
-            lambda server: gateway_pb2_grpc.add_GatewayServiceServicer_to_server(servicer, server),
+            lambda server: add_GatewayServiceServicer_to_server(servicer, server),  # type: ignore[no-untyped-call]
             ["headrace.v1.GatewayService"],
         )
         self.stack.push_async_callback(running.stop, 0.0)
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
         client = await self.stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=20.0))
-        async with asyncio.timeout(5):
-            while front.gateway.cell is None and not self.cell.silent:
-                await asyncio.sleep(0.01)
+        if not self.cell.silent:
+            await until(lambda: front.gateway.cell is not None)
         return Edge(front, blobs, client, url, f"127.0.0.1:{running.port}")
 
     async def _serve_http(self, front: Front, sock: socket.socket) -> None:

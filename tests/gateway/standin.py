@@ -99,7 +99,7 @@ class StandIn:
         if self.silent:
             return
         for cancel in batch.cancel:
-            asyncio.ensure_future(self._cancel(cancel.request_id, cancel.deadline))
+            self._tasks.append(asyncio.ensure_future(self._cancel(cancel.request_id, cancel.deadline)))
         for attach in batch.attach:
             self._attach(attach.request_id, attach.gateway)
         for stalled in batch.stalled:

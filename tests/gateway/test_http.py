@@ -12,9 +12,9 @@ from openai import APIError, AsyncOpenAI, InternalServerError, RateLimitError
 from PIL import Image
 
 from headrace.core.types import End, Failure
-from tests.gateway.conftest import Edge, Edges, Options
-from tests.gateway.standin import Script, StandIn
 from services.gateway.auth import Keys
+from tests.gateway.conftest import Edge, Edges, Options, until
+from tests.gateway.standin import Script, StandIn
 
 pytestmark = pytest.mark.timeout(30)
 CHAT = "/v1/chat/completions"
@@ -34,12 +34,6 @@ def events(text: str) -> list[Any]:
     lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
     assert lines.pop() == "[DONE]"
     return [json.loads(line) for line in lines]
-
-
-async def until(condition: Any, seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_whole_answer(edge: Edge) -> None:
@@ -174,7 +168,7 @@ async def test_openai_client_sees_an_error_inside_a_stream(edge: Edge, cell: Sta
 
 async def test_openai_client_and_overload(edge: Edge, cell: StandIn) -> None:
     cell.queued = cell.queue_limit = 7
-    await until(lambda: edge.front.gateway.cell.classes["interactive"].limit == 7)
+    await until(lambda: (c := edge.front.gateway.cell) and c.classes["interactive"].limit == 7)
     async with openai(edge, max_retries=0) as client:
         with pytest.raises(RateLimitError) as caught:
             await client.chat.completions.create(**ask())
@@ -184,7 +178,7 @@ async def test_openai_client_and_overload(edge: Edge, cell: StandIn) -> None:
 
 async def test_no_workers_is_unavailable(edge: Edge, cell: StandIn) -> None:
     cell.servable = False
-    await until(lambda: not edge.front.gateway.cell.modalities)
+    await until(lambda: (c := edge.front.gateway.cell) and not c.modalities)
     async with openai(edge, max_retries=0) as client:
         with pytest.raises(InternalServerError) as caught:
             await client.chat.completions.create(**ask())

@@ -1,5 +1,7 @@
 """The registry: who is woken, what is asked for and when, what is remembered."""
 
+import asyncio
+
 import pytest
 
 from headrace.core.errors import Cancelled, HeadraceError, Overloaded
@@ -124,8 +126,6 @@ async def read(streams: Streams, live: Live, whole: bool = False) -> tuple[list[
 
 
 async def test_listeners_each_read_all_at_their_own_pace() -> None:
-    import asyncio
-
     streams = make()
     live = streams.open(facts(), 0.0)
     early = asyncio.create_task(read(streams, live))
@@ -138,12 +138,10 @@ async def test_listeners_each_read_all_at_their_own_pace() -> None:
     streams.end("r", 1, 2, STOP, 0.0)
     async with asyncio.timeout(5):
         results = await asyncio.gather(early, whole, late)
-    assert results == [([100, 101], "stop")] * 3
+    assert list(results) == [([100, 101], "stop")] * 3
 
 
 async def test_a_stream_taken_over_ends_here() -> None:
-    import asyncio
-
     streams = make()
     live = streams.open(facts(), 0.0)
     reader = asyncio.create_task(read(streams, live))

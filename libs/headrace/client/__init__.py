@@ -1,0 +1,61 @@
+"""The Python SDK: needs grpcio and protobuf, nothing else.
+
+>>> from headrace.client import Client
+>>> with Client("127.0.0.1:8001") as client:  # doctest: +SKIP
+...     answer = client.generate("What digits are these, in order?", images=["a.png", "b.png"])
+...     for delta in answer:
+...         print(delta.text, end="", flush=True)
+...     print(answer.end.reason, answer.usage.image_tokens)
+"""
+
+from headrace.client.aio import AsyncClient, AsyncStream
+from headrace.client.errors import (
+    Cancelled,
+    Conflict,
+    ContextTooLong,
+    DeadlineExceeded,
+    HeadraceError,
+    InvalidInput,
+    ModelNotFound,
+    NotFound,
+    Overloaded,
+    PayloadTooLarge,
+    PermissionDenied,
+    StageError,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedModality,
+)
+from headrace.client.protocol import Options
+from headrace.client.sync import Client, Stream
+from headrace.client.types import Delta, End, Image, Message, Model, Stage, Usage
+
+__all__ = [
+    "AsyncClient",
+    "AsyncStream",
+    "Cancelled",
+    "Client",
+    "Conflict",
+    "ContextTooLong",
+    "DeadlineExceeded",
+    "Delta",
+    "End",
+    "HeadraceError",
+    "Image",
+    "InvalidInput",
+    "Message",
+    "Model",
+    "ModelNotFound",
+    "NotFound",
+    "Options",
+    "Overloaded",
+    "PayloadTooLarge",
+    "PermissionDenied",
+    "Stage",
+    "StageError",
+    "Stream",
+    "Unauthenticated",
+    "Unavailable",
+    "UnsupportedModality",
+    "Usage",
+]

@@ -1,0 +1,177 @@
+"""The asynchronous client: a thin shell around client.protocol."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from types import TracebackType
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from headrace.client import errors
+from headrace.client.protocol import (
+    CHANNEL_OPTIONS,
+    Access,
+    Answer,
+    Conversation,
+    ImageLike,
+    Options,
+    build,
+    models_of,
+)
+from headrace.client.types import Delta, End, Model, Stage, Usage
+from headrace.v1 import gateway_pb2, gateway_pb2_grpc
+
+
+class AsyncStream:
+    """One answer. Iterate it for deltas, or await text(). Closing it early cancels the request.
+
+    >>> async for delta in client.generate("Count to ten."):  # doctest: +SKIP
+    ...     print(delta.text, end="", flush=True)
+    """
+
+    def __init__(self, client: "AsyncClient", answer: Answer) -> None:
+        self._client = client
+        self._answer = answer
+        self._call = client._begin(answer)
+        self._deltas = self._read()
+
+    def __aiter__(self) -> AsyncIterator[Delta]:
+        return self._deltas
+
+    async def __aenter__(self) -> "AsyncStream":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop reading; a request that still runs is cancelled by its gateway (unless keep_on_disconnect)."""
+        self._call.cancel()
+        await self._deltas.aclose()
+
+    async def cancel(self) -> None:
+        """Stop the request itself; iteration then ends, and end.reason is "cancelled"."""
+        self._answer.cancelled = True
+        if self._answer.request_id:
+            await self._client.cancel(self._answer.request_id)
+        else:
+            self._call.cancel()
+
+    async def text(self) -> str:
+        """The rest of the answer, waited for. Raises what iterating raises."""
+        return "".join([delta.text async for delta in self])
+
+    async def _read(self) -> AsyncGenerator[Delta, None]:
+        answer = self._answer
+        while answer.end is None:
+            try:
+                async for event in self._call:
+                    if (delta := answer.take(event)) is not None:
+                        yield delta
+            except grpc.RpcError as error:
+                if answer.over:
+                    break
+                await asyncio.sleep(answer.broken(error))
+                self._call = self._client._begin(answer, elsewhere=True)
+        if answer.error is not None:
+            raise answer.error
+
+    @property
+    def request_id(self) -> str:
+        """Empty until the gateway has accepted the request."""
+        return self._answer.request_id
+
+    @property
+    def trace_id(self) -> str:
+        """Empty unless the request is sampled."""
+        return self._answer.trace_id
+
+    @property
+    def end(self) -> End | None:
+        """None while it runs."""
+        return self._answer.end
+
+    @property
+    def usage(self) -> Usage:
+        return self._answer.usage
+
+    @property
+    def timeline(self) -> tuple[Stage, ...]:
+        return self._answer.timeline
+
+
+class AsyncClient:
+    """Talks to one of several gateways of a cell; an answer that breaks goes on at the next.
+
+    >>> async with AsyncClient("127.0.0.1:8001") as client:  # doctest: +SKIP
+    ...     print(await client.generate("Which digit is this?", images=["seven.png"]).text())
+    """
+
+    def __init__(
+        self, addresses: str | Sequence[str], *, api_key: str = "", trace: bool = False, traceparent: str = ""
+    ) -> None:
+        """addresses: host:port, one or several."""
+        self._access = Access.of(addresses, api_key, trace, traceparent)
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._at = 0
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        for channel in self._channels.values():
+            await channel.close(None)
+        self._channels.clear()
+
+    def generate(self, conversation: Conversation, *, images: Sequence[ImageLike] = (), **options: Any) -> AsyncStream:
+        """Asks for an answer. options: the fields of client.Options (model, max_tokens, temperature, slo_class,
+        timeout_s, idempotency_key, ...). images stand before the text of the last message.
+
+        >>> await client.generate("Hello", max_tokens=20, slo_class="batch-1").text()  # doctest: +SKIP
+        """
+        return AsyncStream(self, Answer(build(conversation, images, Options(**options))))
+
+    def attach(self, request_id: str, next_index: int = 0) -> AsyncStream:
+        """Reads a request that runs or has ended within the last minutes, from a token on, at any gateway."""
+        return AsyncStream(self, Answer(None, request_id, next_index))
+
+    async def cancel(self, request_id: str) -> bool:
+        """False: no such request."""
+        request = gateway_pb2.CancelGenerateRequest(request_id=request_id)
+        return bool((await self._unary("Cancel", request)).known)
+
+    async def models(self) -> list[Model]:
+        return models_of(await self._unary("ListModels", gateway_pb2.ListModelsRequest()))
+
+    async def _unary(self, method: str, request: Any) -> Any:
+        """Cancel and ListModels may be made twice: an unreachable gateway passes the call on to the next."""
+        failed: grpc.RpcError | None = None
+        for attempt in range(len(self._access.addresses)):
+            try:
+                return await getattr(self._stub(elsewhere=attempt > 0), method)(request, metadata=self._access.metadata)
+            except grpc.RpcError as error:
+                failed = error
+                if not isinstance(errors.of_rpc(error), errors.Unavailable):
+                    break
+        assert failed is not None
+        raise errors.of_rpc(failed) from failed
+
+    def _begin(self, answer: Answer, elsewhere: bool = False) -> Any:
+        return answer.call(self._stub(elsewhere), self._access.metadata)
+
+    def _stub(self, elsewhere: bool = False) -> Any:
+        addresses = self._access.addresses
+        if elsewhere:
+            self._at = (self._at + 1) % len(addresses)
+        address = addresses[self._at]
+        if address not in self._channels:
+            self._channels[address] = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        return gateway_pb2_grpc.GatewayServiceStub(self._channels[address])  # type: ignore[no-untyped-call]
