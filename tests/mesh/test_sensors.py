@@ -121,6 +121,12 @@ def test_all_readers_are_read(tmp_path: Path) -> None:
     assert [reading.device for reading in sensors.read()] == ["nvml:0", "nvml:1", "hwmon:k10temp"]
 
 
+def test_the_real_library_has_all_that_is_used() -> None:
+    pynvml = pytest.importorskip("pynvml")
+    used = [name for name in dir(TwoGpus) if name.startswith(("nvml", "NVML"))]
+    assert [name for name in used if not hasattr(pynvml, name)] == []
+
+
 def test_this_machine_is_read_without_an_exception() -> None:
     sensors = Sensors.of_this_machine()
     assert len(sensors.read()) + len(sensors.notes()) > 0

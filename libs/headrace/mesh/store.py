@@ -49,6 +49,12 @@ for i, key in ipairs(KEYS) do
   redis.call('SET', key, ARGV[i + 1], 'EX', ARGV[1])
 end
 """
+_PUT_FIELDS = """
+for i, key in ipairs(KEYS) do
+  redis.call('HSET', key, ARGV[2 * i], ARGV[2 * i + 1])
+  redis.call('EXPIRE', key, ARGV[1])
+end
+"""
 _HEAD = struct.Struct("<QI")  # attempt, first index
 
 
@@ -58,6 +64,7 @@ class Store:
         self._prefix = f"hr:{{{cell}}}:"
         self._append = client.register_script(_APPEND)
         self._set = client.register_script(_SET)
+        self._put_fields = client.register_script(_PUT_FIELDS)
         self._down_until_s = 0.0
 
     @staticmethod
@@ -135,16 +142,12 @@ class Store:
     # --- tensor handles ---
 
     async def put_handles(self, handles: Sequence[TensorHandle]) -> None:
-        values: dict[str, list[TensorHandle]] = {}
-        for handle in handles:
-            values.setdefault(_request_of(handle.id), []).append(handle)
-        for part in _parts(list(values.items())):
-            pipeline = self._client.pipeline(transaction=False)
-            for request_id, of_request in part:
-                key = self.key("handles", request_id)
-                pipeline.hset(key, mapping={handle.id: msgspec.json.encode(handle) for handle in of_request})
-                pipeline.expire(key, HANDLE_TTL_S)
-            await self._call(pipeline.execute)
+        for part in _parts(list(handles)):
+            keys = [self.key("handles", _request_of(handle.id)) for handle in part]
+            args: list[Any] = [HANDLE_TTL_S]
+            for handle in part:
+                args += (handle.id, msgspec.json.encode(handle))
+            await self._call(lambda keys=keys, args=args: self._put_fields(keys=keys, args=args))  # type: ignore[misc]
 
     async def read_handles(self, request_id: str) -> list[TensorHandle]:
         packed = await self._call(lambda: self._client.hvals(self.key("handles", request_id)))
