@@ -31,9 +31,12 @@ class Governor:
         self._sensors = sensors
         self._clock = clock
 
-    async def run(self, stopping: asyncio.Event) -> None:
+    async def listen(self) -> None:
         await self._bus.subscribe(subjects.TELEMETRY, self._on_telemetry)
         await self._bus.subscribe(subjects.HEARTBEAT, self._on_heartbeat)
+        await self._bus.flush()
+
+    async def run(self, stopping: asyncio.Event) -> None:
         for note in self._sensors.notes():
             log.info("sensor_missing", why=note)
         while not stopping.is_set():

@@ -20,6 +20,7 @@ async def main(process: str, settings: Settings, lifecycle: Lifecycle) -> None:
 
     server = await rpc.serve(settings.grpc_addr, add, [NAME])
     scraped = await metrics.serve_metrics(settings.metrics_addr, metrics.registry(*readings(governor)))
+    await governor.listen()
     lifecycle.ready(process, grpc=settings.advertised(server.port), metrics_port=scraped.port)
     await governor.run(lifecycle.stopping)
     await server.stop(1.0)
