@@ -33,11 +33,11 @@ def request_id() -> str:
 
 
 def prefill(
-    key: Key, decode_worker: str, *, max_tokens: int = 32, prompt: str = "count to ten", **changes: object
+    key: Key, decode_worker: str, *, max_tokens: int = 32, prompt: Prompt | str = "count to ten", **changes: object
 ) -> PrefillCommand:
     fields = {
         "model": MODEL,
-        "prompt": Prompt(tuple(family(MODEL).encode(prompt))),
+        "prompt": Prompt(tuple(family(MODEL).encode(prompt))) if isinstance(prompt, str) else prompt,
         "sampling": Sampling(max_tokens, ignore_eos=True),
         "gateway": "gateway-0",
         "deadline_s": time.time() + 60.0,

@@ -197,6 +197,7 @@ class EncodeStage:
         for job in sealed:
             self._tell(job)
         self._outbox.flush()
+        await asyncio.sleep(0)  # the bus writes at the end of the loop's turn
         for job in sealed:
             reach("encode.published", job.part.key.request_id)
 

@@ -1,5 +1,6 @@
 """A KV cache's way from one worker to another: exported into a mapped file, described by a handle, pulled, verified."""
 
+import asyncio
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -80,6 +81,7 @@ class Handover:
         self._outbox.flush()
         for worker in {held.command.decode_worker for held in waiting}:
             self._send_joins(worker, [held for held in waiting if held.command.decode_worker == worker], epoch)
+        await asyncio.sleep(0)  # the bus writes at the end of the loop's turn
         for held in waiting:
             reach("prefill.handed_over", held.key.request_id)
 

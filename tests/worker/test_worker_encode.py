@@ -1,0 +1,142 @@
+"""The encode stage: parts become embeddings that a prefill worker finds, and failures name their part."""
+
+from collections.abc import AsyncIterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from headrace.core.commands import EncodeCommand
+from headrace.core.types import Key, Media, MediaSpan, Prompt
+from headrace.engines.families import family
+from headrace.mesh.bus import Bus
+from headrace.modalities import modality
+from headrace.v1 import queue_pb2
+from headrace.wire.convert import handle_from_proto
+from tests.worker.kit import ATTEMPT, MODEL, Mesh, Peer, prefill, request_id, until
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+async def peer(nats_url: str) -> AsyncIterator[Peer]:
+    bus = await Bus.connect(nats_url, "peer")
+    peer = Peer(bus)
+    await peer.listen("gateway-0")
+    yield peer
+    await bus.close()
+
+
+@pytest.fixture
+def mesh(nats_url: str, redis_url: str, tmp_path: Path) -> Mesh:
+    return Mesh(nats_url, redis_url, tmp_path)
+
+
+def picture(colour: str) -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (40, 30), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+async def command(mesh: Mesh, key: Key, part: int, data: bytes, stored: bytes | None = None) -> EncodeCommand:
+    """data is what the gateway probed; stored is what lies in the blob store, where that differs."""
+    sha256 = await mesh.blobs.put(key.request_id, data if stored is None else stored)
+    meta = modality("image").probe(data)
+    return EncodeCommand(key, part, Media(meta, sha256, modality("image").token_count(meta)), MODEL)
+
+
+async def answer(mesh: Mesh, peer: Peer, encoder: str, prefiller: str, colour: str) -> list[int]:
+    """One picture and a question, from encode to the end."""
+    key = Key(request_id(), ATTEMPT)
+    encode = await command(mesh, key, 0, picture(colour))
+    peer.send(encoder, encode=encode)
+    await until(lambda: (key, 0) in peer.encoded)
+    handle = handle_from_proto(peer.encoded[key, 0].embedding)
+    spec = family(MODEL).spec
+    prompt = Prompt((*(spec.placeholder_id,) * handle.length, 65, 66), (MediaSpan(0, 0, handle.length),))
+    peer.send(prefiller, prefill=prefill(key, prefiller, prompt=prompt, embeddings=(handle,)))
+    await until(lambda: key in peer.ended)
+    assert peer.ended[key][0].end.usage.image_tokens == handle.length
+    for worker in {encoder, prefiller}:
+        peer.send(worker, release=key)
+    await until(lambda: not any(mesh.workers[worker].holds for worker in (encoder, prefiller)))
+    assert mesh.workers[encoder].state().mapped_files == 0
+    return peer.text(key)
+
+
+async def test_together_by_file_and_by_grpc_the_same(mesh: Mesh, peer: Peer) -> None:
+    async with mesh.worker("all-0", "encode", "prefill", "decode"):
+        together = await answer(mesh, peer, "all-0", "all-0", "red")
+        assert together != await answer(mesh, peer, "all-0", "all-0", "green"), "the picture matters"
+    async with (
+        mesh.worker("encoder-0", "encode", host="here"),
+        mesh.worker("both-0", "prefill", "decode", host="here"),
+        mesh.worker("both-1", "prefill", "decode", host="there"),
+    ):
+        assert await answer(mesh, peer, "encoder-0", "both-0", "red") == together
+        assert await answer(mesh, peer, "encoder-0", "both-1", "red") == together
+
+
+async def test_many_parts_at_once(mesh: Mesh, peer: Peer) -> None:
+    keys = [Key(request_id(), ATTEMPT) for _ in range(10)]
+    async with mesh.worker("encoder-0", "encode"):
+        for key in keys:
+            for part, colour in enumerate(("red", "blue")):
+                encode = await command(mesh, key, part, picture(colour))
+                peer.send("encoder-0", encode=encode)
+                peer.send("encoder-0", encode=encode)
+        await until(lambda: len(peer.encoded) == 20)
+        await until(lambda: len(peer.holds("encoder-0")) == 20)
+        assert {hold.state for hold in peer.holds("encoder-0")} == {queue_pb2.HOLD_STATE_ENCODED}
+        sums = {part: {peer.encoded[key, part].embedding.xxh3 for key in keys} for part in (0, 1)}
+        assert [len(sums[0]), len(sums[1]), len(sums[0] | sums[1])] == [1, 1, 2]
+        spans = [(span.stage, span.part) for span in peer.encoded[keys[0], 1].timeline]
+        assert spans == [("preprocess", 1), ("encode", 1)]
+        for key in keys:
+            peer.send("encoder-0", release=key)
+        await until(lambda: mesh.workers["encoder-0"].state().mapped_files == 0)
+
+
+async def test_a_corrupt_picture_is_the_inputs_fault_and_named(mesh: Mesh, peer: Peer) -> None:
+    good, bad = Key(request_id(), ATTEMPT), Key(request_id(), ATTEMPT)
+    async with mesh.worker("encoder-0", "encode"):
+        peer.send("encoder-0", encode=await command(mesh, bad, 3, picture("red"), picture("red")[:40]))
+        peer.send("encoder-0", encode=await command(mesh, good, 0, picture("red")))
+        await until(lambda: bad in peer.failed and (good, 0) in peer.encoded)
+        failed = peer.failed[bad]
+        assert not failed.retryable
+        assert (failed.failure.code, failed.failure.field) == ("invalid_input", "media[3]")
+        assert "media part 3" in failed.failure.message
+        peer.send("encoder-0", release=good)
+        await until(lambda: not mesh.workers["encoder-0"].holds)
+
+
+async def test_a_missing_blob_may_come_back(mesh: Mesh, peer: Peer) -> None:
+    key = Key(request_id(), ATTEMPT)
+    async with mesh.worker("encoder-0", "encode"):
+        encode = await command(mesh, key, 0, picture("red"))
+        await mesh.blobs.drop(key.request_id)
+        peer.send("encoder-0", encode=encode)
+        await until(lambda: key in peer.failed)
+        assert peer.failed[key].retryable
+        await mesh.blobs.put(key.request_id, picture("red"))
+        peer.send("encoder-0", encode=encode)
+        await until(lambda: (key, 0) in peer.encoded)
+        peer.send("encoder-0", release=key)
+        await until(lambda: not mesh.workers["encoder-0"].holds)
+
+
+async def test_embeddings_that_are_gone_fail_the_attempt(mesh: Mesh, peer: Peer) -> None:
+    key = Key(request_id(), ATTEMPT)
+    async with mesh.worker("encoder-0", "encode"), mesh.worker("both-0", "prefill", "decode"):
+        peer.send("encoder-0", encode=await command(mesh, key, 0, picture("red")))
+        await until(lambda: (key, 0) in peer.encoded)
+        handle = handle_from_proto(peer.encoded[key, 0].embedding)
+        peer.send("encoder-0", release=key)
+        await until(lambda: not mesh.workers["encoder-0"].holds)
+        prompt = Prompt((0,) * handle.length + (65,), (MediaSpan(0, 0, handle.length),))
+        peer.send("both-0", prefill=prefill(key, "both-0", prompt=prompt, embeddings=(handle,)))
+        await until(lambda: key in peer.failed)
+        assert peer.failed[key].retryable
+        assert not mesh.workers["both-0"].holds
