@@ -1,7 +1,12 @@
 """Finding, starting, killing and restarting the two servers."""
 
 import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 
 from headrace.mesh import servers
@@ -50,3 +55,22 @@ def test_a_server_that_cannot_start_shows_its_log(nats_server: servers.NatsServe
     second = servers.Server("second", nats_server.command, servers.free_port(), nats_server.log)
     with pytest.raises(BadSetup, match="address already in use"):
         second.start()
+
+
+def test_a_server_goes_with_its_launcher(tmp_path: Path) -> None:
+    program = """
+import sys, time; from pathlib import Path
+from headrace.mesh import servers
+print(servers.redis_server(Path(sys.argv[1])).start().pid, flush=True); time.sleep(60)
+"""
+    launcher = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "redis")], stdout=subprocess.PIPE)
+    assert launcher.stdout is not None
+    pid = int(launcher.stdout.readline())
+    assert psutil.Process(pid).name() == "redis-server"
+    launcher.kill()
+    launcher.wait()
+    launcher.stdout.close()
+    deadline_s = time.monotonic() + 5.0
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)

@@ -4,10 +4,8 @@ Used by the one-machine launcher and the tests. Redis keeps nothing on disk: its
 journal and the heartbeats. NATS keeps the journal in its storage directory.
 """
 
-import ctypes
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -21,8 +19,9 @@ NATS_MIN = (2, 11)  # per-message options and direct batch answers that the jour
 REDIS_MIN = (6, 0)
 START_WAIT_S = 10.0  # a journal of 1 GiB is indexed in less; a server that needs longer is broken
 STOP_WAIT_S = 5.0  # NATS ends within 1 s of SIGTERM; after this it is killed
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)  # loaded before any fork: the child only makes the call
+# Linux kills the child when the thread that started it is gone, however that ended (PR_SET_PDEATHSIG, SIGKILL).
+# By a program in between and not a preexec_fn: that would fork, which gRPC's threads do not survive.
+_TETHER = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
 
 
 def parse_version(text: str) -> tuple[int, ...]:
@@ -78,11 +77,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _die_with_parent() -> None:
-    """In the child: the kernel kills it when its launcher is gone, however that ended (Linux)."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 @dataclass(slots=True)
 class Server:
     """One child process that listens on a loopback port; start() returns when it accepts connections."""
@@ -91,19 +85,19 @@ class Server:
     command: list[str]
     port: int
     log: Path
-    tethered: bool = True  # killed with the process that started it
+    tethered: bool = True  # killed with the process (on Linux: with the thread) that started it
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def start(self) -> "Server":
         assert not self.running(), f"{self.name} runs already"
+        tether = [sys.executable, "-I", "-S", "-c", _TETHER] if self.tethered and sys.platform == "linux" else []
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command,
+                [*tether, *self.command],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # an interrupt at the terminal is the launcher's to handle, in order
-                preexec_fn=_die_with_parent if self.tethered and sys.platform == "linux" else None,  # noqa: PLW1509
             )
         self._await_port()
         return self
