@@ -13,7 +13,7 @@ from headrace.core.commands import EncodeCommand, Hold, JoinCommand, PrefillComm
 from headrace.core.types import End, Failure, Key, TensorHandle
 
 if TYPE_CHECKING:
-    from queue_world import World
+    from tests.core.queue_world import World
 
 MODEL = "m"
 
@@ -84,8 +84,6 @@ class Worker:
 
     def begin(self, command: PrefillCommand, state: str, kv: TensorHandle | None) -> None:
         key, known = command.key, self.held.get(command.key.request_id)
-        if known is not None and known.command.key == key and known.state == "handover":
-            self.hand_over(known)
         if key.attempt <= max(self.fenced[key.request_id], known.command.key.attempt if known else 0):
             return
         held = Held(command, state, list(command.emitted), command.gateway, kv=kv)

@@ -4,12 +4,11 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from queue_worker import MODEL, Worker, token
-
 from headrace.core import effects as fx
 from headrace.core import events as ev
 from headrace.core.queue import QueueConfig, QueueCore
 from headrace.core.types import End, Key, Media, MediaMeta, MediaSpan, Prompt, Request, Sampling, TensorHandle
+from tests.core.queue_worker import MODEL, Worker, token
 
 
 def make_request(number: int, now_s: float, *, max_tokens: int = 4, images: int = 0, **changes: Any) -> Request:
@@ -101,6 +100,9 @@ class World:
                 self.look_in_results(request_id)
             case fx.Moved():
                 pass
+            case fx.SendPrefill(worker, command):
+                assert command.key.request_id not in self.results, f"{command.key} has ended and runs again"
+                self.post(worker, effect, self.config.epoch)
             case _:
                 self.post(effect.worker, effect, self.config.epoch)
 
@@ -195,6 +197,30 @@ class World:
 
     def expected(self, request_id: str) -> tuple[int, ...]:
         return tuple(token(request_id, i) for i in range(self.requests[request_id].sampling.max_tokens))
+
+    def calm(self) -> None:
+        """The weather clears: everything must end exactly once, whole, and leave nothing behind."""
+        self.handle(ev.BusUp())
+        for worker in self.workers.values():
+            worker.stopped = False
+            if not worker.alive:
+                worker.start()
+        for _ in range(60):
+            self.pass_time(2.0)
+            if not self.journal and set(self.gateway.ends) == set(self.requests):
+                break
+        self.pass_time(3.0)
+        self.assert_quiet()
+        for request_id, end in self.gateway.ends.items():
+            self.assert_whole(request_id, end)
+
+    def assert_whole(self, request_id: str, end: End) -> None:
+        shown = tuple(self.gateway.tokens.get(request_id, ()))
+        whole = self.expected(request_id)
+        assert shown == whole[: len(shown)]
+        assert end.reason in ("length", "cancelled", "deadline"), end
+        if end.reason == "length":
+            assert shown == self.results[request_id].tokens == whole
 
     def assert_quiet(self) -> None:
         """Everything ended once, nothing is held anywhere, all books are zero."""

@@ -9,6 +9,7 @@ from headrace.core.queue.encoding import make_ready
 from headrace.core.queue.ends import ended_before, fail
 from headrace.core.queue.job import AT_WORKER, Job, Part, State
 from headrace.core.queue.recovery import retry
+from headrace.core.queue.stages import patience_s
 from headrace.core.queue.worker import Worker
 from headrace.core.stages.kv import kv_tokens
 
@@ -89,6 +90,7 @@ def adopt(cell: Cell, worker: Worker, job: Job, hold: Hold, now_s: float) -> boo
     job.attempt = hold.key.attempt
     job.progress = hold.next_index
     job.sent_s = now_s
+    job.patience_s = patience_s(cell, hold.handle)
     if hold.state in ("prefill", "handover"):
         job.prefill, job.decode = worker.id, hold.decode_worker or worker.id
     else:

@@ -21,12 +21,13 @@ class QueueConfig:
     resend_s: float = 1.0  # two heartbeats: a command that is not listed by then was lost
     resends_max: int = 3  # then the worker is deaf to this request: another attempt
     deadline_grace_s: float = 0.2  # a worker keeps deadlines itself; we step in later, and free within 1 s
-    stop_wait_s: float = 0.5  # how long a cancelled worker may take to say Ended before we end the request ourselves
+    stop_wait_s: float = 0.5  # how long a cancelled worker may take to say Ended before it is left alone
     recover_retry_s: float = 5.0  # ten times the shell's own time-out: its answer was lost
     exonerated_after: int = 8  # new tokens alone that prove a suspect harmless
     deaths_alone_max: int = 3
     stage_failures_max: int = 8  # retryable failures of one request; deaths do not count
     encoder_window_tokens: int = 65_536  # pending and kept media tokens per encoder: 150 MB at width 576 in float32
-    handover_s: float = 15.0  # for a KV cache of 1 GB over a 1 Gbit/s link, and a margin
+    handover_s: float = 3.0  # six heartbeats without the decode worker's word: the join was lost
+    handover_bytes_per_s: float = 50e6  # and as long as its KV cache takes over half of a 1 Gbit/s link
     results_age_s: float = 600.0  # how long RESULTS keeps an end
     ended_max: int = 65_536  # remembered ends: 40 s at 1,600 requests/s, far above any repeat's delay

@@ -6,7 +6,7 @@ from headrace.core.events import Attach, Cancel, Stalled
 from headrace.core.queue.cell import Alarm, Cell
 from headrace.core.queue.ends import stopped
 from headrace.core.queue.job import AT_WORKER, Job, Stop
-from headrace.core.queue.recovery import recover_again
+from headrace.core.queue.recovery import recover_again, retry
 
 
 def cancel(cell: Cell, event: Cancel, now_s: float) -> None:
@@ -80,4 +80,4 @@ def ring(cell: Cell, alarm: Alarm, job: Job, attempt: int, now_s: float) -> None
     elif alarm in ("deadline", "grace"):
         _stop(cell, job, "deadline", now_s)
     elif job.state in AT_WORKER and job.attempt == attempt and job.stop:
-        stopped(cell, job, job.stop, now_s)
+        retry(cell, [job], now_s)  # the workers do not answer: what was emitted, or even ended, is looked up

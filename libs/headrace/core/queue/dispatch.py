@@ -43,7 +43,7 @@ def _serve_suspects(cell: Cell, model: str, line: Line, now_s: float) -> None:
     while (job := line.first_suspect()) is not None:
         if _refuse_if_too_large(cell, pool, job, now_s):
             continue
-        pair = _claim(pool, job)
+        pair = _claim(cell, pool, job)
         if pair is None or not all(worker.idle for worker in pair):
             return
         job.alone = True
@@ -72,7 +72,7 @@ def launch(cell: Cell, job: Job, pair: Pair, now_s: float) -> None:
 
 
 def send_prefill(cell: Cell, job: Job, now_s: float) -> None:
-    """Also again: a worker ignores an attempt that it has, but passes on a KV cache that still waits there."""
+    """Also again: a worker ignores an attempt that it has."""
     job.sent_s = now_s
     request = job.request
     command = PrefillCommand(
@@ -117,14 +117,15 @@ def _decode_load(worker: Worker) -> tuple[float, int, str]:
     return worker.blocks_used / max(1, worker.blocks), worker.slots_used, worker.id
 
 
-def _claim(pool: list[Worker], job: Job) -> Pair | None:
+def _claim(cell: Cell, pool: list[Worker], job: Job) -> Pair | None:
     """The workers set aside for this suspect, claimed now if none are: at most half of a pool stands aside."""
     whole = [worker for worker in pool if worker.could_fit(job.kv_tokens)]
-    both = _claim_from(_doing_both(whole, job), job)
+    both = _claim_from(cell, _doing_both(whole, job), job)
     if both is not None:
         return both, both
-    prefill = _claim_from([worker for worker in pool if worker.prefills and worker.could_fit(job.prefill_tokens)], job)
-    decode = _claim_from([worker for worker in whole if worker.decodes], job)
+    prefills = [worker for worker in pool if worker.prefills and worker.could_fit(job.prefill_tokens)]
+    prefill = _claim_from(cell, prefills, job)
+    decode = _claim_from(cell, [worker for worker in whole if worker.decodes], job)
     if prefill is not None and decode is not None:
         return prefill, decode
     for half in (prefill, decode):
@@ -133,8 +134,9 @@ def _claim(pool: list[Worker], job: Job) -> Pair | None:
     return None
 
 
-def _claim_from(workers: list[Worker], job: Job) -> Worker | None:
-    return next((worker for worker in workers if worker.alone == job.request.id), None) or claim_one(workers, job)
+def _claim_from(cell: Cell, workers: list[Worker], job: Job) -> Worker | None:
+    own = next((worker for worker in workers if worker.alone == job.request.id), None)
+    return own or claim_one(cell, workers, job)
 
 
 def _refuse_if_too_large(cell: Cell, pool: list[Worker], job: Job, now_s: float) -> bool:

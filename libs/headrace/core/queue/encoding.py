@@ -96,7 +96,7 @@ def _encoder_alone(cell: Cell, job: Job, part: Part) -> Worker | None:
     """A suspect gets an encoder to itself: one is claimed, and used once it is idle."""
     own = [worker for worker in _candidates(cell, job, part) if worker.alone == job.request.id]
     if not own:
-        claimed = claim_one(_candidates(cell, job, part), job)
+        claimed = claim_one(cell, _candidates(cell, job, part), job)
         own = [claimed] if claimed is not None else []
     if not own or not (job.alone or own[0].idle):
         return None

@@ -67,6 +67,7 @@ class Job:
         "kv_tokens",
         "lane",
         "parts",
+        "patience_s",
         "prefill",
         "progress",
         "ready_s",
@@ -104,6 +105,7 @@ class Job:
         self.lane: Lane | None = None  # where it waits for an encoder
         self.sent_s = 0.0  # when the current worker was last told about it
         self.resends = 0
+        self.patience_s = 0.0  # how long its KV cache may be on the way
         self.suspect: Suspicion = ""
         self.alone = False  # it runs alone now
         self.deaths_alone = 0

@@ -13,7 +13,7 @@ _Heap = list[tuple[float, int, Job]]
 
 
 class Line:
-    __slots__ = ("_heap", "_order", "_size", "_suspects", "_tickets", "claim")
+    __slots__ = ("_heap", "_order", "_size", "_suspects", "_tickets")
 
     def __init__(self, order: Order) -> None:
         self._order = order
@@ -21,7 +21,6 @@ class Line:
         self._suspects: _Heap = []
         self._tickets = 0
         self._size = 0
-        self.claim: tuple[str, ...] = ()  # workers that are being emptied for the first suspect
 
     def __len__(self) -> int:
         return self._size

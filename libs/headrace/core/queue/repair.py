@@ -125,27 +125,23 @@ def _drop(cell: Cell, worker: Worker, hold: Hold) -> None:
 
 
 def _prefill_silent(cell: Cell, worker: Worker, job: Job, now_s: float) -> None:
-    """The command was lost. A decode worker has nothing to list yet."""
+    """The command was lost; perhaps embeddings with it. A decode worker has nothing to list yet."""
     if worker.id != job.prefill:
         return
     job.resends += 1
-    if job.resends > cell.config.resends_max:
+    if job.resends > cell.config.resends_max or not job.encoded:
         retry(cell, [job], now_s)
     else:
         send_prefill(cell, job, now_s)
 
 
 def _handover_silent(cell: Cell, worker: Worker, job: Job, now_s: float) -> None:
-    """The KV cache is on its way, or the word of it was lost; the prefill worker is asked to say it again."""
+    """The KV cache is on its way, or the word of it was lost. A decode worker lists a request once it has joined."""
     if worker.id == job.prefill:
         leave_prefill(cell, job)  # it keeps the KV cache no longer
         job.sent_s = now_s
-        return
-    job.resends += 1
-    if not job.prefill or job.resends * cell.config.resend_s > cell.config.handover_s:
+    elif not job.prefill or now_s - job.sent_s >= job.patience_s:
         retry(cell, [job], now_s)
-    else:
-        send_prefill(cell, job, now_s)
 
 
 def _decode_silent(cell: Cell, worker: Worker, job: Job, now_s: float) -> None:

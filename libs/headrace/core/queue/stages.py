@@ -9,7 +9,7 @@ from headrace.core.queue.encoding import lose_part, make_ready, release_parts
 from headrace.core.queue.ends import decide, fail
 from headrace.core.queue.job import AT_WORKER, Job
 from headrace.core.queue.recovery import retry
-from headrace.core.types import Key
+from headrace.core.types import Key, TensorHandle
 
 
 def part_encoded(cell: Cell, event: PartEncoded, now_s: float) -> None:
@@ -39,7 +39,13 @@ def prefilled(cell: Cell, event: Prefilled, now_s: float) -> None:
     cell.dirty = True
     job.progress = max(job.progress, event.next_index)
     job.sent_s = now_s
-    job.resends = 0
+    job.patience_s = patience_s(cell, event.kv)
+
+
+def patience_s(cell: Cell, kv: TensorHandle | None) -> float:
+    """How long a KV cache may be on its way before it counts as lost."""
+    size_bytes = kv.size_bytes if kv is not None else 0
+    return cell.config.handover_s + size_bytes / cell.config.handover_bytes_per_s
 
 
 def joined(cell: Cell, event: Joined, now_s: float) -> None:
