@@ -35,11 +35,11 @@ class Lifecycle:
     def ready(self, process: str, **facts: Any) -> None:
         """One JSON line on stdout, and the same in HEADRACE_READY_FILE if that is set (made by rename)."""
         line = json.dumps({"event": "ready", "process": process, "pid": os.getpid(), **facts})
-        print(line, flush=True)
         if path := os.environ.get("HEADRACE_READY_FILE"):
             with open(path + ".part", "w") as file:
                 file.write(line + "\n")
             os.replace(path + ".part", path)
+        print(line, flush=True)
 
     def stop(self) -> None:
         """As SIGTERM does: the first asks for a drain, the second leaves at once."""
