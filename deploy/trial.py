@@ -6,16 +6,16 @@ Used by deploy/test-compose.sh; talks to the published HTTP port as any client w
 import argparse
 import asyncio
 import base64
-import io
 import json
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
-from PIL import Image, ImageDraw
 
+PICTURE = Path(__file__).parents[1] / "libs/headrace/assets/demo/red-circle-top-left.png"
 QUESTION, ANSWER = "What color is the shape?", "red"
 PROMPTS = (
     "Write three sentences about rivers.",
@@ -48,12 +48,8 @@ class Stream:
 
 
 def picture() -> str:
-    """A red circle as a data URI."""
-    image = Image.new("RGB", (64, 64), "white")
-    ImageDraw.Draw(image).ellipse((8, 8, 34, 34), fill=(220, 30, 30))
-    png = io.BytesIO()
-    image.save(png, "PNG")
-    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
+    """A red circle, one of the demo's pictures, as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(PICTURE.read_bytes()).decode()
 
 
 async def ask_about_image(http: httpx.AsyncClient, model: str) -> str:
