@@ -39,10 +39,12 @@ _log = get_logger("store")
 
 # One command for a whole batch of appends: a pipeline of RPUSH and EXPIRE costs the client ten times as much.
 _APPEND = """
+local new = {}
 for i, key in ipairs(KEYS) do
-  redis.call('RPUSH', key, ARGV[i + 1])
+  if redis.call('RPUSH', key, ARGV[i + 1]) == 1 then new[#new + 1] = i end
   redis.call('EXPIRE', key, ARGV[1])
 end
+return new
 """
 _SET = """
 for i, key in ipairs(KEYS) do
@@ -121,12 +123,18 @@ class Store:
 
     # --- token logs ---
 
-    async def append_tokens(self, chunks: Iterable[TokenChunk]) -> None:
-        """A chunk may come twice, and one of an older attempt may come late: readers sort that out."""
+    async def append_tokens(self, chunks: Iterable[TokenChunk]) -> list[Key]:
+        """A chunk may come twice, and one of an older attempt may come late: readers sort that out.
+
+        Returns whose chunk stands alone although it is not the first: Redis has lost the log before it.
+        """
+        torn: list[Key] = []
         for part in _parts(list(chunks)):
             keys = [self.key("tokens", key.request_id) for key, _, _ in part]
             args = [TOKENS_TTL_S, *(_pack(key.attempt, start, tokens) for key, start, tokens in part)]
-            await self._call(lambda keys=keys, args=args: self._append(keys=keys, args=args))  # type: ignore[misc]
+            new: list[int] = await self._call(lambda keys=keys, args=args: self._append(keys=keys, args=args))  # type: ignore[misc]
+            torn += [part[place - 1][0] for place in new if part[place - 1][1] > 0]
+        return torn
 
     async def read_tokens(self, request_ids: Sequence[str]) -> dict[str, list[int]]:
         """What is known of each request's output from its first token on, without gaps; empty if nothing is."""
