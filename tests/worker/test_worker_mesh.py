@@ -11,6 +11,7 @@ import pytest
 from headrace.core.commands import JoinCommand, ResendCommand
 from headrace.core.types import Key, Sampling
 from headrace.mesh.bus import Bus
+from headrace.mesh.servers import RedisServer
 from headrace.mesh.store import Store
 from headrace.v1 import common_pb2, queue_pb2
 from headrace.wire.convert import handle_from_proto
@@ -297,6 +298,40 @@ async def test_the_token_log_follows(mesh: Mesh, peer: Peer, redis_url: str) -> 
         assert list(logged) == peer.text(key)[: len(logged)]
         peer.send("both-0", cancel=key)
     await store.close()
+
+
+async def test_the_token_log_is_rebuilt(mesh: Mesh, peer: Peer, redis_url: str) -> None:
+    """Redis forgets everything in the middle of a request: what the worker keeps is written again."""
+    key = Key(request_id(), ATTEMPT)
+    store = await Store.connect(redis_url, f"test-{mesh.directory.name}")
+    async with mesh.worker("both-0", "prefill", "decode", profile="h100-qwen3-8b"):
+        peer.send("both-0", prefill=prefill(key, "both-0", max_tokens=400))
+        await until(lambda: len(peer.tokens.get(key, ())) > 20)
+        await store.drop([key.request_id])
+        seen = len(peer.tokens[key])
+        await until(lambda: len(peer.tokens[key]) > seen + 20)
+        logged = (await store.read_tokens([key.request_id]))[key.request_id]
+        assert len(logged) > seen
+        assert logged == peer.text(key)[: len(logged)]
+        peer.send("both-0", cancel=key)
+    await store.close()
+
+
+async def test_goes_on_without_redis(nats_url: str, redis_server: RedisServer, tmp_path: Path, peer: Peer) -> None:
+    key, later = Key(request_id(), ATTEMPT), Key(request_id(), ATTEMPT)
+    mesh = Mesh(nats_url, redis_server.url, tmp_path)
+    async with mesh.worker("prefill-0", "prefill"), mesh.worker("decode-0", "decode"):
+        redis_server.kill()
+        peer.send("prefill-0", prefill=prefill(key, "decode-0", max_tokens=400))
+        await until(lambda: key in peer.ended)
+        assert len(peer.ended[key][0].tokens) == 400
+        redis_server.start()
+        peer.send("prefill-0", prefill=prefill(later, "decode-0", max_tokens=400))
+        await until(lambda: later in peer.ended)
+        for name in ("prefill-0", "decode-0"):
+            for one in (key, later):
+                peer.send(name, release=one)
+            await until(partial(is_empty, mesh, name))
 
 
 async def test_the_workers_state_over_grpc(mesh: Mesh, peer: Peer) -> None:

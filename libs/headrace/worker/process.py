@@ -16,7 +16,7 @@ from headrace.engines.base import Engine, ModelSpec
 from headrace.engines.families import family
 from headrace.engines.profile_encoder import ProfileEncoder
 from headrace.engines.registry import EngineConfigError, load_engine
-from headrace.mesh import telemetry
+from headrace.mesh import metrics, telemetry
 from headrace.mesh.blobs import DirectoryBlobs
 from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
@@ -27,6 +27,7 @@ from headrace.mesh.subjects import check_process_id
 from headrace.mesh.transfer import TensorStore
 from headrace.modalities import Encoder, modality
 from headrace.worker.app import Address, Carriers, Outfit, Worker
+from headrace.worker.readings import worker_registry
 from headrace.worker.server import WorkerService, listen
 
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -120,6 +121,8 @@ async def serve(options: Options, lifecycle: Lifecycle) -> None:
         outfit = await asyncio.to_thread(load_outfit, options)
         worker = Worker(options.id, options.stages, address, carriers, outfit)
         service.state = worker.state
+        scraped = await metrics.serve_metrics(settings.metrics_addr, worker_registry(worker.state))
+        stack.push_async_callback(scraped.stop)
         await server.set_serving(True)
         ready = partial(lifecycle.ready, options.id, stages=options.stages, grpc=address.grpc_address)
         await worker.run(lifecycle.stopping, ready, DRAIN_S)

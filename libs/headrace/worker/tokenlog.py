@@ -47,7 +47,7 @@ class TokenLog:
         entries = [(held.key, held.logged, held.tokens[held.logged :]) for held in due]
         self._writing = frozenset(held.key.request_id for held in due)
         try:
-            await self._store.append_tokens(entries)
+            torn = await self._store.append_tokens(entries)
         except StoreDown as error:
             self._tell(down=True, why=str(error))
             return
@@ -55,8 +55,8 @@ class TokenLog:
             self._writing = frozenset()
         self._tell(down=False)
         now_s = time.time()
-        for held, (_, start, tokens) in zip(due, entries, strict=True):
-            held.logged, held.logged_s = start + len(tokens), now_s
+        for held, (key, start, tokens) in zip(due, entries, strict=True):
+            held.logged, held.logged_s = 0 if key in torn else start + len(tokens), now_s
 
     def _tell(self, *, down: bool, why: str = "") -> None:
         if down != self._down:
