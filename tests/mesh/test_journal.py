@@ -184,6 +184,27 @@ async def test_a_deleted_stream_is_made_again(pair: Pair) -> None:
     await reader.follower.stop()
 
 
+@pytest.mark.parametrize("after", [0, 2], ids=["the heartbeat tells", "the next record tells"])
+async def test_a_lost_delivery_is_read_again_once(pair: Pair, after: int) -> None:
+    reader = Reader(pair.journal)
+    await pair.journal.append(new_id(), b"0")
+    await until(lambda: len(reader.records) == 1)
+    handlers = pair.bus._reader.handlers
+    newest = max(handlers, key=int)
+    real = handlers[newest]
+
+    def lose_one(*_message: bytes) -> None:
+        handlers[newest] = real
+
+    handlers[newest] = lose_one
+    for i in range(1, 2 + after):
+        await pair.journal.append(new_id(), b"%d" % i)
+    await until(lambda: len(reader.records) == 2 + after, 6.0)
+    await asyncio.sleep(0.2)
+    assert [record.data for record in reader.records] == [b"%d" % i for i in range(2 + after)]
+    await reader.follower.stop()
+
+
 async def test_a_full_journal_says_so_and_takes_again_after_deletes(nats_server: NatsServer) -> None:
     pair = await Pair.open(nats_server, Settings(journal_bytes=1 << 20, results_bytes=1 << 20))
     answers = await asyncio.gather(
