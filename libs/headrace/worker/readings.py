@@ -1,0 +1,31 @@
+"""A worker's own Prometheus metrics: what it holds right now. What it computes is exported by the governor, for all.
+
+A count that stays up while nothing runs is a leak.
+"""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry
+
+from headrace.mesh.metrics import Reading, registry
+from headrace.v1.worker_pb2 import WorkerState
+
+FIELDS = {
+    "headrace_worker_tensors": ("Embeddings and KV caches that peers may fetch", "handles"),
+    "headrace_worker_mapped_files": ("Files of tensors in the shared directory", "mapped_files"),
+    "headrace_worker_requests_kept": ("Requests that it works on, or whose end is not stored yet", "kept_requests"),
+    "headrace_worker_epoch": ("Newest leadership epoch that it has heard of", "epoch"),
+}
+
+
+def worker_registry(state: Callable[[], WorkerState]) -> CollectorRegistry:
+    return registry(
+        *(
+            Reading(name, text, lambda field=field: _of(state(), field), ("worker",))  # type: ignore[misc]
+            for name, (text, field) in FIELDS.items()
+        )
+    )
+
+
+def _of(state: WorkerState, field: str) -> dict[tuple[str, ...], float]:
+    return {(state.worker,): float(getattr(state, field))}
