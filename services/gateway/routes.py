@@ -16,20 +16,35 @@ from starlette.routing import Route
 
 from headrace.core.errors import HeadraceError, InvalidInput, ModelNotFound, NotFound
 from services.gateway import bodies, openapi, render
-from services.gateway.chat_route import ChatRoute, EventsRoute, caller_of, checked_id
+from services.gateway.chat_route import ChatRoute, EventsRoute, Scope, caller_of, checked_id
 from services.gateway.front import Front
-from services.gateway.http_reply import Disconnects
+from services.gateway.http_reply import Disconnects, Receive, Send
 
+CHAT_PATH = "/v1/chat/completions"
 BACKLOG = 2048  # uvicorn's own: connections that arrive within one stall of the loop
 KEEP_ALIVE_S = 75  # longer than the 60 s of common proxies, so that they close first
 
 
-def app(front: Front) -> Starlette:
+class App:
+    """The hot route before Starlette's own machinery: its layers cost 25 us a request and 2 us a token."""
+
+    def __init__(self, chat: ChatRoute, rest: Starlette) -> None:
+        self._chat = chat
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == CHAT_PATH and scope["method"] == "POST":
+            await self._chat(scope, receive, send)
+        else:
+            await self._rest(scope, receive, send)
+
+
+def app(front: Front) -> App:
     disconnects = Disconnects()
     front.gateway.on_sweep.append(disconnects.sweep)
-    pages = Pages(front)
+    pages, chat = Pages(front), ChatRoute(front, disconnects)
     routes = [
-        Route("/v1/chat/completions", ChatRoute(front, disconnects), methods=["POST"]),
+        Route(CHAT_PATH, chat, methods=["POST"]),
         Route("/v1/requests/{request_id}/events", EventsRoute(front, disconnects), methods=["GET"]),
         Route("/v1/requests/{request_id}", pages.cancel, methods=["DELETE"]),
         Route("/v1/models", pages.models),
@@ -38,7 +53,8 @@ def app(front: Front) -> Starlette:
         Route("/metrics", pages.metrics),
         Route("/openapi.json", pages.openapi),
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _http_error, HeadraceError: _error})
+    rest = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, HeadraceError: _error})
+    return App(chat, rest)
 
 
 class Pages:

@@ -57,6 +57,9 @@ class Trace:
         live, start_s = self._live, self._caller.received_s
         if live is not None and live.admitted_s:
             self._spans.emit_child(self.traceparent, "admit", start_s, live.admitted_s)
+        if live is not None and live.end is not None and live.end.timeline:
+            done_s = max(span.end_s for span in live.end.timeline)
+            self._spans.emit_child(self.traceparent, "deliver", min(done_s, time.time()), time.time())
         failed = error if isinstance(error, HeadraceError) else _failure(live)
         code = failed.code if failed is not None else "cancelled" if error is not None else ""
         attributes = self._attributes(live)
