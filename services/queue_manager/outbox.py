@@ -16,6 +16,7 @@ from headrace.core.effects import (
     SendPrefill,
     SendRelease,
     SendResend,
+    Traced,
 )
 from headrace.mesh import genai, subjects
 from headrace.mesh.bus import Bus
@@ -47,6 +48,7 @@ class Outbox:
             GatewayEnded: self._gateway_ended,
             LookInResults: self._look_in_results,
             Moved: self._moved,
+            Traced: _traced,
         }
 
     def take(self, effect: Effect) -> bool:
@@ -70,8 +72,6 @@ class Outbox:
         command = effect.command
         message = prefill_to_proto(command)
         self._batch(effect.worker, message.ByteSize()).prefill.append(message)
-        if command.traceparent and sampled(command.traceparent):
-            emit_span(command.timeline[-1], command.traceparent, {genai.REQUEST_ID: command.key.request_id})
 
     def _encode(self, effect: SendEncode) -> None:
         message = encode_to_proto(effect.command)
@@ -128,3 +128,9 @@ class Outbox:
             self._bus.send(subject, data)
         except BusDown:
             return  # workers list what they hold, gateways ask: what this said is said again
+
+
+def _traced(effect: Traced) -> None:
+    if sampled(effect.traceparent):
+        key = effect.key
+        emit_span(effect.span, effect.traceparent, {genai.REQUEST_ID: key.request_id, genai.ATTEMPT: key.attempt})

@@ -6,7 +6,7 @@ Sends may be lost and are repaired by heartbeats; what stores, deletes, finds or
 from dataclasses import dataclass
 
 from headrace.core.commands import EncodeCommand, PrefillCommand, ResendCommand
-from headrace.core.types import End, Key, Request
+from headrace.core.types import End, Key, Request, StageSpan
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,15 @@ class SendRelease:
 class SendResend:
     worker: str
     command: ResendCommand
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """An interval of a request that came with a traceparent."""
+
+    key: Key
+    traceparent: str
+    span: StageSpan
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,4 +140,5 @@ Effect = (
     | GatewayEnded
     | LookInResults
     | Moved
+    | Traced
 )

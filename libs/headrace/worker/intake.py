@@ -19,7 +19,9 @@ class Intake:
     blocks: int  # that the engine has in all
 
     def prefill(self, command: PrefillCommand, now_s: float, *, traced: bool) -> Held:
-        return self._held(command, "waiting", now_s, traced, decodes_here=command.decode_worker == self.me)
+        """Its wait began where the queue's ended: the command's way here belongs to it."""
+        since_s = command.timeline[-1].end_s if command.timeline else now_s
+        return self._held(command, "waiting", since_s, traced, decodes_here=command.decode_worker == self.me)
 
     def join(self, command: JoinCommand, now_s: float, *, traced: bool) -> Held:
         """The transfer began where prefill ended: its command's way here belongs to it."""

@@ -12,8 +12,8 @@ from headrace.core.queue.encoding import place_parts
 from headrace.core.queue.ends import fail
 from headrace.core.queue.job import Job
 from headrace.core.queue.line import Line
+from headrace.core.queue.spans import add_span
 from headrace.core.queue.worker import Worker
-from headrace.core.types import StageSpan
 
 Pair = tuple[Worker, Worker]  # prefill, decode: may be the same
 
@@ -64,9 +64,7 @@ def launch(cell: Cell, job: Job, pair: Pair, now_s: float) -> None:
     job.sent_s = now_s
     job.resends = 0
     job.start_index = job.progress = len(job.emitted)
-    first_text = not job.parts and job.tries == 1
-    waited_from_s = job.request.accepted_s if first_text else job.ready_s
-    job.timeline += (StageSpan("queue", waited_from_s, now_s, cell.config.name),)
+    add_span(cell, job, "queue", job.ready_s, now_s)
     cell.move(job, "prefill")
     send_prefill(cell, job, now_s)
 

@@ -7,6 +7,7 @@ from headrace.core.effects import SendEncode, SendRelease
 from headrace.core.queue.alone import claim_one, end_alone
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.job import Job, Lane, Part
+from headrace.core.queue.spans import add_span
 from headrace.core.queue.worker import Worker
 from headrace.core.stages.routing import least_pending
 from headrace.core.types import Key
@@ -14,7 +15,9 @@ from headrace.core.types import Key
 
 def make_ready(cell: Cell, job: Job, now_s: float) -> None:
     """Into the waiting line, or first to the encoders with what is not encoded."""
-    job.ready_s = now_s
+    if job.state == "encoding":
+        add_span(cell, job, "media", job.ready_s, now_s)
+    job.ready_s = now_s if job.ready_s else job.request.accepted_s
     if job.encoded:
         cell.move(job, "queued")
         return

@@ -17,6 +17,7 @@ from headrace.core.queue.alone import end_alone
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.encoding import leave_lane, release_parts
 from headrace.core.queue.job import AT_WORKER, Job, Stop
+from headrace.core.queue.spans import add_span
 from headrace.core.types import End, Failure, FinishReason, Usage
 
 
@@ -67,6 +68,8 @@ def decide(cell: Cell, job: Job, reason: FinishReason, failure: Failure | None, 
     media_tokens = sum(media.tokens for media in request.media)
     prefix_tokens = cell.config.prefix_tokens.get(request.prompt.prefix, 0)
     usage = Usage(prefix_tokens + len(request.prompt.tokens), len(job.emitted), media_tokens)
+    if job.state in ("queued", "encoding"):
+        add_span(cell, job, "queue" if job.state == "queued" else "media", job.ready_s, now_s)
     end = End(reason, failure, usage, job.timeline)
     cell.emit(GatewayEnded(job.gateway, job.key, end))
     finish(cell, job, end, job.emitted, now_s)

@@ -8,6 +8,7 @@ from headrace.core.queue.cell import Cell
 from headrace.core.queue.encoding import join_lane, lose_part, make_ready
 from headrace.core.queue.ends import decide, fail, finish, stopped
 from headrace.core.queue.job import Job, Suspicion
+from headrace.core.queue.spans import add_span, dispatched_s
 from headrace.core.queue.worker import Worker
 
 
@@ -131,4 +132,5 @@ def _go_on(cell: Cell, job: Job, recovered: Recovered, now_s: float) -> None:
     elif len(job.emitted) >= job.request.sampling.max_tokens:
         decide(cell, job, "length", None, now_s)
     else:
+        add_span(cell, job, "recover", dispatched_s(job), now_s)
         make_ready(cell, job, now_s)

@@ -1,0 +1,22 @@
+"""The queue manager's own intervals of a request's life: no time of a request belongs to nobody.
+
+media: until the encoders have returned every part. queue: ready, waiting for workers. recover: from the dispatch of
+an attempt that was lost until what it emitted is known.
+"""
+
+from headrace.core.effects import Traced
+from headrace.core.queue.cell import Cell
+from headrace.core.queue.job import Job
+from headrace.core.types import StageSpan
+
+
+def add_span(cell: Cell, job: Job, stage: str, start_s: float, now_s: float) -> None:
+    span = StageSpan(stage, start_s, now_s, cell.config.name)
+    job.timeline += (span,)
+    if job.request.traceparent:
+        cell.emit(Traced(job.key, job.request.traceparent, span))
+
+
+def dispatched_s(job: Job) -> float:
+    """When the current attempt was sent to its workers: where the last span of ours ended."""
+    return job.timeline[-1].end_s if job.timeline else job.request.accepted_s
