@@ -11,7 +11,7 @@ from tests.e2e.otlp import Receiver, Seen
 
 GAP_S = 0.005
 SAMPLED = [("x-headrace-trace", "1")]
-ROOMS = ("gateway", "qm", "encoder", "prefill", "decode")
+SERVICES = {f"headrace-{name}" for name in ("gateway", "qm", "encoder", "prefill", "decode")}
 
 
 async def exported(traces: Receiver, trace_id: str, stages: Sequence[str] = (), within_s: float = 15.0) -> list[Seen]:
@@ -63,7 +63,7 @@ async def test_one_request_is_one_whole_trace(mesh: Mesh, traces: Receiver) -> N
     root = root_of(spans)
     ids = {span.span_id for span in spans}
     assert [span for span in spans if span.parent_id and span.parent_id not in ids] == [], "no orphans"
-    assert {room for room in ROOMS if any(span.service.startswith(room) for span in spans)} == set(ROOMS)
+    assert {span.service for span in spans} == SERVICES
     assert sum(span.name == "encode" for span in spans) == 2
     assert gaps(spans) == [], f"\n{tree(spans)}"
     assert root.attributes["gen_ai.request.model"] == "profile-tiny"
@@ -102,8 +102,8 @@ async def test_a_slow_encoder_is_told_from_the_spans(mesh: Mesh, traces: Receive
     mesh.kill("encoder-0", signal.SIGCONT)
     answer = await asking
     spans = await exported(traces, answer.trace_id, ("queue", "encode", "prefill", "decode"))
-    assert longest(spans).name == "encode", f"\n{tree(spans)}"
     assert diagnosis(spans) == "slow encoder", f"\n{tree(spans)}"
+    assert gaps(spans) == [], f"\n{tree(spans)}"
 
 
 async def test_a_lost_worker_is_told_from_the_spans(mesh: Mesh, traces: Receiver) -> None:
@@ -111,9 +111,11 @@ async def test_a_lost_worker_is_told_from_the_spans(mesh: Mesh, traces: Receiver
     await asyncio.sleep(0.25)
     mesh.kill("decode-0")
     answer: Answer = await asking
+    await mesh.until_servable()
     assert (answer.reason, len(answer.tokens), answer.faults) == ("length", 60, [])
     spans = await exported(traces, answer.trace_id, ("queue", "prefill", "decode"))
     assert diagnosis(spans) == "lost worker", f"\n{tree(spans)}"
+    assert gaps(spans) == [], f"\n{tree(spans)}"
 
 
 async def test_a_full_queue_is_told_from_the_spans(mesh: Mesh, traces: Receiver) -> None:
@@ -128,10 +130,10 @@ async def test_a_full_queue_is_told_from_the_spans(mesh: Mesh, traces: Receiver)
 
 def diagnosis(spans: Sequence[Seen]) -> str:
     """What an operator would say who sees the spans and nothing else."""
-    attempts = {span.attributes.get("headrace.attempt", "1") for span in spans if span.name in ("prefill", "decode")}
-    if len(attempts) > 1 or sum(span.name == "prefill" for span in spans) > 1:
+    if any(span.name == "recover" for span in spans):
         return "lost worker"
     worst = longest(spans)
     if worst.end_s - worst.start_s < 0.1:
         return "nothing wrong"
-    return {"encode": "slow encoder", "queue": "full queue"}.get(worst.name, f"slow {worst.name}")
+    causes = {"media": "slow encoder", "encode": "slow encoder", "queue": "full queue"}
+    return causes.get(worst.name, f"slow {worst.name}")
