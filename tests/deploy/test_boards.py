@@ -19,6 +19,10 @@ import pytest
 
 from headrace.cli.supervisor import Mesh
 from headrace.mesh.servers import free_port
+from headrace.worker.readings import FIELDS as WORKER_FIELDS
+from services.gateway.metrics import GatewayMetrics
+from services.governor.readings import readings
+from services.queue_manager.metrics import queue_registry
 from tests.e2e.asking import ask, picture, request
 from tests.e2e.meshes import small_mesh
 
@@ -64,6 +68,21 @@ def test_the_boards_are_those_of_their_tables() -> None:
     assert made.names() == sorted(path.stem for path in (DEPLOY / "grafana/dashboards").glob("*.json"))
     for name in made.names():
         assert (DEPLOY / f"grafana/dashboards/{name}.json").read_text() == made.render(name), "run boards.py"
+
+
+def exported_names() -> set[str]:
+    """Everything that any process of ours exports, as Prometheus calls it; histograms without their suffix."""
+    families = [*GatewayMetrics("any").collect(), *queue_registry(lambda: None).collect()]
+    found = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
+    nobody: Any = None  # a reading's name is known before anything is read
+    return found | {reading.name for reading in readings(nobody)} | set(WORKER_FIELDS)
+
+
+@pytest.mark.parametrize(("where", "query"), [*board_queries(), *alert_queries()])
+def test_every_metric_exists_in_the_code(where: str, query: str) -> None:
+    used = {re.sub("_(bucket|sum|count)$", "", name) for name in METRIC.findall(query)}
+    assert used <= exported_names(), where
+    assert used or "up" in query
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool command")
