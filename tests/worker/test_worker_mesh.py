@@ -77,6 +77,7 @@ async def test_handed_over_gives_the_same_tokens(mesh: Mesh, peer: Peer, hosts: 
         assert key in peer.prefilled
         assert key in peer.joined
         assert mesh.workers["prefill-0"].state().handles == 1, "kept until released"
+        assert mesh.workers["decode-0"].holds.requests[key.request_id].pulled_kv is None, "unmapped after the import"
         for worker in ("prefill-0", "decode-0"):
             peer.send(worker, release=key)
         await until(lambda: is_empty(mesh, "prefill-0") and is_empty(mesh, "decode-0"))

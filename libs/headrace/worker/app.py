@@ -205,7 +205,7 @@ class Worker:
         if self._encode is not None:
             services.append(self._encode.run())
         if self._llm is not None:
-            services += [self._llm.run(self._work), self._log.run()]
+            services += [self._llm.run(self._work), self._log.run(self._outbox.flush)]
         return services
 
     async def _drain(self, drain_s: float) -> None:

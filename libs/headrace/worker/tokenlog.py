@@ -5,6 +5,7 @@ Redis may be away at any time: what it misses stands in the holds, and is writte
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from headrace.mesh.errors import StoreDown
 from headrace.mesh.logs import get_logger
@@ -29,12 +30,14 @@ class TokenLog:
     def writing(self, request_id: str) -> bool:
         return request_id in self._writing
 
-    async def run(self) -> None:
+    async def run(self, written: Callable[[], None]) -> None:
+        """written is called after each write: what waited for it may go now."""
         while True:
             await asyncio.sleep(DOWN_S if self._down else LOOK_S)
             due = self._due(time.time())
             if due:
                 await self._write(due)
+                written()
 
     def _due(self, now_s: float) -> list[Held]:
         """An ended request is not logged any more: its end carries its tokens, and the log is about to be dropped.
