@@ -22,7 +22,8 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 BODY_S_MAX = 60.0  # a body in pieces: 64 MiB over a slow office line
-DISCARD_BYTES_MAX, DISCARD_S_MAX = 16 * 1024 * 1024, 2.0  # of a refused body: enough for a reply to get through
+# Of a refused body: one that is a photograph too many is read whole, so that its reply gets through.
+DISCARD_BYTES_MAX, DISCARD_S_MAX = BODY_BYTES_MAX + 16 * 1024 * 1024, 2.0
 WATCH_AFTER_S = 0.1  # most responses are over by then and need nobody to watch for a disconnect
 SSE_HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),

@@ -66,7 +66,7 @@ CASES: list[tuple[str, Any, int, str]] = [
         "messages[0].content[0]",
     ),
     ("unknown part", user({"type": "smell", "smell": "roses"}), 400, "messages[0].content[0]"),
-    ("media URL", user(link("http://example.com/a.png")), 400, "messages[0].content[0].image_url"),
+    ("media URL", user(link("http://example.com/a.png")), 403, "messages[0].content[0].image_url"),
     ("file URL", user(link("file:///etc/passwd")), 400, "messages[0].content[0].image_url"),
     ("unknown field", {**user(text()), "max_tokns": 3}, 400, "max_tokns"),
 ]
