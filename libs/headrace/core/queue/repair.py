@@ -107,7 +107,9 @@ def _know_part(cell: Cell, worker: Worker, hold: Hold, now_s: float) -> bool:
     if (part.worker, part.attempt) != (worker.id, hold.key.attempt):
         if adopt_part(cell, worker, job, part, hold, now_s):
             return True
-        if hold.key.attempt != job.attempt:  # a release frees, and fences, all of an attempt: never the current one
+        # A release frees, and fences, all of an attempt: never of one that runs, or may come to run, at this worker.
+        elsewhere = job.state in AT_WORKER and worker.id not in job.workers()
+        if hold.key.attempt != job.attempt or elsewhere:
             _drop(cell, worker, hold)
         return False
     if hold.state == "encoded" and hold.handle is not None:
