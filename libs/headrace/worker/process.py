@@ -12,7 +12,7 @@ from functools import partial
 from typing import get_args
 
 from headrace.core.types import StageName
-from headrace.engines.base import Engine, ModelSpec
+from headrace.engines.base import Engine, ModelSpec, blocks_for
 from headrace.engines.families import family
 from headrace.engines.profile_encoder import ProfileEncoder
 from headrace.engines.registry import EngineConfigError, load_engine
@@ -32,7 +32,10 @@ from headrace.worker.server import WorkerService, listen
 
 STAGES: tuple[StageName, ...] = get_args(StageName)
 SLOTS = 64  # of an engine that was not told: what a CPU batches well, and a GPU's profile too
-CONTEXTS = 16  # as many whole contexts fit into the KV cache of an engine that was not told its blocks
+# The KV cache of an engine that was not told its blocks: memory that a small machine has for each of three workers,
+# but room for one whole context in any case; where KV takes no memory, as many whole contexts.
+KV_BYTES = 2 << 30
+CONTEXTS = 16
 # Shares of the settings that a flag may set: a launcher starts many workers with one environment.
 FLAGS = ("model", "engine", "profile", "grpc_addr")
 NUMBERS = ("threads", "slots", "blocks")
@@ -94,11 +97,18 @@ def _engine(settings: Settings, spec: ModelSpec) -> Engine:
             settings.model,
             threads=settings.threads or max(1, (os.cpu_count() or 1) // 2),
             slots=settings.slots or SLOTS,
-            blocks=settings.blocks or CONTEXTS * spec.context_tokens // spec.block_tokens,
+            blocks=settings.blocks or default_blocks(settings.engine, spec),
             profile=settings.profile or "zero",
         )
     except EngineConfigError as error:
         raise BadSetup(str(error)) from error
+
+
+def default_blocks(engine: str, spec: ModelSpec) -> int:
+    context_blocks = blocks_for(spec.context_tokens, spec.block_tokens)
+    if engine == "profile" or not spec.kv_bytes_per_token:
+        return CONTEXTS * context_blocks
+    return max(context_blocks, KV_BYTES // (spec.kv_bytes_per_token * spec.block_tokens))
 
 
 def _encoders(settings: Settings, spec: ModelSpec) -> dict[str, Encoder]:
