@@ -35,10 +35,10 @@ class Row:
 
 
 def rows(spans: Sequence[Interval], first_token_s: float | None = None) -> list[Row]:
-    """Intervals by their start, the longer first; the first token is a moment: the end of the first prefill, unless given."""
+    """Intervals by their start, parts in order, the longer first; the first token is a moment: the end of the first prefill, unless given."""
     if not spans:
         return []
-    ordered = sorted(spans, key=lambda span: (span.start_s, -span.end_s))
+    ordered = sorted(spans, key=lambda span: (span.start_s, span.part, -span.end_s))
     start_s = ordered[0].start_s
     whole_s = max(1e-9, max(span.end_s for span in ordered) - start_s)
     parts = len({span.part for span in ordered if span.stage == "encode"})
