@@ -5,8 +5,8 @@ HTTP and gRPC share it. Every refusal is a typed error (core/errors.py) that nam
 
 import asyncio
 import hashlib
+import secrets
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -231,7 +231,7 @@ def facts_of(request: Request) -> Facts:
 def _identity(ask: Ask, tenant: str) -> tuple[str, bytes]:
     """Request id and content hash. Only a request with a key is ever compared with another."""
     if not ask.idempotency_key:
-        return uuid.uuid4().hex, b""
+        return secrets.token_hex(16), b""
     name = f"{len(tenant)}:{tenant}:{ask.idempotency_key}".encode()
     return hashlib.sha256(name).hexdigest()[:32], body_hash(ask)
 

@@ -6,6 +6,7 @@ ASCII into words takes one regular expression; everything else goes to the token
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,12 +34,13 @@ class WordEncoder:
         """Token ids; the names of special tokens in the text become those tokens."""
         if not text.isascii():
             return self._encode(text)
-        ids: list[int] = []
-        known = self._words.get
+        words: list[str] = []
         for index, part in enumerate(self._special.split(text)):
-            for word in (part,) if index % 2 else _WORD.findall(part):
-                ids += known(word) or self._learn(word)
-        return ids
+            words += (part,) if index % 2 else _WORD.findall(part)
+        found = list(map(self._words.get, words))
+        if None in found:
+            found = [ids or self._learn(word) for word, ids in zip(words, found, strict=True)]
+        return list(chain.from_iterable(found))  # type: ignore[arg-type]
 
     def _learn(self, word: str) -> list[int]:
         ids = self._encode(word)
