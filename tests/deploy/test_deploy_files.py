@@ -7,12 +7,17 @@ import importlib.util
 import re
 import shutil
 import subprocess
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import httpx
 import pytest
 
 from headrace.mesh.config import Settings
+from headrace.mesh.servers import find_nats, free_port
 
 yaml = pytest.importorskip("yaml")
 
@@ -30,9 +35,9 @@ def services_of(path: Path) -> dict[str, dict[str, Any]]:
     return services
 
 
-def with_defaults(text: str) -> str:
-    """As compose reads it where nothing is set."""
-    return CHOICE.sub(lambda match: match[2] or "", text)
+def with_defaults(text: str, told: Mapping[str, str] = MappingProxyType({})) -> str:
+    """As compose reads it where nothing else is set than what is told."""
+    return CHOICE.sub(lambda match: told.get(match[1], match[2] or ""), text)
 
 
 def requirements(extra: str) -> list[str]:
@@ -99,6 +104,40 @@ def test_the_code_reads_every_setting_and_takes_its_default(name: str) -> None:
     settings = Settings.from_env(environment)
     assert settings.grpc_addr.startswith("0.0.0.0:"), "peers could not reach it"
     assert settings.advertised(50051).rpartition(":")[0] not in ("0.0.0.0", "127.0.0.1", "")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [(None, {"sync_interval": 120 * 10**9}), ("45s", {"sync_interval": 45 * 10**9}), ("always", {"sync_always": True})],
+)
+def test_nats_takes_the_journal_settings_as_they_are_meant(
+    tmp_path: Path, chosen: str | None, expected: dict[str, Any]
+) -> None:
+    told = {} if chosen is None else {"NATS_SYNC_INTERVAL": chosen}
+    variables = {k: with_defaults(v, told) for k, v in services_of(CORE)["nats"]["environment"].items()}
+    bus, monitor = free_port(), free_port()
+    text = (ROOT / "deploy/nats.conf").read_text().replace("/var/lib/nats", str(tmp_path / "jetstream"))
+    text = text.replace("0.0.0.0:4222", f"127.0.0.1:{bus}").replace("0.0.0.0:8222", f"127.0.0.1:{monitor}")
+    (tmp_path / "nats.conf").write_text(text)
+    command = [str(find_nats().path), "--config", str(tmp_path / "nats.conf")]
+    with subprocess.Popen(command, env=variables, stderr=subprocess.DEVNULL) as server:
+        try:
+            found = jetstream_config(monitor)
+        finally:
+            server.terminate()
+    assert found | expected == found
+    assert found["max_storage"] == 10 * 2**30
+
+
+def jetstream_config(monitor: int) -> dict[str, Any]:
+    deadline_s = time.monotonic() + 10
+    while True:
+        try:
+            config: dict[str, Any] = httpx.get(f"http://127.0.0.1:{monitor}/varz").json()["jetstream"]["config"]
+            return config
+        except httpx.TransportError:
+            assert time.monotonic() < deadline_s, "nats-server did not come up"
+            time.sleep(0.05)
 
 
 def test_the_networks_default_lets_nobody_out_but_the_gateway() -> None:
