@@ -127,6 +127,18 @@ async def test_a_missing_blob_may_come_back(mesh: Mesh, peer: Peer) -> None:
         await until(lambda: not mesh.workers["encoder-0"].holds)
 
 
+async def test_a_blob_that_rotted_is_no_retry(mesh: Mesh, peer: Peer, tmp_path: Path) -> None:
+    key = Key(request_id(), ATTEMPT)
+    async with mesh.worker("encoder-0", "encode"):
+        encode = await command(mesh, key, 0, picture("red"))
+        (stored,) = tmp_path.rglob(encode.media.sha256)
+        stored.write_bytes(b"rotten")
+        peer.send("encoder-0", encode=encode)
+        await until(lambda: key in peer.failed)
+        assert (peer.failed[key].retryable, peer.failed[key].failure.code) == (False, "stage_error")
+        assert not mesh.workers["encoder-0"].holds
+
+
 async def test_embeddings_that_are_gone_fail_the_attempt(mesh: Mesh, peer: Peer) -> None:
     key = Key(request_id(), ATTEMPT)
     async with mesh.worker("encoder-0", "encode"), mesh.worker("both-0", "prefill", "decode"):

@@ -139,6 +139,8 @@ class EncodeStage:
             job.data = await self._blobs.get(job.part.key.request_id, media.sha256)
         except NotFound as error:
             job.fail(error, retryable=True)  # another host's directory, or not there yet
+        except StageError as error:
+            job.fail(error, retryable=False)  # the stored bytes are not what was accepted
 
     def _encode(self, jobs: list[Job]) -> None:
         """In the inference thread."""

@@ -106,7 +106,7 @@ class Holds:
 
     def embedding(self, handle_id: str) -> NDArray[np.float32] | None:
         """The embeddings that this very process has made; None once they are released."""
-        request_id = handle_id.split(".")[1]
+        request_id = "".join(handle_id.split(".")[1:2])
         for part in self.parts.get(request_id, {}).values():
             if part.handle is not None and part.handle.id == handle_id:
                 return part.embedding
