@@ -131,7 +131,7 @@ async def test_a_blob_that_rotted_is_no_retry(mesh: Mesh, peer: Peer, tmp_path: 
     key = Key(request_id(), ATTEMPT)
     async with mesh.worker("encoder-0", "encode"):
         encode = await command(mesh, key, 0, picture("red"))
-        (stored,) = tmp_path.rglob(encode.media.sha256)
+        (stored,) = tmp_path.rglob(encode.media.sha256)  # noqa: ASYNC240
         stored.write_bytes(b"rotten")
         peer.send("encoder-0", encode=encode)
         await until(lambda: key in peer.failed)
