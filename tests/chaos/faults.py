@@ -11,7 +11,9 @@ import random
 import signal
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import psutil
 import redis.asyncio
@@ -79,17 +81,14 @@ def question(rng: random.Random, number: int) -> pb.GenerateRequest:
 
 async def inject(mesh: Mesh, fault: Fault, seed: int) -> Verdict:
     """Load, the fault, recovery, and the comparison with an undisturbed run."""
-    verdict, rng, seen = Verdict(fault), random.Random(seed), _crossings(mesh, fault) if fault.transition else 0
-    if fault.transition:
-        armed = {"HEADRACE_FAULT": f"{fault.transition}:{fault.crossing}:{fault.action}"}
-        await mesh.restart(fault.process, armed)
-        await mesh.until_servable()
+    verdict, rng = Verdict(fault), random.Random(seed)
+    strike = await _aim(mesh, fault)
     done: list[tuple[pb.GenerateRequest, Answer]] = []
     over = asyncio.Event()
     numbers = itertools.count()
     load = [asyncio.create_task(_ask_on(mesh, rng, numbers, over, done)) for _ in range(CONCURRENT)]
     await asyncio.sleep(0.3)
-    verdict.landed = await _strike(mesh, fault, seen)
+    verdict.landed = await strike()
     await asyncio.sleep(1.0)  # a second of load on the recovered mesh
     over.set()
     await asyncio.gather(*load)
@@ -111,15 +110,25 @@ async def _ask_on(
         done.append((message, await follow(addresses, message, ANSWER_WITHIN_S, first=number)))
 
 
-async def _strike(mesh: Mesh, fault: Fault, seen: int) -> bool:
-    """Whether the fault is known to have landed; the process is up again then."""
+async def _aim(mesh: Mesh, fault: Fault) -> Callable[[], Awaitable[bool]]:
+    """Gets ready to strike; the returned call tells whether the fault is known to have landed, and the process is up
+    again then."""
     if fault.transition:
-        return await _landed(mesh, fault, seen)
-    if fault.action == "flushall":
-        client = redis.asyncio.Redis.from_url(mesh.addresses.redis_url)
-        landed = bool(await client.flushall())
-        await client.aclose()
-        return landed
+        seen = _crossings(mesh, fault)
+        await mesh.restart(fault.process, {"HEADRACE_FAULT": f"{fault.transition}:{fault.crossing}:{fault.action}"})
+        await mesh.until_servable()
+        return partial(_landed, mesh, fault, seen, mesh.pid(fault.process))
+    return partial(_flush_all if fault.action == "flushall" else _restart, mesh, fault)
+
+
+async def _flush_all(mesh: Mesh, _fault: Fault) -> bool:
+    client = redis.asyncio.Redis.from_url(mesh.addresses.redis_url)
+    landed = bool(await client.flushall())
+    await client.aclose()
+    return landed
+
+
+async def _restart(mesh: Mesh, fault: Fault) -> bool:
     restart = mesh.restart_nats if fault.process == "nats-server" else mesh.restart_redis
     restart(kill=fault.action == "kill")
     return True
@@ -132,8 +141,8 @@ def _crossings(mesh: Mesh, fault: Fault) -> int:
     return sum((line["transition"], line["action"]) == (fault.transition, fault.action) for line in logged)
 
 
-async def _landed(mesh: Mesh, fault: Fault, seen: int) -> bool:
-    until, pid = time.monotonic() + LAND_WITHIN_S, mesh.pid(fault.process)
+async def _landed(mesh: Mesh, fault: Fault, seen: int, pid: int) -> bool:
+    until = time.monotonic() + LAND_WITHIN_S
     while _crossings(mesh, fault) == seen:
         if time.monotonic() > until:
             return False
