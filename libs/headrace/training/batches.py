@@ -19,8 +19,8 @@ from headrace.training.questions import Question, ask, draw_layout, message
 _MEDIA = Media(MediaMeta("image", "image/png", SPEC.embed_width, 1, 1), "", ROWS)
 _PREFIX_TOKENS = SPEC.prefix_tokens[PREFIX]
 _POOL_ROWS = 96  # rows sorted by length together
-# (fewest images, most images, weight): mostly few, some many
-_COUNTS = ((1, 1, 38), (2, 2, 18), (3, 3, 17), (4, 4, 17), (5, 8, 8), (9, 16, 2))
+# (fewest images, most images, weight) of rows with several images: mostly few, some many
+_SEVERAL = ((2, 2, 29), (3, 3, 27), (4, 4, 27), (5, 8, 13), (9, 16, 4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +52,21 @@ class Batch:
 class Sampler:
     """Draws rows over a pool of labelled pictures."""
 
-    def __init__(self, family: SmolLM2, labels: Sequence[Label], seed: int, unseen: bool = False) -> None:
+    def __init__(
+        self, family: SmolLM2, labels: Sequence[Label], seed: int, unseen: bool = False, single_share: float = 0.5
+    ) -> None:
         self._family = family
         self._labels = labels
         self._rng = Random(seed)
         self._unseen = unseen
+        self._single_share = single_share
         self._digits = [i for i, label in enumerate(labels) if isinstance(label, Digit)]
         self._shapes = [i for i, label in enumerate(labels) if not isinstance(label, Digit)]
 
     def row(self) -> Row:
-        low, high, _ = self._rng.choices(_COUNTS, [weight for *_, weight in _COUNTS])[0]
+        if self._rng.random() < self._single_share:
+            return self.row_of(1)
+        low, high, _ = self._rng.choices(_SEVERAL, [weight for *_, weight in _SEVERAL])[0]
         return self.row_of(self._rng.randint(low, high))
 
     def row_of(self, images: int, questions: int = 0) -> Row:

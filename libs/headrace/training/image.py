@@ -7,7 +7,7 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -18,10 +18,12 @@ from headrace.training.batches import Sampler
 from headrace.training.export import export
 from headrace.training.llama import FrozenLlama
 from headrace.training.pictures import draw_digits, draw_shapes
-from headrace.training.prefix import TOKEN_BUDGET, Adapter, Phase, Trainer, evaluate, start
+from headrace.training.prefix import Adapter, Phase, Trainer, evaluate, start
 from headrace.training.tower import Projector, Tower, features, make_pool, train_tower
 
 SEED = 0
+# What an answer is made of is soon learnt; its exact form takes the second, longer phase of smaller steps.
+PHASES = (Phase(160, 1.0, 800, 0.38), Phase(300, 0.6, 560, 0.55))
 ASSETS = Path(__file__).parents[1] / "assets" / "smollm2"
 _VALIDATION_SEED = 7
 _LOG_STEPS = 20  # also how much a stopped run loses
@@ -30,13 +32,13 @@ _LOG_STEPS = 20  # also how much a stopped run loses
 def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
-    phases = [Phase(steps, 1.0 if i == 0 else 0.6) for i, steps in enumerate(options.steps)]
+    phases = [replace(phase, steps=steps) for phase, steps in zip(PHASES, options.steps, strict=False)]
     run = Run(options.work, options.out)
     tower = run.tower(options.tower_steps)
     adapter = run.aligned(tower, options.align_steps)
     for number, phase in enumerate(phases, 1):
-        run.phase(adapter, phase, number)
-        run.export(tower, adapter, phases[:number])
+        if run.phase(adapter, phase, number) or number == len(phases):
+            run.export(tower, adapter, phases[:number])
 
 
 def _options() -> argparse.Namespace:
@@ -45,7 +47,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path(".headrace/training"), help="checkpoints and log")
     parser.add_argument("--tower-steps", type=int, default=800)
     parser.add_argument("--align-steps", type=int, default=600)
-    parser.add_argument("--steps", type=int, nargs="+", default=[360, 500], help="of each language-model phase")
+    parser.add_argument("--steps", type=int, nargs="+", default=[phase.steps for phase in PHASES])
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
 
@@ -96,18 +98,24 @@ class Run:
         targets = captions(self._family, self._validation.labels)
         return nearest_word_shares(projector, self._features["validation"], targets, self._model.embedding)
 
-    def phase(self, adapter: Adapter, phase: Phase, number: int) -> None:
-        """Train a phase to its end, from its checkpoint if there is one; new draws follow a resumed step."""
+    def phase(self, adapter: Adapter, phase: Phase, number: int) -> bool:
+        """Train a phase to its end, from its checkpoint if there is one; False if it had ended before.
+
+        New draws follow a resumed step.
+        """
         path = self._work / f"phase-{number}.pt"
         trainer = Trainer(self._model, adapter, self._features["train"], phase)
         if path.exists():
             trainer.take_up(torch.load(path))
-        sampler = Sampler(self._family, self._train.labels, SEED + 1_000_000 * number + trainer.step)
-        batches = sampler.batches(TOKEN_BUDGET)
+        seed = SEED + 1_000_000 * number + trainer.step
+        sampler = Sampler(self._family, self._train.labels, seed, single_share=phase.single_share)
+        batches = sampler.batches(phase.token_budget)
+        ended = trainer.step >= phase.steps
         while trainer.step < phase.steps:
             loss = trainer.run(batches, min(_LOG_STEPS, phase.steps - trainer.step))
             self.log("step", phase=number, step=trainer.step, of=phase.steps, loss=round(loss, 4))
             torch.save(trainer.state(), path)
+        return not ended
 
     def export(self, tower: Tower, adapter: Adapter, phases: list[Phase]) -> None:
         figures = self.validate(adapter)
