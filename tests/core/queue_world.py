@@ -98,7 +98,7 @@ class World:
                 self.end_at_gateway(key, end.usage.completion_tokens, end)
             case fx.LookInResults(_, request_id):
                 self.look_in_results(request_id)
-            case fx.Moved():
+            case fx.Moved() | fx.Traced():
                 pass
             case fx.SendPrefill(worker, command):
                 assert command.key.request_id not in self.results, f"{command.key} has ended and runs again"
