@@ -43,7 +43,8 @@ class Governor:
             self.devices = await asyncio.to_thread(self._sensors.read)
             self.history.forget(self._clock())
             try:
-                await asyncio.wait_for(stopping.wait(), READ_EVERY_S)
+                async with asyncio.timeout(READ_EVERY_S):
+                    await stopping.wait()
             except TimeoutError:
                 continue
 

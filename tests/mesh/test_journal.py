@@ -14,7 +14,7 @@ from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup, BusDown, JournalFull
 from headrace.mesh.jetstream import check_server
-from headrace.mesh.journal import Appended, Journal, Record
+from headrace.mesh.journal import Appended, Journal, Record, _head
 from headrace.mesh.servers import NatsServer
 
 SMALL = Settings(journal_bytes=1 << 27, results_bytes=1 << 27)
@@ -85,8 +85,8 @@ async def test_an_id_is_a_duplicate_after_the_dedupe_window_too(pair: Pair, monk
     """Without its message id the server cannot dedupe: as after two minutes."""
     request_id = new_id()
     first = await pair.journal.append(request_id, b"a")
-    later = b"NATS/1.0\r\nNats-Msg-Id: other\r\nNats-Expected-Last-Subject-Sequence: 0\r\n\r\n"
-    monkeypatch.setattr("headrace.mesh.journal._head", lambda *_args, **_kwargs: later)
+    later = _head("0" * 32, "")
+    monkeypatch.setattr("headrace.mesh.journal._head", lambda *_: later)
     second = await pair.journal.append(request_id, b"b")
     assert (second.seq, second.duplicate) == (first.seq, True)
     await pair.journal.delete([first.seq])
@@ -203,6 +203,16 @@ async def test_a_lost_delivery_is_read_again_once(pair: Pair, after: int) -> Non
     await asyncio.sleep(0.2)
     assert [record.data for record in reader.records] == [b"%d" % i for i in range(2 + after)]
     await reader.follower.stop()
+
+
+async def test_a_follower_whose_bus_closes_can_be_cancelled(nats_server: NatsServer) -> None:
+    """A process that fails cancels its tasks right after the bus went: none may swallow that."""
+    pair = await Pair.open(nats_server)
+    reader = Reader(pair.journal)
+    await until(lambda: reader.caught_up)
+    await pair.bus.close()
+    async with asyncio.timeout(5.0):
+        await reader.follower.stop()
 
 
 async def test_a_full_journal_says_so_and_takes_again_after_deletes(nats_server: NatsServer) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.mesh import leader as leader_module
 from headrace.mesh.bus import Bus
 from headrace.mesh.leader import LEASE_S, Leadership
 from headrace.mesh.servers import NatsServer
@@ -94,7 +95,10 @@ uvloop.run(main())
     await standby.leadership.release()
 
 
-async def test_an_outage_of_nats_changes_no_leader(nats_server: NatsServer, buses: list[Bus]) -> None:
+async def test_an_outage_of_nats_changes_no_leader(
+    nats_server: NatsServer, buses: list[Bus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leader_module, "RENEW_S", 0.8 * LEASE_S)  # so that the standby looks before it renews
     leader, standby = Contender(buses[0], "qm-0", "a0"), Contender(buses[1], "qm-1", "a1")
     await leader.leadership.acquire()
     waiting = asyncio.create_task(standby.leadership.acquire())

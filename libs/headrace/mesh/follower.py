@@ -90,7 +90,8 @@ class Follower:
     async def _until_broken(self) -> None:
         while not self._broken.is_set():
             try:
-                await asyncio.wait_for(self._broken.wait(), HEARTBEAT_S)
+                async with asyncio.timeout(HEARTBEAT_S):  # wait_for of Python 3.11 can swallow a cancellation
+                    await self._broken.wait()
             except TimeoutError:
                 if self._bus.up and time.monotonic() - self._heard_s > SILENCE_S:
                     _log.warning("journal_reader_silent", next_seq=self._next_seq)

@@ -187,6 +187,11 @@ class Store:
     async def read_queue(self) -> bytes | None:
         return await self._call(lambda: self._client.get(self.key("queue", "snapshot")))
 
+    async def request_ids(self) -> set[str]:
+        """Requests that have a token log or handles here."""
+        starts = [self.key(kind, "") for kind in ("tokens", "handles")]
+        return {key.removeprefix(start) for start in starts async for key in self._scan(start)}
+
     async def count(self, kind: str) -> int:
         """How many keys of a kind there are: "tokens" and "handles" are 0 when nothing runs."""
         return len([key async for key in self._scan(self.key(kind, ""))])
