@@ -81,7 +81,8 @@ async def test_a_killed_gateway_leaves_its_requests_to_be_attached_to(
     cell.script = lambda _: Script(tuple(b"x" * 60), wait_s=0.03)
     other = await edges.start("gw-b")
     async with gateway(edges.url, tmp_path, HEADRACE_FAULT="gateway.first_token:1:kill") as (process, ready):
-        async with AsyncClient([ready["grpc"], other.grpc]) as sdk:
+        async with AsyncClient([ready["grpc"], other.grpc]) as sdk, httpx.AsyncClient() as client:
+            await serving(ready, client)  # before that the SDK would have gone to the other gateway by itself
             answer = sdk.generate("hi")
             tokens = [token async for delta in answer for token in delta.tokens]
         assert await process.wait() == -signal.SIGKILL
