@@ -38,7 +38,7 @@ async def gateway(nats_url: str, folder: Path, **env: str) -> AsyncIterator[tupl
     process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, env={**os.environ, **settings})
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             yield process, json.loads(await process.stdout.readline() or b"{}")
     finally:
         if process.returncode is None:
