@@ -4,6 +4,7 @@ Stages in one process share memory: what one makes the next finds in the holds, 
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from headrace.worker.encoder import BATCH_MAX, EncodeStage
 from headrace.worker.handover import Handover
 from headrace.worker.holds import Held, Holds
 from headrace.worker.intake import Intake
+from headrace.worker.lease import Lease
 from headrace.worker.llm import Llm
 from headrace.worker.outbox import Outbox
 from headrace.worker.pulse import Gauges, Identity, Pulse
@@ -82,7 +84,8 @@ class Worker:
         self._tasks = asyncio.TaskGroup()
         self._work = asyncio.Event()
         self._tally = Tally()
-        self._log = TokenLog(carriers.store, self.holds)
+        self._lease = Lease(time.monotonic())
+        self._log = TokenLog(carriers.store, self.holds, self._lease)
         self._outbox = Outbox(carriers.bus, me, address.incarnation, self._log.writing)
         self._encode = self._encode_stage() if "encode" in stages else None
         self._requests: Requests | None = None
@@ -97,6 +100,7 @@ class Worker:
             self.holds,
             self._outbox,
             self._tally,
+            self._lease,
             self._gauges,
             self._requests.repeat_ends if self._requests is not None else lambda _before_s: None,
         )
@@ -112,6 +116,7 @@ class Worker:
             self.holds,
             self._outbox,
             self._tally,
+            self._lease,
         )
 
     def _equip(self, engine: Engine) -> None:
@@ -140,7 +145,7 @@ class Worker:
             self._announce,
             self._tally,
         )
-        self._handover = Handover(carried.bus, carried.store, self._outbox)
+        self._handover = Handover(carried.bus, carried.store, self._outbox, self._lease)
 
     def _announce(self, exported: list[Held]) -> None:
         self._tasks.create_task(self._handover.announce(exported, self._commands.epoch))

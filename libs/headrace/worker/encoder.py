@@ -23,6 +23,7 @@ from headrace.mesh.telemetry import emit_span, sampled
 from headrace.mesh.transfer import TensorStore
 from headrace.modalities import Encoder, Input, Rows
 from headrace.worker.holds import Holds, Part
+from headrace.worker.lease import Lease
 from headrace.worker.outbox import Outbox
 from headrace.worker.tally import Tally
 
@@ -59,6 +60,7 @@ class EncodeStage:
         holds: Holds,
         outbox: Outbox,
         tally: Tally,
+        lease: Lease,
     ) -> None:
         self._me = me
         self._encoders = encoders
@@ -68,6 +70,7 @@ class EncodeStage:
         self._holds = holds
         self._outbox = outbox
         self._tally = tally
+        self._lease = lease
         self._waiting: deque[Part] = deque()
         self._work = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "encode")
@@ -193,8 +196,9 @@ class EncodeStage:
             self._seal(job)
             if job.error is not None and self._holds_still(job.part):
                 self._fail(job.part, job.error, retryable=job.retryable)
-        with suppress(StoreDown):  # the handle also travels in the event, in commands and in heartbeats
-            await self._store.put_handles([job.part.handle for job in jobs if job.part.handle is not None])
+        if self._lease.holds(time.monotonic()):
+            with suppress(StoreDown):  # the handle also travels in the event, in commands and in heartbeats
+                await self._store.put_handles([job.part.handle for job in jobs if job.part.handle is not None])
         sealed = [job for job in jobs if job.part.handle is not None and self._holds_still(job.part)]
         for job in sealed:
             self._tell(job)

@@ -1,6 +1,8 @@
 """A KV cache's way from one worker to another: exported into a mapped file, described by a handle, pulled, verified."""
 
 import asyncio
+import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +19,7 @@ from headrace.mesh.store import Store
 from headrace.mesh.transfer import Draft, TensorStore
 from headrace.wire.work import work_batch_to_proto
 from headrace.worker.holds import Held
+from headrace.worker.lease import Lease
 from headrace.worker.outbox import Outbox
 
 # A handle has no field for the position of the next token (it differs from the length where media share
@@ -67,10 +70,11 @@ def embedding_of(handle: TensorHandle, buffer: memoryview) -> NDArray[np.float32
 class Handover:
     """Tells of KV caches that wait here: Redis first, then the queue manager, then the decode worker itself."""
 
-    def __init__(self, bus: Bus, store: Store, outbox: Outbox) -> None:
+    def __init__(self, bus: Bus, store: Store, outbox: Outbox, lease: Lease) -> None:
         self._bus = bus
         self._store = store
         self._outbox = outbox
+        self._lease = lease
 
     async def announce(self, exported: list[Held], epoch: int) -> None:
         await self._register([held.exported_kv for held in exported if held.exported_kv is not None])
@@ -86,10 +90,10 @@ class Handover:
             reach("prefill.handed_over", held.key.request_id)
 
     async def _register(self, handles: list[TensorHandle]) -> None:
-        try:
-            await self._store.put_handles(handles)
-        except StoreDown:
-            return  # the handle also travels in the command and in heartbeats
+        """Where Redis is away they are missing there: they also travel in the command and in heartbeats."""
+        if self._lease.holds(time.monotonic()):
+            with suppress(StoreDown):
+                await self._store.put_handles(handles)
 
     def _send_joins(self, worker: str, waiting: list[Held], epoch: int) -> None:
         for start in range(0, len(waiting), JOINS_MAX):

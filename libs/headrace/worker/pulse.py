@@ -12,6 +12,7 @@ from headrace.mesh.errors import BusDown
 from headrace.v1 import governor_pb2
 from headrace.wire.work import heartbeat_to_proto
 from headrace.worker.holds import Holds
+from headrace.worker.lease import Lease
 from headrace.worker.outbox import Outbox
 from headrace.worker.tally import Tally
 
@@ -52,6 +53,7 @@ class Pulse:
         holds: Holds,
         outbox: Outbox,
         tally: Tally,
+        lease: Lease,
         gauges: Callable[[], Gauges],
         repeat_ends: Callable[[float], None],
     ) -> None:
@@ -61,6 +63,7 @@ class Pulse:
         self._holds = holds
         self._outbox = outbox
         self._tally = tally
+        self._lease = lease
         self._gauges = gauges
         self._repeat_ends = repeat_ends
 
@@ -75,6 +78,7 @@ class Pulse:
             await asyncio.sleep(HEARTBEAT_S)
 
     def beat(self, *, leaving: bool = False) -> None:
+        self._lease.renew(time.monotonic())
         heartbeat = heartbeat_to_proto(self._heartbeat(leaving=leaving))
         self._send(subjects.HEARTBEAT, heartbeat.SerializeToString())
         self._repeat_ends(time.time() - HEARTBEAT_S)

@@ -11,6 +11,7 @@ from headrace.mesh.errors import StoreDown
 from headrace.mesh.logs import get_logger
 from headrace.mesh.store import Store
 from headrace.worker.holds import Held, Holds
+from headrace.worker.lease import Lease
 
 log = get_logger("worker")
 
@@ -21,8 +22,9 @@ DOWN_S = 0.5  # between two tries while Redis is away
 
 
 class TokenLog:
-    def __init__(self, store: Store, holds: Holds) -> None:
+    def __init__(self, store: Store, holds: Holds, lease: Lease) -> None:
         self._store = store
+        self._lease = lease
         self._holds = holds
         self._writing: frozenset[str] = frozenset()
         self._down = False
@@ -34,7 +36,7 @@ class TokenLog:
         """written is called after each write: what waited for it may go now."""
         while True:
             await asyncio.sleep(DOWN_S if self._down else LOOK_S)
-            due = self._due(time.time())
+            due = self._due(time.time()) if self._lease.holds(time.monotonic()) else []
             if due:
                 await self._write(due)
                 written()
