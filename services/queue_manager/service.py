@@ -19,6 +19,7 @@ from services.queue_manager.mirror import Mirror
 from services.queue_manager.outbox import Outbox
 from services.queue_manager.recorder import Recorder
 from services.queue_manager.recovery import Recovery
+from services.queue_manager.sweeper import Sweeper
 
 TICK_S = 0.1  # a quarter of the time that cancel and deadline may take, and of a heartbeat
 
@@ -36,6 +37,7 @@ class QueueManager:
         chores: Callable[[Callable[[Event], None]], Chores],
         recovery: Recovery,
         mirror: Mirror,
+        sweeper: Sweeper,
         recorder: Recorder,
     ) -> None:
         self.core = QueueCore(config)
@@ -45,6 +47,7 @@ class QueueManager:
         self._chores = chores(self._inbox.put)
         self._recovery = recovery
         self._mirror = mirror
+        self._sweeper = sweeper
         self._recorder = recorder
         self._outbox = Outbox(bus, config.epoch)
         self._tasks = asyncio.TaskGroup()
@@ -68,7 +71,9 @@ class QueueManager:
         self._bus.watch(self._on_bus)
 
     def _services(self) -> list[Coroutine[Any, Any, None]]:
-        return [self._tick(), self._mirror.publish(self.core), self._mirror.keep(self.core), *self._chores.services()]
+        mirror, sweeper = self._mirror, self._sweeper
+        own = [self._tick(), mirror.publish(self.core), mirror.keep(self.core), sweeper.run(self.core)]
+        return [*own, *self._chores.services()]
 
     def _on_bus(self, up: bool) -> None:
         self._inbox.put(BusUp() if up else BusDown())

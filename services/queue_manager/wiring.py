@@ -27,6 +27,7 @@ from services.queue_manager.recorder import Recorder
 from services.queue_manager.recovery import Recovery
 from services.queue_manager.rpc import SERVICE, QueueManagerService
 from services.queue_manager.service import QueueManager
+from services.queue_manager.sweeper import Sweeper
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +88,14 @@ async def _open_faces(options: Options, face: QueueManagerService, stack: AsyncE
 def _manager(options: Options, epoch: int, bus: Bus, journal: Journal, store: Store) -> QueueManager:
     prefixes = dict(family(options.settings.model).spec.prefix_tokens)
     config = QueueConfig(epoch=epoch, name=options.id, prefix_tokens=prefixes)
+    blobs = DirectoryBlobs(options.settings.data_dir)
     return QueueManager(
         config,
         bus,
         journal,
-        partial(Chores, journal, store, DirectoryBlobs(options.settings.data_dir)),
+        partial(Chores, journal, store, blobs),
         Recovery(bus, store, journal, epoch),
         Mirror(bus, store),
+        Sweeper(store, blobs),
         Recorder(options.tape, config),
     )

@@ -28,7 +28,7 @@ STOPPED_S = 10.0
 # A worker's lease is 2 s, a restart takes about as long; a request that moved several times fits well inside.
 ANSWER_WITHIN_S = 60.0
 LAND_WITHIN_S = 20.0
-FREE_WITHIN_S = 10.0
+FREE_WITHIN_S = 12.0  # what a stopped worker wrote late is swept within two rounds of three seconds
 IMAGES = (0, 0, 1, 2)  # a request's images, by turns
 
 
@@ -83,6 +83,7 @@ async def inject(mesh: Mesh, fault: Fault, seed: int) -> Verdict:
     """Load, the fault, recovery, and the comparison with an undisturbed run."""
     verdict, rng = Verdict(fault), random.Random(seed)
     strike = await _aim(mesh, fault)
+    others = {service: mesh.pid(service) for service in mesh.ids if service != fault.process}
     done: list[tuple[pb.GenerateRequest, Answer]] = []
     over = asyncio.Event()
     numbers = itertools.count()
@@ -92,6 +93,8 @@ async def inject(mesh: Mesh, fault: Fault, seed: int) -> Verdict:
     await asyncio.sleep(1.0)  # a second of load on the recovered mesh
     over.set()
     await asyncio.gather(*load)
+    verdict.problems += [f"{service} died too" for service, pid in others.items() if mesh.pid(service) != pid]
+    await mesh.until_servable()
     await _judge(mesh, verdict, done)
     return verdict
 

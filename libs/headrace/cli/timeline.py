@@ -35,7 +35,10 @@ class Row:
 
 
 def rows(spans: Sequence[Interval], first_token_s: float | None = None) -> list[Row]:
-    """Intervals by their start, parts in order, the longer first; the first token is a moment: the end of the first prefill, unless given."""
+    """Intervals by their start, parts in order, the longer first.
+
+    The first token is a moment: the end of the first prefill, unless given.
+    """
     if not spans:
         return []
     ordered = sorted(spans, key=lambda span: (span.start_s, span.part, -span.end_s))

@@ -144,12 +144,17 @@ class Bus:
         """Core NATS may lose any message: what is here when the connection goes is dropped."""
         out, self._out = self._client._pending + self._out, []  # nats-py's own (SUB, PONG) keep their place
         self._client._pending, self._client._pending_data_size = [], 0
-        if not out or not self.up:
+        if not out or not self.up or self._gone():
             return
         if self._unsent_bytes() > MAX_UNSENT_BYTES:
             _log.error("outbound_buffer_full", lost=len(out))
             return
         self._client._transport.write(b"".join(out) if len(out) > 1 else out[0])
+
+    def _gone(self) -> bool:
+        """The connection is closed and nobody has been told yet."""
+        writer = self._client._transport and self._client._transport._io_writer
+        return writer is None or writer.transport.is_closing()
 
     def _unsent_bytes(self) -> int:
         writer = self._client._transport and self._client._transport._io_writer

@@ -105,5 +105,9 @@ class QueueCore:
         """The first `limit` of each waiting line, and where the running requests are."""
         return queue_view(self._cell, limit)
 
+    def live_ids(self) -> frozenset[str] | None:
+        """Every request that has not ended; None while a new leadership does not know them all."""
+        return frozenset(self._cell.jobs) if self._cell.caught_up else None
+
     def explain(self, request_id: str, now_s: float) -> Explanation:
         return explain(self._cell, request_id, now_s)
