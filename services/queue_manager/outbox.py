@@ -3,6 +3,7 @@
 What is lost here (the bus is down, a message dropped) is repaired by heartbeats and by gateways that ask.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,7 @@ class Outbox:
     def __init__(self, bus: Bus, epoch: int) -> None:
         self._bus = bus
         self._epoch = epoch
+        self._loop = asyncio.get_running_loop()
         self._work: dict[str, queue_pb2.WorkBatch] = {}
         self._work_bytes: dict[str, int] = {}
         self._gateways: dict[str, queue_pb2.GatewayBatch] = {}
@@ -100,10 +102,8 @@ class Outbox:
     def _send_work(self, worker: str) -> None:
         batch = self._work.pop(worker)
         self._send(subjects.work(worker), batch.SerializeToString())
-        for encode in batch.encode:
-            reach("queue.encode_sent", encode.key.request_id)
-        for prefill in batch.prefill:
-            reach("queue.prefill_sent", prefill.key.request_id)
+        if batch.encode or batch.prefill:
+            self._loop.call_soon(_sent, batch)  # behind the bus's own write of this tick
 
     # --- to gateways ---
 
@@ -128,6 +128,13 @@ class Outbox:
             self._bus.send(subject, data)
         except BusDown:
             return  # workers list what they hold, gateways ask: what this said is said again
+
+
+def _sent(batch: queue_pb2.WorkBatch) -> None:
+    for encode in batch.encode:
+        reach("queue.encode_sent", encode.key.request_id)
+    for prefill in batch.prefill:
+        reach("queue.prefill_sent", prefill.key.request_id)
 
 
 def _traced(effect: Traced) -> None:

@@ -1,6 +1,7 @@
 """A queue manager process: connections first, then standby until the leadership is free, then the core."""
 
 import asyncio
+import gc
 import secrets
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ from services.queue_manager.rpc import SERVICE, QueueManagerService
 from services.queue_manager.service import QueueManager
 from services.queue_manager.sweeper import Sweeper
 
+# Ten thousand waiting requests are a million objects that every full collection would walk through.
+GC_THRESHOLDS = (50_000, 20, 100)
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -56,6 +60,8 @@ async def main(options: Options, lifecycle: Lifecycle) -> None:
             return
         manager = _manager(options, epoch, bus, journal, store)
         face.core = manager.core
+        gc.freeze()  # what has been loaded stays; nothing of a request refers back to itself
+        gc.set_threshold(*GC_THRESHOLDS)
         await manager.run(lifecycle.stopping)
 
 

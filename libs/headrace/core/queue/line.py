@@ -46,19 +46,18 @@ class Line:
     def first_suspect(self) -> Job | None:
         return _first(self._suspects)
 
-    def waiting(self) -> Iterator[Job]:
-        """Everybody in line, in no order."""
-        for heap in (self._suspects, self._heap):
-            yield from (job for _, ticket, job in heap if job.ticket == ticket)
-
-    def place(self, job: Job) -> tuple[float, int]:
-        """Sorts those in line."""
-        return self._order.key(job.request, job.seq, job.ready_s), job.ticket
+    def first(self, limit: int) -> list[Job]:
+        """The first in line, suspects among them where they would stand. Looks at everybody."""
+        return [job for _, _, job in heapq.nsmallest(limit, self._entries())]
 
     def position(self, job: Job) -> int:
         """How many stand before it. Looks at everybody: for questions, not for dispatch."""
-        own = self.place(job)
-        return sum(self.place(other) < own for other in self.waiting())
+        own = next(entry for entry in self._entries() if entry[2] is job)
+        return sum(entry[:2] < own[:2] for entry in self._entries())
+
+    def _entries(self) -> Iterator[tuple[float, int, Job]]:
+        for heap in (self._suspects, self._heap):
+            yield from (entry for entry in heap if entry[2].ticket == entry[1])
 
     def _sweep(self) -> None:
         """Forget entries of those who left: memory stays in proportion to the line."""

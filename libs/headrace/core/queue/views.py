@@ -1,6 +1,5 @@
 """What the queue manager shows: status of the cell, the first of each line, and why a request waits."""
 
-import heapq
 from dataclasses import dataclass
 
 from headrace.core.queue.cell import Cell
@@ -137,7 +136,7 @@ def queue_view(cell: Cell, limit: int) -> QueueView:
 
 def _first_ids(cell: Cell, model: str, limit: int) -> tuple[str, ...]:
     line = cell.lines[model]
-    return tuple([job.request.id for job in heapq.nsmallest(limit, line.waiting(), key=line.place)])
+    return tuple([job.request.id for job in line.first(limit)])
 
 
 def explain(cell: Cell, request_id: str, now_s: float) -> Explanation:
