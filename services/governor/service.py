@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from headrace.mesh import subjects
 from headrace.mesh.bus import Bus
 from headrace.mesh.logs import get_logger
-from headrace.mesh.sensors import DeviceReading, Sensors
+from headrace.mesh.sensors import DeviceReading, Sensors, to_proto
 from headrace.v1 import governor_pb2, governor_pb2_grpc, queue_pb2
 from services.governor.history import SAMPLES, History
 
@@ -71,17 +71,6 @@ class Governor:
             devices=[to_proto(reading) for reading in self.devices],
             notes=self._sensors.notes() + [f"{one.device}: {one.unreadable}" for one in self.devices if one.unreadable],
         )
-
-
-def to_proto(reading: DeviceReading) -> governor_pb2.DeviceReading:
-    return governor_pb2.DeviceReading(
-        device=reading.device,
-        source=reading.source,
-        power_w=reading.power_w,
-        temp_c=reading.temp_c,
-        energy_j=reading.energy_j,
-        unreadable=reading.unreadable,
-    )
 
 
 class GovernorServicer(governor_pb2_grpc.GovernorServiceServicer):

@@ -16,6 +16,7 @@ from headrace.engines.registry import load_engine
 from headrace.mesh import subjects
 from headrace.mesh.blobs import DirectoryBlobs
 from headrace.mesh.bus import Bus
+from headrace.mesh.sensors import Sensors
 from headrace.mesh.store import Store
 from headrace.mesh.transfer import TensorStore
 from headrace.modalities import modality
@@ -45,12 +46,18 @@ def prefill(
     return PrefillCommand(key=key, decode_worker=decode_worker, **fields)  # type: ignore[arg-type]
 
 
-def outfit(stages: tuple[StageName, ...], profile: str = "zero", slots: int = 64, blocks: int = 4096) -> Outfit:
+def outfit(
+    stages: tuple[StageName, ...],
+    profile: str = "zero",
+    slots: int = 64,
+    blocks: int = 4096,
+    sensors: Sensors | None = None,
+) -> Outfit:
     kind = family(MODEL)
     llm = stages != ("encode",)
     engine = load_engine("profile", MODEL, threads=1, slots=slots, blocks=blocks, profile=profile) if llm else None
     encoders = {"image": ProfileEncoder(modality("image"), kind.spec.embed_width)} if "encode" in stages else {}
-    return Outfit(kind.spec, kind.pieces, engine, encoders)
+    return Outfit(kind.spec, kind.pieces, engine, encoders, sensors or Sensors([]))
 
 
 Keyed = (
@@ -156,6 +163,7 @@ class Mesh:
         profile: str = "zero",
         slots: int = 64,
         blocks: int = 4096,
+        sensors: Sensors | None = None,
     ) -> AsyncIterator[Worker]:
         bus = await Bus.connect(self.nats_url, name)
         store = await Store.connect(self.redis_url, f"test-{self.directory.name}")
@@ -164,9 +172,8 @@ class Mesh:
         server = await listen("127.0.0.1:0", service, tensors)
         tensors.grpc_address = f"127.0.0.1:{server.port}"
         address = Address("incarnation1", host, tensors.grpc_address)
-        worker = Worker(
-            name, stages, address, Carriers(bus, store, self.blobs, tensors), outfit(stages, profile, slots, blocks)
-        )
+        carriers = Carriers(bus, store, self.blobs, tensors)
+        worker = Worker(name, stages, address, carriers, outfit(stages, profile, slots, blocks, sensors))
         service.state = worker.state
         self.workers[name], self.stop[name] = worker, asyncio.Event()
         ready = asyncio.Event()

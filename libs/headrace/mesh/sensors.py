@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headrace.v1 import governor_pb2
+
 UNKNOWN = -1.0  # as in the protocol: cannot be read
 POWERCAP = Path("/sys/class/powercap")
 HWMON = Path("/sys/class/hwmon")
@@ -22,6 +24,17 @@ class DeviceReading:
     temp_c: float = UNKNOWN
     energy_j: float = UNKNOWN  # counter
     unreadable: str = ""
+
+
+def to_proto(reading: DeviceReading) -> governor_pb2.DeviceReading:
+    return governor_pb2.DeviceReading(
+        device=reading.device,
+        source=reading.source,
+        power_w=reading.power_w,
+        temp_c=reading.temp_c,
+        energy_j=reading.energy_j,
+        unreadable=reading.unreadable,
+    )
 
 
 class Sensors:

@@ -15,6 +15,7 @@ from headrace.mesh import subjects
 from headrace.mesh.blobs import BlobStore
 from headrace.mesh.bus import Bus
 from headrace.mesh.logs import get_logger
+from headrace.mesh.sensors import Sensors
 from headrace.mesh.store import Store
 from headrace.mesh.transfer import TensorStore
 from headrace.modalities import Encoder
@@ -69,6 +70,7 @@ class Outfit:
     pieces: Sequence[bytes]
     engine: Engine | None
     encoders: Mapping[str, Encoder]
+    sensors: Sensors  # of the devices that it runs on
 
 
 class Worker:
@@ -101,6 +103,7 @@ class Worker:
             self._outbox,
             self._tally,
             self._lease,
+            outfit.sensors,
             self._gauges,
             self._requests.repeat_ends if self._requests is not None else lambda _before_s: None,
         )
@@ -206,7 +209,7 @@ class Worker:
         self._pulse.beat(leaving=True)
 
     def _services(self) -> list[Coroutine[Any, Any, None]]:
-        services = [self._pulse.run()]
+        services = [self._pulse.run(), self._pulse.sense()]
         if self._encode is not None:
             services.append(self._encode.run())
         if self._llm is not None:

@@ -22,6 +22,7 @@ from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup
 from headrace.mesh.lifecycle import DRAIN_WAIT_S, EXIT_BAD_SETUP, Lifecycle, run
+from headrace.mesh.sensors import Sensors
 from headrace.mesh.store import Store
 from headrace.mesh.subjects import check_process_id
 from headrace.mesh.transfer import TensorStore
@@ -87,7 +88,7 @@ def load_outfit(options: Options) -> Outfit:
     runs_llm = options.stages != ("encode",)
     engine = _engine(settings, kind.spec) if runs_llm else None
     encoders = _encoders(settings, kind.spec) if "encode" in options.stages else {}
-    return Outfit(kind.spec, kind.pieces, engine, encoders)
+    return Outfit(kind.spec, kind.pieces, engine, encoders, Sensors.of_gpus(os.environ))
 
 
 def _engine(settings: Settings, spec: ModelSpec) -> Engine:

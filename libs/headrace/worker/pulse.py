@@ -9,6 +9,7 @@ from headrace.core.events import Heartbeat
 from headrace.mesh import subjects
 from headrace.mesh.bus import Bus
 from headrace.mesh.errors import BusDown
+from headrace.mesh.sensors import DeviceReading, Sensors, to_proto
 from headrace.v1 import governor_pb2
 from headrace.wire.work import heartbeat_to_proto
 from headrace.worker.holds import Holds
@@ -54,6 +55,7 @@ class Pulse:
         outbox: Outbox,
         tally: Tally,
         lease: Lease,
+        sensors: Sensors,
         gauges: Callable[[], Gauges],
         repeat_ends: Callable[[float], None],
     ) -> None:
@@ -64,6 +66,8 @@ class Pulse:
         self._outbox = outbox
         self._tally = tally
         self._lease = lease
+        self._sensors = sensors
+        self._devices: list[DeviceReading] = []
         self._gauges = gauges
         self._repeat_ends = repeat_ends
 
@@ -76,6 +80,12 @@ class Pulse:
                 self._send(subjects.TELEMETRY, self._telemetry().SerializeToString())
             beat += 1
             await asyncio.sleep(HEARTBEAT_S)
+
+    async def sense(self) -> None:
+        """Apart from run(): a driver that hangs must not cost a heartbeat."""
+        while True:
+            self._devices = await asyncio.to_thread(self._sensors.read)
+            await asyncio.sleep(TELEMETRY_S)
 
     def beat(self, *, leaving: bool = False) -> None:
         self._lease.renew(time.monotonic())
@@ -123,6 +133,7 @@ class Pulse:
             decode_busy_s=tally.decode_busy_s,
             encode_busy_s=tally.encode_busy_s,
             iterations=tally.iterations,
+            devices=[to_proto(reading) for reading in self._devices],
         )
 
     def _send(self, subject: str, message: bytes) -> None:
