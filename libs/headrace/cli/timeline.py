@@ -35,14 +35,14 @@ class Row:
 
 
 def rows(spans: Sequence[Interval], first_token_s: float | None = None) -> list[Row]:
-    """Intervals by their start, parts in order, the longer first.
+    """Intervals by their start, parts in order; the gateway's, which is the whole, stands first.
 
     The first token is a moment: the end of the first prefill, unless given.
     """
     if not spans:
         return []
-    ordered = sorted(spans, key=lambda span: (span.start_s, span.part, -span.end_s))
-    start_s = ordered[0].start_s
+    ordered = sorted(spans, key=lambda span: (span.stage != "gateway", span.start_s, span.part, span.end_s))
+    start_s = min(span.start_s for span in ordered)
     whole_s = max(1e-9, max(span.end_s for span in ordered) - start_s)
     parts = len({span.part for span in ordered if span.stage == "encode"})
 

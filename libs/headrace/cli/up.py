@@ -22,6 +22,7 @@ _DETACHED_START_S = 180.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_mesh(parser)
+    parser.add_argument("--quiet", action="store_true", help=argparse.SUPPRESS)  # the parent shows the addresses
     parser.add_argument("--detach", action="store_true", help="return when the mesh is ready; stop it with: down")
 
 
@@ -41,7 +42,8 @@ async def _foreground(args: argparse.Namespace) -> int:
         await asyncio.wait({starting, waiting := asyncio.create_task(stopping.wait())}, return_when="FIRST_COMPLETED")
         if starting.done():
             starting.result()
-            console.mesh_ready(runstate.read(mesh.data_dir))
+            if not args.quiet:
+                console.mesh_ready(runstate.read(mesh.data_dir))
             await waiting
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
@@ -65,7 +67,7 @@ def _detach(args: argparse.Namespace) -> int:
     log = args.data_dir / "logs" / "supervisor.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as sink:
-        command = [sys.executable, "-m", "headrace.cli.main", "up", *mesh_words(args)]
+        command = [sys.executable, "-m", "headrace.cli.main", "up", "--quiet", *mesh_words(args)]
         child = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
