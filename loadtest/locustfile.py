@@ -17,13 +17,14 @@ from locust import User, events, task
 from locust.contrib.fasthttp import FastHttpUser
 
 from headrace.client import Client, HeadraceError, Image, Message
-from loadtest.photos import photo
+from loadtest.photos import draw_all, photo
 from loadtest.scenario import Question, Scenario, load, question
 
 grpc.experimental.gevent.init_gevent()
 
 SCENARIO: Scenario = load(os.environ.get("HEADRACE_LOAD_SCENARIO", "mixed"))
 GRPC_ADDRESS = os.environ.get("HEADRACE_LOAD_GRPC", "127.0.0.1:50051")
+draw_all()
 RNG = random.Random(int(os.environ.get("HEADRACE_LOAD_SEED", "1")))
 
 
@@ -65,7 +66,7 @@ class HttpUser(Asker, FastHttpUser):
         name = f"first token {kind(asked)}"
         reply = self.client.post("/v1/chat/completions", json=body, stream=True, name=name)
         if reply.status_code == 200:
-            problem = _read(_lines(reply.iter_content(decode_content=False)))
+            problem = _read(_lines(reply.iter_content(decode_content=False)))  # type: ignore[no-untyped-call]
             report("POST", f"ask {kind(asked)}", began_s, 0, LoadError(problem) if problem else None)
 
 

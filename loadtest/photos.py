@@ -11,13 +11,23 @@ from PIL import Image
 
 # Width and height of common photographs and clippings, thumbnails to 2 megapixels.
 SIZES = ((64, 48), (320, 240), (451, 300), (512, 512), (640, 427), (800, 600), (1024, 768), (1411, 1411))
-VARIETY = 64  # different pictures; more would only cost memory in the load generator
+VARIETY = 24  # different pictures, three of a size: drawn before the load begins, in a few seconds
+
+
+def photo(number: int) -> bytes:
+    """The number-th picture, JPEG; pictures come again after VARIETY."""
+    return _draw(number % VARIETY)
+
+
+def draw_all() -> None:
+    """So that drawing takes no time from the load."""
+    for number in range(VARIETY):
+        _draw(number)
 
 
 @lru_cache(maxsize=VARIETY)
-def photo(number: int) -> bytes:
-    """The number-th picture, JPEG; the same number is the same picture."""
-    rng = np.random.default_rng(number % VARIETY)
+def _draw(number: int) -> bytes:
+    rng = np.random.default_rng(number)
     width, height = SIZES[number % len(SIZES)]
     coarse = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
     smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
