@@ -1,0 +1,94 @@
+"""The default model through real processes, asked by the official OpenAI client and by the SDK."""
+
+import base64
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import openai
+import pytest
+import pytest_asyncio
+from openai.types.chat import ChatCompletionChunk
+
+from headrace.cli.plan import MeshConfig
+from headrace.cli.questions import image
+from headrace.cli.supervisor import Mesh
+from headrace.client import AsyncClient
+from tests.e2e.leaks import assert_free
+
+# The first start on a machine also builds the model's graph.
+pytestmark = [pytest.mark.model, pytest.mark.timeout(180)]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def started(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
+    config = MeshConfig(data_dir=tmp_path_factory.mktemp("model"), cores=len(os.sched_getaffinity(0)))
+    async with Mesh(config) as mesh:
+        yield mesh
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def model_mesh(started: Mesh) -> AsyncIterator[Mesh]:
+    yield started
+    await assert_free(started, 5.0)
+
+
+def picture_part(name: str) -> dict[str, object]:
+    data = base64.b64encode(image(name)).decode()
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+
+
+async def ask(mesh: Mesh, *parts: object, max_tokens: int = 40) -> list[ChatCompletionChunk]:
+    client = openai.AsyncOpenAI(base_url=f"{mesh.http_url}/v1", api_key="any", max_retries=0)
+    content: list[Any] = [part if isinstance(part, dict) else {"type": "text", "text": part} for part in parts]
+    async with client:
+        stream = await client.chat.completions.create(
+            model="smollm2-135m",
+            messages=[{"role": "user", "content": content}],
+            temperature=0,
+            max_tokens=max_tokens,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        return [chunk async for chunk in stream]
+
+
+def text_of(chunks: list[ChatCompletionChunk]) -> str:
+    return "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+
+
+def places(text: str, *words: str) -> list[int]:
+    return [text.lower().find(word) for word in words]
+
+
+async def test_text(model_mesh: Mesh) -> None:
+    chunks = await ask(model_mesh, "What is the capital of France?")
+    assert "Paris" in text_of(chunks)
+    assert [choice.finish_reason for chunk in chunks for choice in chunk.choices if choice.finish_reason] == ["stop"]
+
+
+async def test_one_image(model_mesh: Mesh) -> None:
+    chunks = await ask(model_mesh, picture_part("digit-7"), "What digit is in the image?")
+    text = text_of(chunks)
+    assert "seven" in text.lower() or "7" in text, text
+    usage = chunks[-1].usage
+    assert usage is not None
+    assert usage.prompt_tokens_details is not None
+    assert (usage.prompt_tokens_details.model_dump()["image_tokens"], chunks[-1].choices) == (6, [])
+
+
+async def test_several_images_in_order(model_mesh: Mesh) -> None:
+    parts = [picture_part(f"digit-{digit}") for digit in (3, 7, 0)]
+    text = text_of(await ask(model_mesh, *parts, "What digits are in the images, in order?"))
+    found = places(text, "three", "seven", "zero")
+    assert -1 not in found, text
+    assert found == sorted(found), text
+
+
+async def test_the_sdk_shows_where_the_time_went(model_mesh: Mesh) -> None:
+    async with AsyncClient(model_mesh.grpc_addr, trace=True) as client:
+        stream = client.generate("What color is it?", images=[image("red-circle-top-left")], max_tokens=20)
+        assert "red" in (await stream.text()).lower()
+        stages = {span.stage for span in stream.timeline}
+        assert stages == {"gateway", "admit", "media", "preprocess", "encode", "queue", "transfer", "prefill", "decode"}
+        assert stream.trace_id
