@@ -100,7 +100,7 @@ class Job:
         self.emitted: tuple[int, ...] = ()  # by earlier attempts
         self.start_index = 0  # of this attempt's first new token
         self.progress = 0  # next index that a worker has told
-        self.ready_s = 0.0  # since when it waits for what it waits for now: encoders, then workers
+        self.ready_s = 0.0  # since when it waits: for encoders first, then for workers
         self.ticket = 0  # its valid entry in the waiting line
         self.lane: Lane | None = None  # where it waits for an encoder
         self.sent_s = 0.0  # when the current worker was last told about it
