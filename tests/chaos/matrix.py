@@ -61,15 +61,14 @@ def everything(seed: int) -> list[Fault]:
     return [*named, *SERVER_FAULTS]
 
 
-async def run(faults: list[Fault], seed: int) -> list[Verdict]:
+async def run(faults: list[Fault], seed: int, folder: Path) -> list[Verdict]:
     """All of them against one mesh, one after another."""
     verdicts: list[Verdict] = []
-    with tempfile.TemporaryDirectory(prefix="headrace-chaos-") as folder:
-        async with Mesh(chaos_mesh(Path(folder))) as mesh:
-            for fault in faults:
-                verdict = await inject(mesh, fault, seed + len(verdicts))
-                verdicts.append(verdict)
-                say(verdict.line())
+    async with Mesh(chaos_mesh(folder)) as mesh:
+        for fault in faults:
+            verdict = await inject(mesh, fault, seed + len(verdicts))
+            verdicts.append(verdict)
+            say(verdict.line())
     return verdicts
 
 
@@ -89,11 +88,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="processes or transitions that begin with this")
+    parser.add_argument("--data-dir", type=Path, help="where the mesh keeps its logs; else they go with it")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     args = parser.parse_args(argv)
     chosen = [fault for fault in everything(args.seed) if args.only in f"{fault.process} {fault.transition}"]
     began_s = time.monotonic()
-    verdicts = asyncio.run(run(chosen, args.seed))
+    with tempfile.TemporaryDirectory(prefix="headrace-chaos-") as folder:
+        verdicts = asyncio.run(run(chosen, args.seed, args.data_dir or Path(folder)))
     print(table(verdicts))
     bad = [verdict for verdict in verdicts if not verdict.good]
     say(f"{len(verdicts) - len(bad)} of {len(verdicts)} faults survived in {time.monotonic() - began_s:.0f} s")

@@ -37,8 +37,8 @@ def one_by_one() -> Iterator[tuple[str, Question]]:
 
 def all_at_once() -> list[Question]:
     return [
-        _question("Name three rivers of Europe."),
-        _question("[digit-5]", "Is the digit even or odd?"),
+        _question("What is the opposite of hot?", max_tokens=32),
+        _question("[digit-5]", "Count up to the digit."),
         _question("[blue-square-bottom-right]", "Where is the shape?"),
         _question("[digit-7]", "[digit-0]", "What digits are in the images, in order?"),
     ]
