@@ -1,5 +1,6 @@
 """One mesh for all end-to-end tests; after each of them it must hold nothing."""
 
+import inspect
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -19,7 +20,8 @@ _FREE_WITHIN_S = 5.0
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The shared mesh lives on the session's loop, so its tests run there too."""
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        is_async = isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj)
+        if is_async and Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
