@@ -60,9 +60,9 @@ class Llm:
             await work.wait()
             work.clear()
             turn = self._roster.turn()
-            result, refusals = await self._infer(partial(self._step, turn))
+            result, refusals, entered_s = await self._infer(partial(self._step, turn))
             await self._pace.wait(result.modelled_s)
-            self._postprocess(turn, result, refusals)
+            self._postprocess(turn, result, refusals, entered_s)
             self._outbox.flush()
             await self._hand_over(result.prefilled)
             if self._engine.has_work() or self._roster.has_turn():
@@ -70,14 +70,16 @@ class Llm:
 
     # --- in the inference thread ---
 
-    def _step(self, turn: Turn) -> tuple[StepResult, Refusals]:
+    def _step(self, turn: Turn) -> tuple[StepResult, Refusals, float]:
+        """The last: when those that enter were in, before the iteration; their transfer ends there."""
         start_s = time.perf_counter()
         for held in turn.leaving:
             self._engine.remove(held.key)
         refusals = [(held, why) for held in turn.entering if (why := self._enter(held))]
+        entered_s = time.time()
         result = self._engine.step() if self._engine.has_work() else IDLE
         self._tally.step(result, result.modelled_s or time.perf_counter() - start_s)
-        return result, refusals
+        return result, refusals, entered_s
 
     def _enter(self, held: Held) -> str:
         """Why the engine cannot continue it; empty: it does."""
@@ -104,13 +106,13 @@ class Llm:
             return call()
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
-    def _postprocess(self, turn: Turn, result: StepResult, refusals: Refusals) -> None:
+    def _postprocess(self, turn: Turn, result: StepResult, refusals: Refusals, entered_s: float) -> None:
         now_s = time.time()
         for held, why in refusals:
             self._roster.refused(held)
             self._requests.fail(held, TransferError(why), retryable=True)
         for held in turn.entering:
-            self._requests.entered(held, now_s)
+            self._requests.entered(held, entered_s)
         for emitted in result.emitted:
             self._emit(emitted, now_s)
 
