@@ -19,16 +19,16 @@ class EngineSize:
     threads: int  # of the math library; the launcher divides the machine among its workers
     slots: int  # sequences at once
     blocks: int  # of the model's block_tokens each
-    chunk_tokens: int  # prefill tokens a step
+    chunk_tokens: int  # prefill tokens a step; 0: the engine's own
 
     def __post_init__(self) -> None:
-        for name in ("threads", "slots", "blocks", "chunk_tokens"):
-            if getattr(self, name) < 1:
-                raise EngineConfigError(f"{name} is {getattr(self, name)}; an engine needs at least 1")
+        for name, least in (("threads", 1), ("slots", 1), ("blocks", 1), ("chunk_tokens", 0)):
+            if getattr(self, name) < least:
+                raise EngineConfigError(f"{name} is {getattr(self, name)}; an engine needs at least {least}")
 
 
 def load_engine(
-    engine: str, model: str, *, threads: int, slots: int, blocks: int, profile: str = "zero", chunk_tokens: int = 256
+    engine: str, model: str, *, threads: int, slots: int, blocks: int, profile: str = "zero", chunk_tokens: int = 0
 ) -> Engine:
     """An engine ready to run. The first onnx engine of a machine writes its graph to the cache directory.
 
@@ -52,7 +52,7 @@ def _onnx(model: str, size: EngineSize, _profile: str) -> Engine:
         threads=size.threads,
         slots=size.slots,
         blocks=size.blocks,
-        chunk_tokens=size.chunk_tokens,
+        chunk_tokens=size.chunk_tokens or _ONNX_CHUNK_TOKENS,
     )
 
 
@@ -66,8 +66,16 @@ def _profile(model: str, size: EngineSize, profile: str) -> Engine:
         raise EngineConfigError(str(error)) from error
     wearing = family(model)
     return ProfileEngine(
-        wearing.spec, wearing.pieces, costs, slots=size.slots, blocks=size.blocks, chunk_tokens=size.chunk_tokens
+        wearing.spec,
+        wearing.pieces,
+        costs,
+        slots=size.slots,
+        blocks=size.blocks,
+        chunk_tokens=size.chunk_tokens or costs.chunk_tokens,
     )
 
+
+# A chunk on a CPU takes a third of a second at 256 tokens; running sequences wait for it.
+_ONNX_CHUNK_TOKENS = 256
 
 ENGINES: dict[str, Callable[[str, EngineSize, str], Engine]] = {"onnx": _onnx, "profile": _profile}

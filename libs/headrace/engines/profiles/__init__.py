@@ -29,6 +29,7 @@ class Profile:
     name: str
     source: str  # where the numbers are from
     kv_bytes_per_token: int  # size of an exported KV cache beyond its header
+    chunk_tokens: int = 8192  # prefill tokens a step: what vLLM's server takes by default on GPUs of this class
     cost: StepCost = field(default_factory=StepCost)
     output: OutputRule = field(default_factory=OutputRule)
 
@@ -47,6 +48,7 @@ def load_profile(name_or_path: str) -> Profile:
             name=Path(name_or_path).stem,
             source=str(values.pop("source")),
             kv_bytes_per_token=int(values.pop("kv_bytes_per_token")),
+            chunk_tokens=int(values.pop("chunk_tokens", 8192)),
             cost=_table(StepCost, values.pop("cost", {})),
             output=_table(OutputRule, values.pop("output", {})),
         )
