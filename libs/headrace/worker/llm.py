@@ -26,6 +26,9 @@ from headrace.worker.tally import Tally
 T = TypeVar("T")
 Refusals = list[tuple[Held, str]]
 IDLE = StepResult((), (), 0, 0)
+# Iterations of an engine that costs nothing share a message for this long: no client reads faster, and one message
+# per iteration would be all that the bus and the gateway ever do. A real engine's iterations take longer.
+SHARE_S = 0.001
 
 
 class Llm:
@@ -52,6 +55,7 @@ class Llm:
         self._announce = announce
         self._tally = tally
         self._pace = Pace()
+        self._flushed_s = 0.0
         self._thread = ThreadPoolExecutor(1, "inference")
 
     async def run(self, work: asyncio.Event) -> None:
@@ -63,10 +67,17 @@ class Llm:
             result, refusals, entered_s = await self._infer(partial(self._step, turn))
             await self._pace.wait(result.modelled_s)
             self._postprocess(turn, result, refusals, entered_s)
-            self._outbox.flush()
+            self._flush()
             await self._hand_over(result.prefilled)
             if self._engine.has_work() or self._roster.has_turn():
                 work.set()
+
+    def _flush(self) -> None:
+        now_s = time.monotonic()
+        if self._engine.inline and self._engine.has_work() and now_s - self._flushed_s < SHARE_S:
+            return
+        self._flushed_s = now_s
+        self._outbox.flush()
 
     # --- in the inference thread ---
 
