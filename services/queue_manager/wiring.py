@@ -1,7 +1,6 @@
 """A queue manager process: connections first, then standby until the leadership is free, then the core."""
 
 import asyncio
-import gc
 import secrets
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
 from headrace.mesh.journal import Journal
 from headrace.mesh.leader import Leadership
-from headrace.mesh.lifecycle import Lifecycle
+from headrace.mesh.lifecycle import Lifecycle, collect_less
 from headrace.mesh.store import Store
 from headrace.v1 import queue_pb2_grpc
 from services.queue_manager.chores import Chores
@@ -29,9 +28,6 @@ from services.queue_manager.recovery import Recovery
 from services.queue_manager.rpc import SERVICE, QueueManagerService
 from services.queue_manager.service import QueueManager
 from services.queue_manager.sweeper import Sweeper
-
-# Ten thousand waiting requests are a million objects that every full collection would walk through.
-GC_THRESHOLDS = (50_000, 20, 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +56,7 @@ async def main(options: Options, lifecycle: Lifecycle) -> None:
             return
         manager = _manager(options, epoch, bus, journal, store)
         face.core = manager.core
-        gc.freeze()  # what has been loaded stays; nothing of a request refers back to itself
-        gc.set_threshold(*GC_THRESHOLDS)
+        collect_less()
         await manager.run(lifecycle.stopping)
 
 

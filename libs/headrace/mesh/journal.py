@@ -191,6 +191,10 @@ def _head(request_id: str, traceparent: str) -> bytes:
 
 async def _again(call: Callable[[], Awaitable[T]], within_s: float) -> T:
     """Idempotent calls alone. Ends with the last error once within_s is over."""
+    try:
+        return await call()  # nearly always: without the cost of a retry's state
+    except (BusDown, NoResponder):
+        pass
     retrying = AsyncRetrying(
         stop=stop_after_delay(within_s),
         wait=wait_random_exponential(multiplier=0.05, max=1.0),

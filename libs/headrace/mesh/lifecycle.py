@@ -5,6 +5,7 @@ A bug in a callback ends the process: its supervisor starts a clean one, and the
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -79,6 +80,14 @@ class Lifecycle:
         if self._failed is not None:
             log.failure("process_failed", self._failed)
         return 1 if self._failed is not None else 0
+
+
+def collect_less() -> None:
+    """Call once everything is loaded. What is loaded stays, and requests make no cycles: young objects are looked
+    through less often (5 % of a request), and ten thousand waiting requests, a million objects, hardly ever.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def run(main: Callable[[Lifecycle], Awaitable[None]]) -> None:

@@ -21,7 +21,7 @@ from headrace.mesh.blobs import DirectoryBlobs
 from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup
-from headrace.mesh.lifecycle import DRAIN_WAIT_S, EXIT_BAD_SETUP, Lifecycle, run
+from headrace.mesh.lifecycle import DRAIN_WAIT_S, EXIT_BAD_SETUP, Lifecycle, collect_less, run
 from headrace.mesh.sensors import Sensors
 from headrace.mesh.store import Store
 from headrace.mesh.subjects import check_process_id
@@ -135,6 +135,7 @@ async def serve(options: Options, lifecycle: Lifecycle) -> None:
         scraped = await metrics.serve_metrics(settings.metrics_addr, worker_registry(worker.state))
         stack.push_async_callback(scraped.stop)
         await server.set_serving(True)
+        collect_less()
         ready = partial(lifecycle.ready, options.id, stages=options.stages, grpc=address.grpc_address)
         await worker.run(lifecycle.stopping, ready, DRAIN_S)
 

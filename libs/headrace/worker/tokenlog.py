@@ -18,6 +18,7 @@ log = get_logger("worker")
 TOKENS_MIN = 8  # unlogged tokens of a request that are worth a write
 AGE_MAX_S = 0.05  # fewer are written once the last write is this old
 LOOK_S = 0.005  # between two looks: 8 tokens take a fast decoder as long
+IDLE_S = 0.025  # while nothing runs here: half the age at which a first token is written
 DOWN_S = 0.5  # between two tries while Redis is away
 
 
@@ -35,7 +36,7 @@ class TokenLog:
     async def run(self, written: Callable[[], None]) -> None:
         """written is called after each write: what waited for it may go now."""
         while True:
-            await asyncio.sleep(DOWN_S if self._down else LOOK_S)
+            await asyncio.sleep(DOWN_S if self._down else LOOK_S if self._holds.requests else IDLE_S)
             due = self._due(time.time()) if self._lease.holds(time.monotonic()) else []
             if due:
                 await self._write(due)
