@@ -23,6 +23,8 @@ from headrace.wire.convert import result_to_proto
 CREW = 64  # results on their way to the disk at once: at 2 ms each, 32,000/s
 AGAIN_S = 0.5  # between tries while the journal is away
 BLOBS_AT_ONCE = 16
+# Between two rounds of deletes: what has ended is in no hurry to go, and a round costs the same for one as for fifty.
+GATHER_S = 0.02
 
 log = get_logger("queue")
 
@@ -86,6 +88,7 @@ class Chores:
                 await self._delete(records)
             if drops:
                 await self._drop(drops)
+            await asyncio.sleep(GATHER_S)
 
     async def _delete(self, records: list[DeleteRecord]) -> None:
         """A record that stays would only be found ended by the next leadership; but it would take up room."""
