@@ -20,14 +20,15 @@ log = get_logger("queue")
 class Sweeper:
     """A key goes when two rounds in a row have found it without its request: the first may only have been early."""
 
-    def __init__(self, store: Store, blobs: BlobStore) -> None:
+    def __init__(self, store: Store, blobs: BlobStore, every_s: float = EVERY_S) -> None:
         self._store = store
         self._blobs = blobs
+        self._every_s = every_s
         self._suspects: set[str] = set()
 
     async def run(self, core: QueueCore) -> None:
         while True:
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(self._every_s)
             with contextlib.suppress(StoreDown):  # the next round looks again
                 await self._keys(core)
             await self._old_blobs(core)
