@@ -8,16 +8,15 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from headrace.mesh.blobs import BlobStore
-from headrace.mesh.store import Store
-
 from headrace.core.effects import DeleteRecord, DropState, Effect, StoreResult
 from headrace.core.errors import Unavailable
 from headrace.core.events import Event, ResultStored
+from headrace.mesh.blobs import BlobStore
 from headrace.mesh.errors import StoreDown
 from headrace.mesh.faults import reach
 from headrace.mesh.journal import Journal
 from headrace.mesh.logs import get_logger
+from headrace.mesh.store import Store
 from headrace.wire.convert import result_to_proto
 
 CREW = 64  # results on their way to the disk at once: at 2 ms each, 32,000/s

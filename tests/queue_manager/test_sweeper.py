@@ -1,4 +1,4 @@
-"""What nobody holds any more goes, what a live request holds stays; a leadership that does not know all of them waits."""
+"""What nobody holds any more goes, what the living hold stays; a leadership that does not know all of them waits."""
 
 import asyncio
 import os
