@@ -6,12 +6,11 @@ import json
 import time
 from dataclasses import asdict
 
-from headrace.mesh.store import Store
-
 from headrace.core.queue import QueueCore
 from headrace.mesh import subjects
 from headrace.mesh.bus import Bus
 from headrace.mesh.errors import BusDown, StoreDown
+from headrace.mesh.store import Store
 from headrace.wire.status import status_to_proto
 
 STATUS_S = 0.25

@@ -3,8 +3,6 @@
 import asyncio
 from collections import defaultdict
 
-from headrace.mesh.store import Store
-
 from headrace.core.effects import FindResults, Orphan, RecoverTokens
 from headrace.core.errors import Unavailable
 from headrace.core.events import Recovered, ResultsFound, TokensRecovered
@@ -13,6 +11,7 @@ from headrace.mesh.bus import Bus
 from headrace.mesh.errors import StoreDown
 from headrace.mesh.journal import Journal
 from headrace.mesh.logs import get_logger
+from headrace.mesh.store import Store
 from headrace.v1 import queue_pb2
 from headrace.wire.convert import end_from_proto, key_to_proto
 

@@ -5,11 +5,13 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from headrace.core.commands import PrefillCommand, WorkBatch
 from headrace.core.types import Key, Prompt, Sampling, StageName
+from headrace.engines.base import Engine
 from headrace.engines.families import family
 from headrace.engines.profile_encoder import ProfileEncoder
 from headrace.engines.registry import load_engine
@@ -164,6 +166,7 @@ class Mesh:
         slots: int = 64,
         blocks: int = 4096,
         sensors: Sensors | None = None,
+        engine: Engine | None = None,
     ) -> AsyncIterator[Worker]:
         bus = await Bus.connect(self.nats_url, name)
         store = await Store.connect(self.redis_url, f"test-{self.directory.name}")
@@ -173,7 +176,8 @@ class Mesh:
         tensors.grpc_address = f"127.0.0.1:{server.port}"
         address = Address("incarnation1", host, tensors.grpc_address)
         carriers = Carriers(bus, store, self.blobs, tensors)
-        worker = Worker(name, stages, address, carriers, outfit(stages, profile, slots, blocks, sensors))
+        fitted = outfit(stages, profile, slots, blocks, sensors)
+        worker = Worker(name, stages, address, carriers, replace(fitted, engine=engine) if engine else fitted)
         service.state = worker.state
         self.workers[name], self.stop[name] = worker, asyncio.Event()
         ready = asyncio.Event()

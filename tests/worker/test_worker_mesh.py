@@ -9,13 +9,18 @@ from pathlib import Path
 import pytest
 
 from headrace.core.commands import JoinCommand, ResendCommand
+from headrace.core.errors import StageError
 from headrace.core.types import Key, Sampling
+from headrace.engines.base import SequenceInput
+from headrace.engines.families import family
+from headrace.engines.profile import ProfileEngine
+from headrace.engines.profiles import load_profile
 from headrace.mesh.bus import Bus
 from headrace.mesh.servers import RedisServer
 from headrace.mesh.store import Store
 from headrace.v1 import common_pb2, queue_pb2
 from headrace.wire.convert import handle_from_proto
-from tests.worker.kit import ATTEMPT, Mesh, Peer, prefill, request_id, until
+from tests.worker.kit import ATTEMPT, MODEL, Mesh, Peer, prefill, request_id, until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -270,6 +275,29 @@ async def test_a_request_that_can_never_fit_is_refused(mesh: Mesh, peer: Peer) -
         peer.send("both-0", prefill=prefill(key, "both-0", max_tokens=100))
         await until(lambda: key in peer.failed)
         assert not peer.failed[key].retryable
+
+
+class Squeamish(ProfileEngine):
+    """Refuses long prompts, as the ONNX engine refuses embeddings that are not finite."""
+
+    def add(self, sequence: SequenceInput) -> None:
+        if sequence.prompt_len > 100:
+            raise StageError("the embeddings of media part 0 are not finite")
+        super().add(sequence)
+
+
+async def test_what_the_engine_refuses_fails_alone(mesh: Mesh, peer: Peer) -> None:
+    tiny = family(MODEL)
+    engine = Squeamish(tiny.spec, tiny.pieces, load_profile("zero"), slots=4, blocks=256, chunk_tokens=512)
+    bad, good = Key(request_id(), ATTEMPT), Key(request_id(), ATTEMPT)
+    async with mesh.worker("both-0", "prefill", "decode", engine=engine):
+        peer.send("both-0", prefill=prefill(bad, "both-0", prompt="x" * 200))
+        peer.send("both-0", prefill=prefill(good, "both-0"))
+        await until(lambda: bad in peer.failed and good in peer.ended)
+        assert "not finite" in peer.failed[bad].failure.message
+        peer.send("both-0", release=good)
+        peer.send("both-0", release=bad)
+        await until(lambda: is_empty(mesh, "both-0"))
 
 
 async def test_drains_what_it_holds_and_takes_leave(mesh: Mesh, peer: Peer) -> None:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+from headrace.core.errors import StageError
 from headrace.core.types import Key
 from headrace.engines.base import Emitted, Engine, KvMismatch, StepResult
 from headrace.mesh.errors import TransferError
@@ -94,13 +95,13 @@ class Llm:
 
     def _enter(self, held: Held) -> str:
         """Why the engine cannot continue it; empty: it does."""
-        if held.joining_kv is None:
-            self._engine.add(held.sequence)
-            return ""
-        assert held.pulled_kv is not None
         try:
+            if held.joining_kv is None:
+                self._engine.add(held.sequence)
+                return ""
+            assert held.pulled_kv is not None
             self._engine.import_kv(held.sequence, manifest_of(held.joining_kv), held.pulled_kv.buffer)
-        except (KvMismatch, TransferError) as error:
+        except (KvMismatch, StageError) as error:  # a TransferError is a StageError
             return str(error)
         finally:
             held.drop_pulled_kv()
