@@ -85,7 +85,7 @@ load: $(DEV) ## a minute of load (HTTP and gRPC, text and images) on the running
 bench-%: $(DEV) ## a bench by its name: make bench-overhead ARGS="--quick --json"
 	@$(BIN)/headrace bench $* $(ARGS)
 
-model: $(TRAIN) ## train the image adapter again from packaged data (20-25 minutes)
+model: $(TRAIN) ## train the image adapter again from packaged data (about half an hour on two quiet cores)
 	@$(PY) -m headrace.training $(ARGS)
 
 proto: $(DEV) ## generate the stubs in libs/headrace/v1 from protos/
