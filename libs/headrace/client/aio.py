@@ -16,14 +16,15 @@ from headrace.client.protocol import (
     Conversation,
     ImageLike,
     Options,
+    Told,
     build,
     models_of,
 )
-from headrace.client.types import Delta, End, Model, Stage, Usage
+from headrace.client.types import Delta, Model
 from headrace.v1 import gateway_pb2, gateway_pb2_grpc
 
 
-class AsyncStream:
+class AsyncStream(Told):
     """One answer. Iterate it for deltas, or await text(). Closing it early cancels the request.
 
     >>> async for delta in client.generate("Count to ten."):  # doctest: +SKIP
@@ -32,7 +33,7 @@ class AsyncStream:
 
     def __init__(self, client: "AsyncClient", answer: Answer) -> None:
         self._client = client
-        self._answer = answer
+        super().__init__(answer)
         self._call = client._begin(answer)
         self._deltas = self._read()
 
@@ -78,29 +79,6 @@ class AsyncStream:
                 self._call = self._client._begin(answer, elsewhere=True)
         if answer.error is not None:
             raise answer.error
-
-    @property
-    def request_id(self) -> str:
-        """Empty until the gateway has accepted the request."""
-        return self._answer.request_id
-
-    @property
-    def trace_id(self) -> str:
-        """Empty unless the request is sampled."""
-        return self._answer.trace_id
-
-    @property
-    def end(self) -> End | None:
-        """None while it runs."""
-        return self._answer.end
-
-    @property
-    def usage(self) -> Usage:
-        return self._answer.usage
-
-    @property
-    def timeline(self) -> tuple[Stage, ...]:
-        return self._answer.timeline
 
 
 class AsyncClient:

@@ -237,3 +237,33 @@ class Answer:
             raise typed from error
         wait_s: float = min(BACKOFF_S_MIN * 2.0 ** (self._failures - 1), BACKOFF_S_MAX) * random.uniform(0.5, 1.0)
         return max(wait_s, typed.retry_after_s)
+
+
+class Told:
+    """What an answer's stream says of itself at any time, awaited or not."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    @property
+    def request_id(self) -> str:
+        """Empty until the gateway has accepted the request."""
+        return self._answer.request_id
+
+    @property
+    def trace_id(self) -> str:
+        """Empty unless the request is sampled."""
+        return self._answer.trace_id
+
+    @property
+    def end(self) -> End | None:
+        """None while it runs."""
+        return self._answer.end
+
+    @property
+    def usage(self) -> Usage:
+        return self._answer.usage
+
+    @property
+    def timeline(self) -> tuple[Stage, ...]:
+        return self._answer.timeline

@@ -15,14 +15,15 @@ from headrace.client.protocol import (
     Conversation,
     ImageLike,
     Options,
+    Told,
     build,
     models_of,
 )
-from headrace.client.types import Delta, End, Model, Stage, Usage
+from headrace.client.types import Delta, Model
 from headrace.v1 import gateway_pb2, gateway_pb2_grpc
 
 
-class Stream:
+class Stream(Told):
     """One answer. Iterate it for deltas, or ask for text(). Closing it early cancels the request.
 
     >>> for delta in client.generate("Count to ten."):  # doctest: +SKIP
@@ -31,7 +32,7 @@ class Stream:
 
     def __init__(self, client: "Client", answer: Answer) -> None:
         self._client = client
-        self._answer = answer
+        super().__init__(answer)
         self._call = client._begin(answer)
         self._deltas = self._read()
 
@@ -77,29 +78,6 @@ class Stream:
                 self._call = self._client._begin(answer, elsewhere=True)
         if answer.error is not None:
             raise answer.error
-
-    @property
-    def request_id(self) -> str:
-        """Empty until the gateway has accepted the request."""
-        return self._answer.request_id
-
-    @property
-    def trace_id(self) -> str:
-        """Empty unless the request is sampled."""
-        return self._answer.trace_id
-
-    @property
-    def end(self) -> End | None:
-        """None while it runs."""
-        return self._answer.end
-
-    @property
-    def usage(self) -> Usage:
-        return self._answer.usage
-
-    @property
-    def timeline(self) -> tuple[Stage, ...]:
-        return self._answer.timeline
 
 
 class Client:
