@@ -105,7 +105,7 @@ class Admission:
             kinds,
             partial(self._streams.of_class, slo.name),
         )
-        inputs = await read_media(ask.media, self._fetcher)
+        inputs = await read_media(ask.media, self._fetcher, self._family)
         draft = await self._draft(ask, inputs, request_id, prefix)
         reach("gateway.validated", request_id)
         return await self._accept(request_id, content_hash, ask, caller, slo, draft, traceparent)

@@ -12,7 +12,8 @@ from urllib.parse import unquote_to_bytes
 from headrace.core.errors import HeadraceError, InvalidInput, PayloadTooLarge, UnsupportedModality
 from headrace.core.types import MediaMeta
 from headrace.engines.base import ModelSpec
-from headrace.modalities import modality
+from headrace.engines.families import Family
+from headrace.modalities import Modality
 from services.gateway.ask import MediaSource
 
 PART_BYTES_MAX = 32 * 1024 * 1024  # half of the largest body: a 50-megapixel photograph
@@ -68,18 +69,17 @@ def check_media(media: Sequence[MediaSource], spec: ModelSpec) -> None:
             )
 
 
-async def read_media(sources: Sequence[MediaSource], fetcher: Fetcher) -> list[MediaInput]:
+async def read_media(sources: Sequence[MediaSource], fetcher: Fetcher, family: Family) -> list[MediaInput]:
     """Raises typed errors that name the part."""
-    return [await _read(source, fetcher) for source in sources]
+    return [await _read(source, fetcher, family.modality(source.modality)) for source in sources]
 
 
-async def _read(source: MediaSource, fetcher: Fetcher) -> MediaInput:
+async def _read(source: MediaSource, fetcher: Fetcher, kind: Modality) -> MediaInput:
     data = await fetcher.fetch(source.url, source.field) if source.url else source.data
     if not data:
         raise InvalidInput("the media part is empty", field=source.field)
     if len(data) > PART_BYTES_MAX:
         raise PayloadTooLarge(f"{len(data)} bytes; at most {PART_BYTES_MAX} a part", field=source.field)
-    kind = modality(source.modality)
     try:
         meta = kind.probe(data)
     except HeadraceError as error:  # the modality knows what is wrong, not where it stood

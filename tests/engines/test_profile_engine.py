@@ -57,7 +57,7 @@ def test_transcript() -> None:
     for _ in range(7):
         result = running.step()
         tokens = " ".join(f"{token.key.request_id}{token.index}" for token in result.emitted)
-        prefilled = "".join(key.request_id for key in result.prefilled)
+        prefilled = "".join(ended.key.request_id for ended in result.prefilled)
         lines.append(
             f"{result.prefill_tokens:2} prefilled [{prefilled}] {result.decode_tokens} decoded: {tokens}".strip()
         )
@@ -250,8 +250,8 @@ class BooksMachine(RuleBasedStateMachine):
     def step(self) -> None:
         result = self.engine.step()
         decoding = {key for key, phase in self.phase.items() if phase == "decode"}
-        assert {token.key for token in result.emitted} == decoding | set(result.prefilled)
-        self.phase.update(dict.fromkeys(result.prefilled, "decode"))
+        assert {token.key for token in result.emitted} == decoding | {ended.key for ended in result.prefilled}
+        self.phase.update({ended.key: "decode" for ended in result.prefilled})
 
     @rule(pick=st.integers(0, 4))
     def pause(self, pick: int) -> None:

@@ -22,6 +22,7 @@ class Sampling:
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    logprobs: int | None = None  # None: not asked for; n: the drawn token's, and those of the n likeliest
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,10 @@ class MediaMeta:
 
     modality: str
     mime: str
-    width: int
+    width: int  # pixels; 0 for audio
     height: int
     size_bytes: int
+    duration_s: float = 0.0  # of audio and video
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +43,28 @@ class Media:
 
     meta: MediaMeta
     sha256: str
-    tokens: int  # embedding rows the encoder returns, and prompt positions they take
+    tokens: int  # embedding rows that the encoder returns
 
 
 @dataclass(frozen=True, slots=True)
 class MediaSpan:
-    """Prompt positions offset .. offset + length - 1 hold the embeddings of media part `part`."""
+    """Prompt positions offset .. offset + length - 1 hold the embeddings of media part `part`.
+
+    Where the model attends across (Mllama) the positions only mark where the part stands: its embeddings are
+    `rows` long and take KV of their own beside the prompt's.
+    """
 
     part: int
     offset: int
     length: int
+    grid: tuple[int, ...] = ()  # (time, rows, columns) of the embeddings where rope positions follow them
+    rows: int = 0  # embedding rows; 0: as many as positions
+    modality: str = "image"
+    kv_tokens: int = 0  # KV beside the prompt's positions, in tokens of the model's KV
+
+    @property
+    def embedding_rows(self) -> int:
+        return self.rows or self.length
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +74,11 @@ class Prompt:
     tokens: tuple[int, ...]
     spans: tuple[MediaSpan, ...] = ()
     prefix: str = ""  # name of the cached prefix KV that the tokens continue; empty: none
+
+    @property
+    def kv_tokens(self) -> int:
+        """KV that the prompt takes, its prefix apart."""
+        return len(self.tokens) + sum(span.kv_tokens for span in self.spans)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -98,6 +117,16 @@ class Usage:
     image_tokens: int = 0
     cached_tokens: int = 0
     joules: float = 0.0
+    audio_tokens: int = 0
+    video_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Natural log-probabilities of one output token's position, before temperature and cuts."""
+
+    logprob: float  # of the token that was drawn
+    top: tuple[tuple[int, float], ...] = ()  # the likeliest tokens, likeliest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,3 +175,6 @@ class TensorHandle:
     size_bytes: int
     xxh3: int
     length: int
+    next_position: int = 0
+    cross_length: int = 0
+    codec: str = ""

@@ -5,12 +5,12 @@ prefill. It knows nothing of queues, buses or text: sequences in, tokens out.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.core.types import Key, MediaSpan, Sampling
+from headrace.core.types import Key, MediaSpan, Sampling, TokenLogprobs
 
 Embeddings = NDArray[np.float32]
 
@@ -31,6 +31,8 @@ class ModelSpec:
     modalities: tuple[str, ...]
     max_media: int  # media parts a request may carry
     prefix_tokens: dict[str, int]  # name of a cached prefix KV -> its length
+    # How media enter: as rows of the prompt, or through cross-attention layers with KV of their own.
+    contract: Literal["decoder", "cross"] = "decoder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class SequenceInput:
     tokens: tuple[int, ...]
     prompt_len: int  # tokens[:prompt_len] is the prompt; the rest is replayed, never sampled again
     spans: tuple[MediaSpan, ...]
-    embeddings: tuple[Embeddings, ...]  # by media part: float32 [span.length, embed_width]
+    embeddings: tuple[Embeddings, ...]  # by media part: float32 [span.embedding_rows, embed_width]
     prefix: str
     sampling: Sampling
 
@@ -56,6 +58,7 @@ class KvManifest:
     length: int  # KV positions held (prefix included)
     next_position: int  # rope position of the next token
     size_bytes: int
+    cross_length: int = 0  # positions of cross-attention KV that stand behind the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +68,35 @@ class Emitted:
     key: Key
     index: int
     token: int
+    logprobs: TokenLogprobs | None = None  # of sequences whose sampling asks for them
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """A sequence whose prefill ended in this step; its first new token is among the emitted."""
+
+    key: Key
+    cached_tokens: int  # prompt positions that came from the prefix cache, a named prefix included
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
     emitted: tuple[Emitted, ...]
-    prefilled: tuple[Key, ...]  # sequences whose prefill ended in this step (their first new token is in emitted)
-    prefill_tokens: int
+    prefilled: tuple[Prefilled, ...]
+    prefill_tokens: int  # computed, those from the prefix cache apart
     decode_tokens: int
     modelled_s: float = 0.0  # the profile engine's cost: the caller sleeps that long; real engines leave 0
+
+
+class KvSink(Protocol):
+    """Takes a KV cache front to back while the prefill that fills it still runs."""
+
+    @property
+    def buffer(self) -> memoryview: ...
+
+    def ready(self, size_bytes: int) -> None:
+        """buffer[:size_bytes] is final. Called in the inference thread with growing sizes, the whole size last."""
+        ...
 
 
 class Engine(Protocol):
@@ -94,8 +117,11 @@ class Engine(Protocol):
         """Whether step() would do anything."""
         ...
 
-    def add(self, sequence: SequenceInput) -> None:
+    def add(self, sequence: SequenceInput, sink: KvSink | None = None) -> None:
         """Reserve a slot and the blocks for prefix + tokens + remaining output; prefill starts at the next step.
+
+        A sink gets what export_kv would write at the end of the prefill, layer by layer where the backend can, and
+        is complete when the step that ends the prefill returns; prefilled_manifest(sequence) tells its size before.
 
         Raises:
             StageError: the embeddings hold numbers that are not finite.
@@ -110,8 +136,12 @@ class Engine(Protocol):
         """Free the slot and blocks. Unknown keys are an assertion error."""
         ...
 
+    def prefilled_manifest(self, sequence: SequenceInput) -> KvManifest:
+        """What kv_manifest will say when the sequence's prefill has ended."""
+        ...
+
     def kv_manifest(self, key: Key) -> KvManifest:
-        """What export_kv would write now. The sequence must be past its prefill."""
+        """What export_kv would write now. In the middle of a prefill: the chunks that are done."""
         ...
 
     def export_kv(self, key: Key, into: memoryview) -> None:
@@ -119,9 +149,10 @@ class Engine(Protocol):
         ...
 
     def import_kv(self, sequence: SequenceInput, manifest: KvManifest, source: memoryview) -> None:
-        """Add a sequence whose KV covers all but the last of sequence.tokens; it decodes from the next step on.
+        """Add a sequence whose KV covers its first tokens, as kv_manifest says.
 
-        The last one is an output token. Embeddings are in the KV and need not come along.
+        If that is all but the last of sequence.tokens and the last is an output token, it decodes from the next step
+        on, and embeddings need not come along: they are in the KV. Else its prefill goes on behind them.
 
         Raises:
             KvMismatch: layout, dtype or shape is not this engine's, or the length does not fit the tokens.
@@ -130,6 +161,14 @@ class Engine(Protocol):
 
     def pause(self, key: Key) -> None:
         """Keep the sequence but leave it out of steps (a prefill worker's, while its KV waits for decode)."""
+        ...
+
+    def evict(self, key: Key) -> None:
+        """Move the KV to host memory and free the slot and blocks; the sequence stays, outside of steps."""
+        ...
+
+    def restore(self, key: Key) -> None:
+        """Take the slot and blocks again and go on where evict left off, bit for bit."""
         ...
 
 

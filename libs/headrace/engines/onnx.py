@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from headrace.core.errors import StageError
 from headrace.core.types import Key
 from headrace.engines.artifacts import build_once, cache_root, progress
-from headrace.engines.base import Emitted, KvManifest, KvMismatch, ModelSpec, SequenceInput, StepResult
+from headrace.engines.base import Emitted, KvManifest, KvMismatch, ModelSpec, Prefilled, SequenceInput, StepResult
 from headrace.engines.batch import Batch, Chunk, Live, check_embeddings, check_manifest
 from headrace.engines.families.llama import Checkpoint, LlamaShape
 from headrace.engines.graph import EMBED_FILE, GRAPH_VERSION, MASKED, MODEL_FILE, kv_names, write_graph
@@ -156,12 +156,12 @@ class OnnxEngine:
     def step(self) -> StepResult:
         self._join()
         emitted = [token for group in self._cache.groups() for token in self._decode(group)]
-        decoded, prefilled, tokens = len(emitted), list[Key](), 0
+        decoded, prefilled, tokens = len(emitted), list[Prefilled](), 0
         for chunk in self._batch.next_chunks():
             logits = self._prefill(chunk)
             tokens += chunk.stop - chunk.start
             if chunk.ends_prefill:
-                prefilled.append(chunk.live.key)
+                prefilled.append(Prefilled(chunk.live.key, chunk.live.prefix_len))
                 emitted += self._emit([chunk.live], logits)
         return StepResult(tuple(emitted), tuple(prefilled), tokens, decoded)
 

@@ -16,7 +16,7 @@ import xxhash
 
 from headrace.core.cost import StepWork
 from headrace.core.types import Key
-from headrace.engines.base import Emitted, KvManifest, ModelSpec, SequenceInput, StepResult
+from headrace.engines.base import Emitted, KvManifest, ModelSpec, Prefilled, SequenceInput, StepResult
 from headrace.engines.batch import Batch, Live, check_embeddings, check_manifest
 from headrace.engines.profiles import OutputRule, Profile
 
@@ -83,8 +83,8 @@ class ProfileEngine:
         work = StepWork(tokens, pairs, decoded, context)
         return StepResult(tuple(emitted), tuple(prefilled), tokens, decoded, self.profile.cost.step_s(work))
 
-    def _prefill(self, emitted: list[Emitted]) -> tuple[list[Key], int, int]:
-        prefilled, tokens, pairs = list[Key](), 0, 0
+    def _prefill(self, emitted: list[Emitted]) -> tuple[list[Prefilled], int, int]:
+        prefilled, tokens, pairs = list[Prefilled](), 0, 0
         for chunk in self._batch.next_chunks():
             live, size = chunk.live, chunk.stop - chunk.start
             tokens += size
@@ -92,7 +92,7 @@ class ProfileEngine:
             self._batch.filled(chunk)
             if chunk.ends_prefill:
                 live.state.state = _follow(live.state.origin, live.tokens[live.input.prompt_len :])
-                prefilled.append(live.key)
+                prefilled.append(Prefilled(live.key, live.prefix_len))
                 emitted.append(self._emit(live))
         return prefilled, tokens, pairs
 

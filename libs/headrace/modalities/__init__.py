@@ -5,7 +5,7 @@ A modality is a module of this package with an object that satisfies Modality; a
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from headrace.core.errors import UnsupportedModality
 from headrace.core.types import MediaMeta
 
-Input = NDArray[np.float32]  # a preprocessed part, as the encoder's graph takes it
+Input = Any  # a preprocessed part: whatever the encoder's encode takes
 Rows = NDArray[np.float32]  # [tokens, embed width]: what prefill puts at the part's span
 
 

@@ -62,7 +62,7 @@ class RequestRecord(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., tenant: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., body_hash: _Optional[bytes] = ..., model: _Optional[str] = ..., slo_class: _Optional[str] = ..., accepted_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., prompt: _Optional[_Iterable[int]] = ..., spans: _Optional[_Iterable[_Union[_common_pb2.MediaSpan, _Mapping]]] = ..., media: _Optional[_Iterable[_Union[_common_pb2.Media, _Mapping]]] = ..., prefix: _Optional[str] = ..., sampling: _Optional[_Union[_common_pb2.Sampling, _Mapping]] = ..., gateway: _Optional[str] = ..., traceparent: _Optional[str] = ..., keep_on_disconnect: _Optional[bool] = ...) -> None: ...
 
 class ResultRecord(_message.Message):
-    __slots__ = ("request_id", "tenant", "idempotency_key", "body_hash", "model", "attempt", "tokens", "end", "accepted_s", "ended_s", "stop")
+    __slots__ = ("request_id", "tenant", "idempotency_key", "body_hash", "model", "attempt", "tokens", "end", "accepted_s", "ended_s", "stop", "logprobs")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
@@ -74,6 +74,7 @@ class ResultRecord(_message.Message):
     ACCEPTED_S_FIELD_NUMBER: _ClassVar[int]
     ENDED_S_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     tenant: str
     idempotency_key: str
@@ -85,7 +86,8 @@ class ResultRecord(_message.Message):
     accepted_s: float
     ended_s: float
     stop: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, request_id: _Optional[str] = ..., tenant: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., body_hash: _Optional[bytes] = ..., model: _Optional[str] = ..., attempt: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., end: _Optional[_Union[_common_pb2.End, _Mapping]] = ..., accepted_s: _Optional[float] = ..., ended_s: _Optional[float] = ..., stop: _Optional[_Iterable[str]] = ...) -> None: ...
+    logprobs: _containers.RepeatedCompositeFieldContainer[_common_pb2.TokenLogprobs]
+    def __init__(self, request_id: _Optional[str] = ..., tenant: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., body_hash: _Optional[bytes] = ..., model: _Optional[str] = ..., attempt: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., end: _Optional[_Union[_common_pb2.End, _Mapping]] = ..., accepted_s: _Optional[float] = ..., ended_s: _Optional[float] = ..., stop: _Optional[_Iterable[str]] = ..., logprobs: _Optional[_Iterable[_Union[_common_pb2.TokenLogprobs, _Mapping]]] = ...) -> None: ...
 
 class EncodeCommand(_message.Message):
     __slots__ = ("key", "part", "media", "model", "traceparent")
@@ -102,7 +104,7 @@ class EncodeCommand(_message.Message):
     def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., part: _Optional[int] = ..., media: _Optional[_Union[_common_pb2.Media, _Mapping]] = ..., model: _Optional[str] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class PrefillCommand(_message.Message):
-    __slots__ = ("key", "model", "prompt", "spans", "embeddings", "prefix", "sampling", "emitted", "gateway", "decode_worker", "traceparent", "deadline_s", "timeline")
+    __slots__ = ("key", "model", "prompt", "spans", "embeddings", "prefix", "sampling", "emitted", "gateway", "decode_worker", "traceparent", "deadline_s", "timeline", "emitted_logprobs")
     KEY_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +118,7 @@ class PrefillCommand(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_FIELD_NUMBER: _ClassVar[int]
+    EMITTED_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     key: _common_pb2.Attempt
     model: str
     prompt: _containers.RepeatedScalarFieldContainer[int]
@@ -129,7 +132,8 @@ class PrefillCommand(_message.Message):
     traceparent: str
     deadline_s: float
     timeline: _containers.RepeatedCompositeFieldContainer[_common_pb2.StageSpan]
-    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., model: _Optional[str] = ..., prompt: _Optional[_Iterable[int]] = ..., spans: _Optional[_Iterable[_Union[_common_pb2.MediaSpan, _Mapping]]] = ..., embeddings: _Optional[_Iterable[_Union[_common_pb2.TensorHandle, _Mapping]]] = ..., prefix: _Optional[str] = ..., sampling: _Optional[_Union[_common_pb2.Sampling, _Mapping]] = ..., emitted: _Optional[_Iterable[int]] = ..., gateway: _Optional[str] = ..., decode_worker: _Optional[str] = ..., traceparent: _Optional[str] = ..., deadline_s: _Optional[float] = ..., timeline: _Optional[_Iterable[_Union[_common_pb2.StageSpan, _Mapping]]] = ...) -> None: ...
+    emitted_logprobs: _containers.RepeatedCompositeFieldContainer[_common_pb2.TokenLogprobs]
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., model: _Optional[str] = ..., prompt: _Optional[_Iterable[int]] = ..., spans: _Optional[_Iterable[_Union[_common_pb2.MediaSpan, _Mapping]]] = ..., embeddings: _Optional[_Iterable[_Union[_common_pb2.TensorHandle, _Mapping]]] = ..., prefix: _Optional[str] = ..., sampling: _Optional[_Union[_common_pb2.Sampling, _Mapping]] = ..., emitted: _Optional[_Iterable[int]] = ..., gateway: _Optional[str] = ..., decode_worker: _Optional[str] = ..., traceparent: _Optional[str] = ..., deadline_s: _Optional[float] = ..., timeline: _Optional[_Iterable[_Union[_common_pb2.StageSpan, _Mapping]]] = ..., emitted_logprobs: _Optional[_Iterable[_Union[_common_pb2.TokenLogprobs, _Mapping]]] = ...) -> None: ...
 
 class JoinCommand(_message.Message):
     __slots__ = ("request", "kv")
@@ -138,6 +142,14 @@ class JoinCommand(_message.Message):
     request: PrefillCommand
     kv: _common_pb2.TensorHandle
     def __init__(self, request: _Optional[_Union[PrefillCommand, _Mapping]] = ..., kv: _Optional[_Union[_common_pb2.TensorHandle, _Mapping]] = ...) -> None: ...
+
+class OfferCommand(_message.Message):
+    __slots__ = ("key", "kv")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    KV_FIELD_NUMBER: _ClassVar[int]
+    key: _common_pb2.Attempt
+    kv: _common_pb2.TensorHandle
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., kv: _Optional[_Union[_common_pb2.TensorHandle, _Mapping]] = ...) -> None: ...
 
 class ResendCommand(_message.Message):
     __slots__ = ("key", "from_index", "gateway")
@@ -150,7 +162,7 @@ class ResendCommand(_message.Message):
     def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., from_index: _Optional[int] = ..., gateway: _Optional[str] = ...) -> None: ...
 
 class WorkBatch(_message.Message):
-    __slots__ = ("epoch", "encode", "prefill", "join", "cancel", "release", "resend")
+    __slots__ = ("epoch", "encode", "prefill", "join", "cancel", "release", "resend", "offer")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     ENCODE_FIELD_NUMBER: _ClassVar[int]
     PREFILL_FIELD_NUMBER: _ClassVar[int]
@@ -158,6 +170,7 @@ class WorkBatch(_message.Message):
     CANCEL_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     RESEND_FIELD_NUMBER: _ClassVar[int]
+    OFFER_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     encode: _containers.RepeatedCompositeFieldContainer[EncodeCommand]
     prefill: _containers.RepeatedCompositeFieldContainer[PrefillCommand]
@@ -165,7 +178,8 @@ class WorkBatch(_message.Message):
     cancel: _containers.RepeatedCompositeFieldContainer[_common_pb2.Attempt]
     release: _containers.RepeatedCompositeFieldContainer[_common_pb2.Attempt]
     resend: _containers.RepeatedCompositeFieldContainer[ResendCommand]
-    def __init__(self, epoch: _Optional[int] = ..., encode: _Optional[_Iterable[_Union[EncodeCommand, _Mapping]]] = ..., prefill: _Optional[_Iterable[_Union[PrefillCommand, _Mapping]]] = ..., join: _Optional[_Iterable[_Union[JoinCommand, _Mapping]]] = ..., cancel: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., release: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., resend: _Optional[_Iterable[_Union[ResendCommand, _Mapping]]] = ...) -> None: ...
+    offer: _containers.RepeatedCompositeFieldContainer[OfferCommand]
+    def __init__(self, epoch: _Optional[int] = ..., encode: _Optional[_Iterable[_Union[EncodeCommand, _Mapping]]] = ..., prefill: _Optional[_Iterable[_Union[PrefillCommand, _Mapping]]] = ..., join: _Optional[_Iterable[_Union[JoinCommand, _Mapping]]] = ..., cancel: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., release: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., resend: _Optional[_Iterable[_Union[ResendCommand, _Mapping]]] = ..., offer: _Optional[_Iterable[_Union[OfferCommand, _Mapping]]] = ...) -> None: ...
 
 class PartEncoded(_message.Message):
     __slots__ = ("key", "part", "embedding", "timeline")
@@ -196,14 +210,16 @@ class Joined(_message.Message):
     def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ...) -> None: ...
 
 class Ended(_message.Message):
-    __slots__ = ("key", "end", "tokens")
+    __slots__ = ("key", "end", "tokens", "logprobs")
     KEY_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     key: _common_pb2.Attempt
     end: _common_pb2.End
     tokens: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., end: _Optional[_Union[_common_pb2.End, _Mapping]] = ..., tokens: _Optional[_Iterable[int]] = ...) -> None: ...
+    logprobs: _containers.RepeatedCompositeFieldContainer[_common_pb2.TokenLogprobs]
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., end: _Optional[_Union[_common_pb2.End, _Mapping]] = ..., tokens: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[_Union[_common_pb2.TokenLogprobs, _Mapping]]] = ...) -> None: ...
 
 class StageFailed(_message.Message):
     __slots__ = ("key", "failure", "retryable")
@@ -354,16 +370,18 @@ class HeldQuery(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., fence: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ...) -> None: ...
 
 class HeldTokens(_message.Message):
-    __slots__ = ("request_id", "known", "tokens", "end")
+    __slots__ = ("request_id", "known", "tokens", "end", "logprobs")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     KNOWN_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     known: bool
     tokens: _containers.RepeatedScalarFieldContainer[int]
     end: _common_pb2.End
-    def __init__(self, request_id: _Optional[str] = ..., known: _Optional[bool] = ..., tokens: _Optional[_Iterable[int]] = ..., end: _Optional[_Union[_common_pb2.End, _Mapping]] = ...) -> None: ...
+    logprobs: _containers.RepeatedCompositeFieldContainer[_common_pb2.TokenLogprobs]
+    def __init__(self, request_id: _Optional[str] = ..., known: _Optional[bool] = ..., tokens: _Optional[_Iterable[int]] = ..., end: _Optional[_Union[_common_pb2.End, _Mapping]] = ..., logprobs: _Optional[_Iterable[_Union[_common_pb2.TokenLogprobs, _Mapping]]] = ...) -> None: ...
 
 class HeldReply(_message.Message):
     __slots__ = ("held",)
@@ -382,20 +400,22 @@ class TokenEnd(_message.Message):
     def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., count: _Optional[int] = ..., end: _Optional[_Union[_common_pb2.End, _Mapping]] = ...) -> None: ...
 
 class TokenBatch(_message.Message):
-    __slots__ = ("worker", "request_id", "attempt", "index", "token", "ends")
+    __slots__ = ("worker", "request_id", "attempt", "index", "token", "ends", "logprobs")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     ENDS_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     worker: str
     request_id: _containers.RepeatedScalarFieldContainer[str]
     attempt: _containers.RepeatedScalarFieldContainer[int]
     index: _containers.RepeatedScalarFieldContainer[int]
     token: _containers.RepeatedScalarFieldContainer[int]
     ends: _containers.RepeatedCompositeFieldContainer[TokenEnd]
-    def __init__(self, worker: _Optional[str] = ..., request_id: _Optional[_Iterable[str]] = ..., attempt: _Optional[_Iterable[int]] = ..., index: _Optional[_Iterable[int]] = ..., token: _Optional[_Iterable[int]] = ..., ends: _Optional[_Iterable[_Union[TokenEnd, _Mapping]]] = ...) -> None: ...
+    logprobs: _containers.RepeatedCompositeFieldContainer[_common_pb2.TokenLogprobs]
+    def __init__(self, worker: _Optional[str] = ..., request_id: _Optional[_Iterable[str]] = ..., attempt: _Optional[_Iterable[int]] = ..., index: _Optional[_Iterable[int]] = ..., token: _Optional[_Iterable[int]] = ..., ends: _Optional[_Iterable[_Union[TokenEnd, _Mapping]]] = ..., logprobs: _Optional[_Iterable[_Union[_common_pb2.TokenLogprobs, _Mapping]]] = ...) -> None: ...
 
 class ClassStatus(_message.Message):
     __slots__ = ("slo_class", "queued", "running", "queue_limit", "oldest_wait_s")

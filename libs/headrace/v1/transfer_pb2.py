@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aheadrace/v1/transfer.proto\x12\x0bheadrace.v1\"/\n\x0c\x46\x65tchRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\"%\n\x05\x43hunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x32K\n\x0fTransferService\x12\x38\n\x05\x46\x65tch\x12\x19.headrace.v1.FetchRequest\x1a\x12.headrace.v1.Chunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aheadrace/v1/transfer.proto\x12\x0bheadrace.v1\"?\n\x0c\x46\x65tchRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"%\n\x05\x43hunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x32K\n\x0fTransferService\x12\x38\n\x05\x46\x65tch\x12\x19.headrace.v1.FetchRequest\x1a\x12.headrace.v1.Chunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,9 +32,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.transfer_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FETCHREQUEST']._serialized_start=43
-  _globals['_FETCHREQUEST']._serialized_end=90
-  _globals['_CHUNK']._serialized_start=92
-  _globals['_CHUNK']._serialized_end=129
-  _globals['_TRANSFERSERVICE']._serialized_start=131
-  _globals['_TRANSFERSERVICE']._serialized_end=206
+  _globals['_FETCHREQUEST']._serialized_end=106
+  _globals['_CHUNK']._serialized_start=108
+  _globals['_CHUNK']._serialized_end=145
+  _globals['_TRANSFERSERVICE']._serialized_start=147
+  _globals['_TRANSFERSERVICE']._serialized_end=222
 # @@protoc_insertion_point(module_scope)

@@ -5,12 +5,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FetchRequest(_message.Message):
-    __slots__ = ("id", "incarnation")
+    __slots__ = ("id", "incarnation", "follow")
     ID_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
     id: str
     incarnation: str
-    def __init__(self, id: _Optional[str] = ..., incarnation: _Optional[str] = ...) -> None: ...
+    follow: bool
+    def __init__(self, id: _Optional[str] = ..., incarnation: _Optional[str] = ..., follow: _Optional[bool] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("offset", "data")

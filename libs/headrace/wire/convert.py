@@ -52,6 +52,7 @@ def sampling_to_proto(sampling: Sampling) -> common_pb2.Sampling:
         max_tokens=sampling.max_tokens,
         stop=sampling.stop,
         ignore_eos=sampling.ignore_eos,
+        logprobs=sampling.logprobs,
     )
 
 
@@ -65,6 +66,7 @@ def sampling_from_proto(message: common_pb2.Sampling) -> Sampling:
         message.repetition_penalty or 1.0,
         tuple(message.stop),
         message.ignore_eos,
+        message.logprobs if message.HasField("logprobs") else None,
     )
 
 
@@ -78,20 +80,39 @@ def media_to_proto(media: Media) -> common_pb2.Media:
         height=meta.height,
         tokens=media.tokens,
         size_bytes=meta.size_bytes,
+        duration_s=meta.duration_s,
     )
 
 
 def media_from_proto(message: common_pb2.Media) -> Media:
-    meta = MediaMeta(message.modality, message.mime, message.width, message.height, message.size_bytes)
+    meta = MediaMeta(
+        message.modality, message.mime, message.width, message.height, message.size_bytes, message.duration_s
+    )
     return Media(meta, message.sha256, message.tokens)
 
 
 def media_span_to_proto(span: MediaSpan) -> common_pb2.MediaSpan:
-    return common_pb2.MediaSpan(part=span.part, offset=span.offset, length=span.length)
+    return common_pb2.MediaSpan(
+        part=span.part,
+        offset=span.offset,
+        length=span.length,
+        grid=span.grid,
+        rows=span.rows,
+        kv_tokens=span.kv_tokens,
+        modality=span.modality,
+    )
 
 
 def media_span_from_proto(message: common_pb2.MediaSpan) -> MediaSpan:
-    return MediaSpan(message.part, message.offset, message.length)
+    return MediaSpan(
+        message.part,
+        message.offset,
+        message.length,
+        tuple(message.grid),
+        message.rows,
+        message.modality,
+        message.kv_tokens,
+    )
 
 
 def prompt_from_proto(tokens: Sequence[int], spans: Sequence[common_pb2.MediaSpan], prefix: str) -> Prompt:
@@ -115,12 +136,20 @@ def usage_to_proto(usage: Usage) -> common_pb2.Usage:
         image_tokens=usage.image_tokens,
         cached_tokens=usage.cached_tokens,
         joules=usage.joules,
+        audio_tokens=usage.audio_tokens,
+        video_tokens=usage.video_tokens,
     )
 
 
 def usage_from_proto(message: common_pb2.Usage) -> Usage:
     return Usage(
-        message.prompt_tokens, message.completion_tokens, message.image_tokens, message.cached_tokens, message.joules
+        message.prompt_tokens,
+        message.completion_tokens,
+        message.image_tokens,
+        message.cached_tokens,
+        message.joules,
+        message.audio_tokens,
+        message.video_tokens,
     )
 
 
@@ -166,6 +195,9 @@ def handle_to_proto(handle: TensorHandle) -> common_pb2.TensorHandle:
         size_bytes=handle.size_bytes,
         xxh3=handle.xxh3,
         length=handle.length,
+        next_position=handle.next_position,
+        cross_length=handle.cross_length,
+        codec=handle.codec,
     )
 
 
@@ -183,6 +215,9 @@ def handle_from_proto(message: common_pb2.TensorHandle) -> TensorHandle:
         message.size_bytes,
         message.xxh3,
         message.length,
+        message.next_position,
+        message.cross_length,
+        message.codec,
     )
 
 

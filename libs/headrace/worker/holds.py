@@ -57,6 +57,7 @@ class Held:
     logged: int  # tokens[:logged] stand in the token log
     logged_s: float
     traced: bool
+    cached_tokens: int = 0  # of the prompt, found in the prefill worker's prefix cache
     spans: list[StageSpan] = field(default_factory=list)
     place: Place = "outside"
     joining_kv: TensorHandle | None = None  # to be pulled

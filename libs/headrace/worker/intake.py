@@ -51,7 +51,7 @@ class Intake:
                 sampling=reserved,
             ),
             finish=Finish(sampling, self.spec.eos_ids, self.pieces),
-            blocks=blocks_for(prefix_tokens + len(command.prompt.tokens) + reserved.max_tokens, self.spec.block_tokens),
+            blocks=blocks_for(prefix_tokens + command.prompt.kv_tokens + reserved.max_tokens, self.spec.block_tokens),
             tokens=list(command.emitted),
             logged=0,
             logged_s=since_s,
@@ -61,7 +61,7 @@ class Intake:
     def with_embeddings(self, held: Held, embeddings: tuple[Embeddings, ...]) -> SequenceInput:
         """Raises TransferError: they do not fit the prompt's media positions."""
         for span in held.sequence.spans:
-            want = (span.length, self.spec.embed_width)
+            want = (span.embedding_rows, self.spec.embed_width)
             if span.part >= len(embeddings) or embeddings[span.part].shape != want:
                 raise TransferError(f"media part {span.part}: no embeddings of shape {want}")
         return replace(held.sequence, embeddings=embeddings)

@@ -11,8 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from headrace.core.errors import StageError
-from headrace.core.types import Key
-from headrace.engines.base import Emitted, Engine, KvMismatch, StepResult
+from headrace.engines.base import Emitted, Engine, KvMismatch, Prefilled, StepResult
 from headrace.mesh.errors import TransferError
 from headrace.mesh.faults import reach
 from headrace.mesh.transfer import TensorStore
@@ -125,6 +124,9 @@ class Llm:
             self._requests.fail(held, TransferError(why), retryable=True)
         for held in turn.entering:
             self._requests.entered(held, entered_s)
+        for ended in result.prefilled:
+            if (current := self._holds.current(ended.key)) is not None:
+                current.cached_tokens = ended.cached_tokens
         for emitted in result.emitted:
             self._emit(emitted, now_s)
 
@@ -143,9 +145,9 @@ class Llm:
         if reason is not None:
             self._requests.end(held, reason, now_s)
 
-    async def _hand_over(self, prefilled: tuple[Key, ...]) -> None:
+    async def _hand_over(self, prefilled: tuple[Prefilled, ...]) -> None:
         """Requests that another worker decodes leave the engine for a file before the next step."""
-        held_now = filter(None, map(self._holds.current, prefilled))
+        held_now = filter(None, (self._holds.current(ended.key) for ended in prefilled))
         outgoing = [h for h in held_now if h.state == "running" and h.command.decode_worker != self._me]
         if not outgoing:
             return

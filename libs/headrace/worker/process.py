@@ -13,7 +13,7 @@ from typing import get_args
 
 from headrace.core.types import StageName
 from headrace.engines.base import Engine, ModelSpec, blocks_for
-from headrace.engines.families import family
+from headrace.engines.families import Family, family
 from headrace.engines.profile_encoder import ProfileEncoder
 from headrace.engines.registry import EngineConfigError, load_engine
 from headrace.mesh import metrics, telemetry
@@ -26,7 +26,7 @@ from headrace.mesh.sensors import Sensors
 from headrace.mesh.store import Store
 from headrace.mesh.subjects import check_process_id
 from headrace.mesh.transfer import TensorStore
-from headrace.modalities import Encoder, modality
+from headrace.modalities import Encoder
 from headrace.worker.app import Address, Carriers, Outfit, Worker
 from headrace.worker.readings import worker_registry
 from headrace.worker.server import WorkerService, listen
@@ -87,7 +87,7 @@ def load_outfit(options: Options) -> Outfit:
     kind = family(settings.model)
     runs_llm = options.stages != ("encode",)
     engine = _engine(settings, kind.spec) if runs_llm else None
-    encoders = _encoders(settings, kind.spec) if "encode" in options.stages else {}
+    encoders = _encoders(settings, kind) if "encode" in options.stages else {}
     return Outfit(kind.spec, kind.pieces, engine, encoders, Sensors.of_gpus(os.environ))
 
 
@@ -112,10 +112,11 @@ def default_blocks(engine: str, spec: ModelSpec) -> int:
     return max(context_blocks, KV_BYTES // (spec.kv_bytes_per_token * spec.block_tokens))
 
 
-def _encoders(settings: Settings, spec: ModelSpec) -> dict[str, Encoder]:
+def _encoders(settings: Settings, kind: Family) -> dict[str, Encoder]:
+    spec = kind.spec
     if settings.engine == "profile":
-        return {name: ProfileEncoder(modality(name), spec.embed_width) for name in spec.modalities}
-    return {name: modality(name).load(settings.threads or 1) for name in spec.modalities}
+        return {name: ProfileEncoder(kind.modality(name), spec.embed_width) for name in spec.modalities}
+    return {name: kind.modality(name).load(settings.threads or 1) for name in spec.modalities}
 
 
 async def serve(options: Options, lifecycle: Lifecycle) -> None:

@@ -1,6 +1,7 @@
 """Stage spans: for every request in its end's timeline, for sampled ones as OpenTelemetry spans too."""
 
 from headrace.core.types import End, Failure, FinishReason, StageSpan, Usage
+from headrace.core.usage import usage_of
 from headrace.mesh import genai, telemetry
 from headrace.v1 import common_pb2
 from headrace.wire.convert import end_to_proto
@@ -32,9 +33,4 @@ class Spans:
     def _usage(self, held: Held) -> Usage:
         prompt = held.command.prompt
         cached = self._prefix_tokens.get(prompt.prefix, 0)
-        return Usage(
-            prompt_tokens=cached + len(prompt.tokens),
-            completion_tokens=len(held.tokens),
-            image_tokens=sum(span.length for span in prompt.spans),
-            cached_tokens=cached,
-        )
+        return usage_of(prompt, cached, len(held.tokens), max(cached, held.cached_tokens))

@@ -18,7 +18,8 @@ from headrace.core.queue.cell import Cell
 from headrace.core.queue.encoding import leave_lane, release_parts
 from headrace.core.queue.job import AT_WORKER, Job, Stop
 from headrace.core.queue.spans import add_span
-from headrace.core.types import End, Failure, FinishReason, Usage
+from headrace.core.types import End, Failure, FinishReason
+from headrace.core.usage import usage_of
 
 
 def worker_ended(cell: Cell, event: Ended, now_s: float) -> None:
@@ -65,9 +66,8 @@ def decide(cell: Cell, job: Job, reason: FinishReason, failure: Failure | None, 
     for worker_id in job.workers():
         cell.emit(SendCancel(worker_id, job.key))
         cell.emit(SendRelease(worker_id, job.key))
-    media_tokens = sum(media.tokens for media in request.media)
     prefix_tokens = cell.config.prefix_tokens.get(request.prompt.prefix, 0)
-    usage = Usage(prefix_tokens + len(request.prompt.tokens), len(job.emitted), media_tokens)
+    usage = usage_of(request.prompt, prefix_tokens, len(job.emitted))
     if job.state in ("queued", "encoding"):
         add_span(cell, job, "queue" if job.state == "queued" else "media", job.ready_s, now_s)
     end = End(reason, failure, usage, job.timeline)

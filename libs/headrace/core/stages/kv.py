@@ -10,4 +10,4 @@ def blocks_for(tokens: int, block_tokens: int) -> int:
 
 def kv_tokens(request: Request, prefix_tokens: int) -> int:
     """Positions a request may grow to: prefix, prompt and all output. The same for every attempt at it."""
-    return prefix_tokens + len(request.prompt.tokens) + request.sampling.max_tokens
+    return prefix_tokens + request.prompt.kv_tokens + request.sampling.max_tokens

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
 from headrace.core.errors import ModelNotFound, Unavailable
 from headrace.core.types import Media, Prompt
 from headrace.engines.base import ModelSpec
+from headrace.modalities import Modality
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -55,6 +57,10 @@ class Family(Protocol):
         """The chat template: ready for the assistant's turn. Every media part must be used exactly once."""
         ...
 
+    def modality(self, name: str) -> Modality:
+        """How this model counts and encodes a modality of spec.modalities."""
+        ...
+
 
 # model name -> module with `load() -> Family` and, where it has weights, `checkpoint() -> Checkpoint`
 MODULES = {
@@ -63,15 +69,25 @@ MODULES = {
 }
 
 
-@lru_cache(maxsize=len(MODULES))
+@lru_cache(maxsize=8)
 def family(model: str) -> Family:
-    """The family of a model; loads its tokenizer, not its weights.
+    """The family of a model, by its name or the path of a Hugging Face directory; loads its tokenizer, not its weights.
 
     Raises:
         ModelNotFound: no such model.
+        Unavailable: a file of the directory is missing, or its architecture is not known.
     """
+    if is_directory(model):
+        from headrace.engines.families.directory import open_family
+
+        return open_family(Path(model))
     loaded: Family = _module(model).load()
     return loaded
+
+
+def is_directory(model: str) -> bool:
+    """Whether the model is a path: names have no slash."""
+    return "/" in model
 
 
 def checkpoint(model: str) -> "Checkpoint":

@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from headrace.core.types import Media, MediaSpan, Prompt
 from headrace.engines.base import ModelSpec
 from headrace.engines.families import ChatMessage, MediaPart
+from headrace.modalities import Modality, modality
 
 START, END, IMAGE = "<|im_start|>", "<|im_end|>", "<|image|>"
 SPECIAL = (START, END, IMAGE)  # ids 256, 257, 258: they follow the 256 bytes
@@ -54,6 +55,9 @@ class ProfileTiny:
     spec: ModelSpec
     tokenizer: Tokenizer
     pieces: list[bytes]
+
+    def modality(self, name: str) -> Modality:
+        return modality(name)
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids

