@@ -33,7 +33,7 @@ $(SERVE): pyproject.toml deploy/setup/constraints.txt | $(PY)
 	@touch $@
 
 $(DEV): pyproject.toml deploy/setup/constraints.txt | $(PY)
-	@bash deploy/setup/install.sh $(VENV) serve,dev
+	@bash deploy/setup/install.sh $(VENV) serve,dev,torch
 	@touch $@ $(SERVE)
 
 $(TRAIN): pyproject.toml | $(DEV)
