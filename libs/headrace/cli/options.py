@@ -8,6 +8,7 @@ from headrace.cli.environment import GRPC_PORT, HTTP_PORT
 from headrace.cli.plan import COUNT_MAX, MeshConfig, parse_colocate
 
 DATA_DIR = Path(".headrace")
+ENGINES = ("onnx", "torch", "vllm", "profile")
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
@@ -17,10 +18,13 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
 def add_mesh(parser: argparse.ArgumentParser) -> None:
     add_data_dir(parser)
     parser.add_argument(
-        "--engine", choices=("onnx", "profile"), default="onnx", help="profile: no model, only its pace"
+        "--engine",
+        choices=ENGINES,
+        default="onnx",
+        help="torch: Hugging Face directories; profile: no model, only its pace",
     )
     parser.add_argument("--profile", default="", help="name or file of the profile engine's profile")
-    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--model", type=_model, default="smollm2-135m", help="a name, or a Hugging Face directory")
     for name in ("encoders", "prefill", "decode", "gateways"):
         parser.add_argument(f"--{name}", type=_count, default=1, metavar="N")
     parser.add_argument("--colocate", type=_colocate, default=(), metavar="STAGES", help="prefill,decode or all")
@@ -58,6 +62,11 @@ def mesh_words(args: argparse.Namespace) -> list[str]:
     if args.colocate:
         words += ["--colocate", ",".join(args.colocate)]
     return words + ["--sync-always"] * args.sync_always + ["--no-restart"] * args.no_restart
+
+
+def _model(text: str) -> str:
+    """Paths have a slash, names have none: a directory is given whole to processes that start elsewhere."""
+    return str(Path(text).expanduser().resolve()) if "/" in text else text
 
 
 def _count(text: str) -> int:

@@ -21,7 +21,7 @@ class MeshConfig:
     data_dir: Path = Path(".headrace")
     engine: str = "onnx"
     profile: str = ""  # the profile engine's; empty: its default
-    model: str = "smollm2-135m"
+    model: str = "smollm2-135m"  # or the path of a Hugging Face directory
     encoders: int = 1
     prefill: int = 1
     decode: int = 1
@@ -36,6 +36,11 @@ class MeshConfig:
     service_environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by service id
     http_port: int = 0  # 0: any free one
     grpc_port: int = 0
+
+    @property
+    def model_name(self) -> str:
+        """What clients call the model: a directory goes by its own name."""
+        return Path(self.model).name
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,7 +158,7 @@ class Mesh:
             if time.monotonic() > until:
                 raise MeshFailed(f"{_list(missing)} not serving; see {self.data_dir / 'logs'}")
             await asyncio.sleep(_POLL_S)
-        self._progress(f"{self.config.model} can be served")
+        self._progress(f"{self.config.model_name} can be served")
 
     async def _unheard(self) -> set[str]:
         try:
@@ -284,7 +284,7 @@ class Mesh:
             processes={name: (pid, started_s_of(pid)) for name, pid in pids.items()},
             shm_dir=str(self.shm_dir),
             engine=self.config.engine,
-            model=self.config.model,
+            model=self.config.model_name,
         )
 
 

@@ -133,7 +133,7 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "shm_bytes": _BYTES,
     "host": _text,
     "model": _text,
-    "engine": _choice("onnx", "profile"),
+    "engine": _choice("onnx", "torch", "vllm", "profile"),
     "profile": _text,
     "threads": _COUNT,
     "slots": _COUNT,
