@@ -33,7 +33,7 @@ def test_values_are_read() -> None:
         ("HEADRACE_SLOTS", "-1", "from 0 to"),
         ("HEADRACE_TRACE_SAMPLE", "1.5", "from 0.0 to 1.0"),
         ("HEADRACE_TRACE_SAMPLE", "nan", "from 0.0 to 1.0"),
-        ("HEADRACE_ENGINE", "vllm", "one of onnx, profile"),
+        ("HEADRACE_ENGINE", "llama.cpp", "one of onnx, torch, vllm, profile"),
         ("HEADRACE_NATS_URL", "127.0.0.1:4222", "nats://"),
         ("HEADRACE_HTTP_ADDR", "8000", "host:port"),
         ("HEADRACE_HTTP_ADDR", "a:99999", "host:port"),
