@@ -6,7 +6,7 @@ import pytest
 from headrace.engines.families.llama import Checkpoint
 from headrace.engines.graph import rotary_tables
 from headrace.engines.kvcache import Group, Kv
-from headrace.engines.onnx import Llama, graph_folder
+from headrace.engines.onnx_model import Llama, graph_folder
 from tests.engines import tiny_llama
 from tests.engines.tiny_llama import PREFIX_TOKENS, SHAPE, VOCAB, Array, reference_logits
 
@@ -39,7 +39,7 @@ def past_of(length: int) -> tuple[Kv, Array]:
 @pytest.mark.parametrize("count", [1, 2, 17, 200])
 def test_prefill_without_a_past(model: Llama, count: int) -> None:
     x = tokens(count)
-    logits, new = model.prefill(x, empty())
+    logits, new = model.prefill([x], empty())
     np.testing.assert_allclose(logits[0], reference_logits(WEIGHTS, x)[-1], atol=TOLERANCE)
     assert [array.shape for array in new] == [(1, SHAPE.kv_heads, count, SHAPE.head_width)] * 2 * SHAPE.layers
 
@@ -47,15 +47,28 @@ def test_prefill_without_a_past(model: Llama, count: int) -> None:
 @pytest.mark.parametrize("held", [1, PREFIX_TOKENS, 300, 1990])
 def test_prefill_on_a_past(model: Llama, held: int) -> None:
     x, (past, reference_past) = tokens(9), past_of(held)
-    logits, _ = model.prefill(x, past)
+    logits, _ = model.prefill([x], past)
     np.testing.assert_allclose(logits[0], reference_logits(WEIGHTS, x, reference_past)[-1], atol=TOLERANCE)
 
 
 def test_chunks_add_up(model: Llama) -> None:
     x = tokens(40)
-    _, head = model.prefill(x[:25], empty())
-    logits, _ = model.prefill(x[25:], np.concatenate(head))
+    _, head = model.prefill([x[:25]], empty())
+    logits, _ = model.prefill([x[25:]], np.concatenate(head))
     np.testing.assert_allclose(logits[0], reference_logits(WEIGHTS, x)[-1], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("held", [0, PREFIX_TOKENS])
+def test_prompts_of_one_row_do_not_see_each_other(model: Llama, held: int) -> None:
+    prompts, (past, reference_past) = [tokens(count, seed=count) for count in (1, 12, 5)], past_of(held)
+    logits, new = model.prefill(prompts, past)
+    at = 0
+    for row, x in enumerate(prompts):
+        np.testing.assert_allclose(logits[row], reference_logits(WEIGHTS, x, reference_past)[-1], atol=TOLERANCE)
+        alone = model.prefill([x], past)[1]
+        for together, apart in zip(new, alone, strict=True):
+            np.testing.assert_allclose(together[:, :, at : at + len(x)], apart, atol=TOLERANCE)
+        at += len(x)
 
 
 def test_decode_of_rows_of_several_lengths(model: Llama) -> None:
@@ -73,7 +86,7 @@ def test_the_reference_tells_a_wrong_rotary_offset(model: Llama) -> None:
     """Else the tests above would not notice positions that are off by one."""
     x, (past, reference_past) = tokens(9), past_of(PREFIX_TOKENS)
     shifted = reference_logits(WEIGHTS, x, reference_past, turn=lambda z, at: tiny_llama.rotate(z, at + 1))
-    assert np.abs(model.prefill(x, past)[0][0] - shifted[-1]).max() > 100 * TOLERANCE
+    assert np.abs(model.prefill([x], past)[0][0] - shifted[-1]).max() > 100 * TOLERANCE
 
 
 def test_rotary_tables_cover_the_context() -> None:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from headrace.core.types import Key, MediaSpan, Sampling
 from headrace.engines.base import Embeddings, ModelSpec, SequenceInput
 from headrace.engines.families.llama import Checkpoint, LlamaShape, Weights
-from headrace.engines.onnx import Llama, OnnxEngine, graph_folder
+from headrace.engines.onnx import OnnxEngine
+from headrace.engines.onnx_model import Llama, graph_folder
 
 SHAPE = LlamaShape(
     layers=3,

@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from headrace.engines.families.llama import LlamaShape, Weights
 
-GRAPH_VERSION = 1  # part of the cache key: raise it whenever the graph changes
+GRAPH_VERSION = 2  # part of the cache key: raise it whenever the graph changes
 MODEL_FILE, DATA_FILE, EMBED_FILE = "model.onnx", "model.data", "embed.npy"
 MASKED = -1e9  # added to a score that must not count; exp of it is exactly 0
 _OPSET, _IR_VERSION = 17, 8
@@ -31,9 +31,10 @@ def kv_names(layers: int) -> list[str]:
 def write_graph(shape: LlamaShape, weights: Weights, folder: Path) -> None:
     """Write model.onnx, model.data and embed.npy (the table that turns tokens into x).
 
-    Inputs: x [B, T, width]; pos [B, T] rotary positions; last [B] the row whose logits are wanted;
+    Inputs: x [B, T, width]; pos [B, T] rotary positions; last [n] the rows of the flattened [B * T]
+    whose logits are wanted;
     pmask [B, 1, 1, S] and cmask [1, 1, group * T, T], 0 or MASKED; k_i, v_i [B, kv_heads, S, head_width].
-    Outputs: logits [B, vocab]; new_k_i, new_v_i [B, kv_heads, T, head_width].
+    Outputs: logits [n, vocab]; new_k_i, new_v_i [B, kv_heads, T, head_width].
     """
     with (folder / DATA_FILE).open("wb") as data:
         model = _Builder(shape, weights, _ExternalData(data)).model()
@@ -84,7 +85,7 @@ class _Builder:
         x = "x"
         for layer in range(shape.layers):
             x = self._layer(x, layer)
-        row = self._op("GatherND", x, self._op("Unsqueeze", "last", self._ints(1)), batch_dims=1)
+        row = self._op("Gather", self._op("Reshape", x, self._ints(-1, shape.width)), "last", axis=0)
         head = weights.get("lm_head.weight", weights["model.embed_tokens.weight"])
         normed = self._norm(row, "model.norm.weight")
         self._op("MatMul", normed, self._big("head", head.T), output="logits")
@@ -180,9 +181,9 @@ class _Builder:
             "cmask": [1, 1, "rows", "T"],
             **dict.fromkeys(kv_names(shape.layers), kv),
         }
-        integers: dict[str, list[str | int]] = {"pos": ["B", "T"], "last": ["B"]}
+        integers: dict[str, list[str | int]] = {"pos": ["B", "T"], "last": ["n"]}
         outputs: dict[str, list[str | int]] = {
-            "logits": ["B", vocab],
+            "logits": ["n", vocab],
             **{f"new_{name}": ["B", shape.kv_heads, "T", shape.head_width] for name in kv_names(shape.layers)},
         }
         inputs = _infos(floats, TensorProto.FLOAT) + _infos(integers, TensorProto.INT64)

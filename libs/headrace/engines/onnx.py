@@ -4,24 +4,19 @@ One iteration: sequences past their prefill join the decode groups, each group r
 waiting prefills run one by one, so that a sequence's prefill does not depend on what else is there.
 """
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.errors import StageError
 from headrace.core.types import Key
-from headrace.engines.artifacts import build_once, cache_root, progress
+from headrace.engines.artifacts import cache_root
 from headrace.engines.base import Emitted, KvManifest, KvMismatch, ModelSpec, Prefilled, SequenceInput, StepResult
 from headrace.engines.batch import Batch, Chunk, Live, check_embeddings, check_manifest
-from headrace.engines.families.llama import Checkpoint, LlamaShape
-from headrace.engines.graph import EMBED_FILE, GRAPH_VERSION, MASKED, MODEL_FILE, kv_names, write_graph
+from headrace.engines.families.llama import Checkpoint
 from headrace.engines.kvcache import Group, Kv, KvCache, new_kv
-from headrace.engines.runtime import open_session
+from headrace.engines.onnx_model import Llama, graph_folder
 from headrace.engines.sampling import Draw, Logits, sample
 
 
@@ -42,64 +37,6 @@ def load(
         blocks=blocks,
         chunk_tokens=chunk_tokens,
     )
-
-
-def graph_folder(checkpoint: Checkpoint, root: Path) -> Path:
-    """Where the checkpoint's graph lies; built if it is not there."""
-    identity = f"{checkpoint.fingerprint} graph {GRAPH_VERSION}"
-    folder = root / f"{checkpoint.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-
-    def build(draft: Path) -> None:
-        progress(f"preparing {checkpoint.name} for its first start on this machine: reading weights")
-        weights = checkpoint.load_weights()
-        progress(f"writing the graph to {folder}")
-        write_graph(checkpoint.shape, weights, draft)
-        progress(f"{checkpoint.name} is prepared")
-
-    return build_once(folder, build)
-
-
-class Llama:
-    """The graph as a function of numpy arrays."""
-
-    def __init__(self, folder: Path, shape: LlamaShape, threads: int) -> None:
-        self.shape = shape
-        self._embed = np.load(folder / EMBED_FILE, mmap_mode="r")
-        self._names = kv_names(shape.layers)
-        self._session = open_session(folder / MODEL_FILE, threads)
-
-    def embed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        return np.asarray(self._embed[np.asarray(tokens)])
-
-    def prefill(self, x: NDArray[np.float32], past: Kv) -> tuple[Logits, list[Kv]]:
-        """Rows x [T, width] behind a past of one sequence: logits [1, vocab] of the last row, new KV [1, .., T, ..]."""
-        rows, start = len(x), past.shape[2]
-        causal = np.where(np.tri(rows, dtype=bool), np.float32(0), np.float32(MASKED))
-        return self._run(
-            x=x[None],
-            pos=np.arange(start, start + rows)[None],
-            last=np.array([rows - 1]),
-            pmask=np.zeros((1, 1, 1, start), np.float32),
-            cmask=np.tile(causal, (self.shape.group, 1))[None, None],
-            kv=[np.ascontiguousarray(array[None]) for array in past],
-        )
-
-    def decode(self, tokens: Sequence[int], group: Group) -> tuple[Logits, list[Kv]]:
-        """One token for each row of the group: logits [n, vocab], new KV [n, .., 1, ..]."""
-        at, count = group.positions(), len(group)
-        held = np.arange(group.stride) < at[:, None]
-        return self._run(
-            x=self.embed(tokens)[:, None],
-            pos=at[:, None],
-            last=np.zeros(count, np.int64),
-            pmask=np.where(held, np.float32(0), np.float32(MASKED))[:, None, None],
-            cmask=np.zeros((1, 1, self.shape.group, 1), np.float32),
-            kv=group.arrays(),
-        )
-
-    def _run(self, *, kv: list[Kv], **inputs: NDArray[Any]) -> tuple[Logits, list[Kv]]:
-        logits, *new = self._session.run(None, {**inputs, **dict(zip(self._names, kv, strict=True))})
-        return logits, new
 
 
 @dataclass(slots=True, eq=False)
@@ -184,7 +121,7 @@ class OnnxEngine:
         live, own = chunk.live, chunk.live.state.own
         assert own is not None
         at = live.kv_length
-        logits, new = self._model.prefill(self._rows(live, chunk.start, chunk.stop), own[:, :, :at])
+        logits, new = self._model.prefill([self._rows(live, chunk.start, chunk.stop)], own[:, :, :at])
         for array, values in zip(own, new, strict=True):
             array[:, at : at + chunk.stop - chunk.start] = values[0]
         self._batch.filled(chunk)
