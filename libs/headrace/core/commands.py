@@ -40,6 +40,7 @@ class PrefillCommand:
     emitted: tuple[int, ...] = ()
     traceparent: str = ""
     timeline: tuple[StageSpan, ...] = ()
+    cached_tokens: int = 0  # of the prompt, that prefill found in its prefix cache
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ class EncodeCommand(_message.Message):
     def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., part: _Optional[int] = ..., media: _Optional[_Union[_common_pb2.Media, _Mapping]] = ..., model: _Optional[str] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class PrefillCommand(_message.Message):
-    __slots__ = ("key", "model", "prompt", "spans", "embeddings", "prefix", "sampling", "emitted", "gateway", "decode_worker", "traceparent", "deadline_s", "timeline", "emitted_logprobs")
+    __slots__ = ("key", "model", "prompt", "spans", "embeddings", "prefix", "sampling", "emitted", "gateway", "decode_worker", "traceparent", "deadline_s", "timeline", "cached_tokens", "emitted_logprobs")
     KEY_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +118,7 @@ class PrefillCommand(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_FIELD_NUMBER: _ClassVar[int]
+    CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     EMITTED_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     key: _common_pb2.Attempt
     model: str
@@ -132,8 +133,9 @@ class PrefillCommand(_message.Message):
     traceparent: str
     deadline_s: float
     timeline: _containers.RepeatedCompositeFieldContainer[_common_pb2.StageSpan]
+    cached_tokens: int
     emitted_logprobs: _containers.RepeatedCompositeFieldContainer[_common_pb2.TokenLogprobs]
-    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., model: _Optional[str] = ..., prompt: _Optional[_Iterable[int]] = ..., spans: _Optional[_Iterable[_Union[_common_pb2.MediaSpan, _Mapping]]] = ..., embeddings: _Optional[_Iterable[_Union[_common_pb2.TensorHandle, _Mapping]]] = ..., prefix: _Optional[str] = ..., sampling: _Optional[_Union[_common_pb2.Sampling, _Mapping]] = ..., emitted: _Optional[_Iterable[int]] = ..., gateway: _Optional[str] = ..., decode_worker: _Optional[str] = ..., traceparent: _Optional[str] = ..., deadline_s: _Optional[float] = ..., timeline: _Optional[_Iterable[_Union[_common_pb2.StageSpan, _Mapping]]] = ..., emitted_logprobs: _Optional[_Iterable[_Union[_common_pb2.TokenLogprobs, _Mapping]]] = ...) -> None: ...
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., model: _Optional[str] = ..., prompt: _Optional[_Iterable[int]] = ..., spans: _Optional[_Iterable[_Union[_common_pb2.MediaSpan, _Mapping]]] = ..., embeddings: _Optional[_Iterable[_Union[_common_pb2.TensorHandle, _Mapping]]] = ..., prefix: _Optional[str] = ..., sampling: _Optional[_Union[_common_pb2.Sampling, _Mapping]] = ..., emitted: _Optional[_Iterable[int]] = ..., gateway: _Optional[str] = ..., decode_worker: _Optional[str] = ..., traceparent: _Optional[str] = ..., deadline_s: _Optional[float] = ..., timeline: _Optional[_Iterable[_Union[_common_pb2.StageSpan, _Mapping]]] = ..., cached_tokens: _Optional[int] = ..., emitted_logprobs: _Optional[_Iterable[_Union[_common_pb2.TokenLogprobs, _Mapping]]] = ...) -> None: ...
 
 class JoinCommand(_message.Message):
     __slots__ = ("request", "kv")

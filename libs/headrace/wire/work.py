@@ -84,6 +84,7 @@ def prefill_to_proto(command: PrefillCommand) -> queue_pb2.PrefillCommand:
         traceparent=command.traceparent,
         deadline_s=command.deadline_s,
         timeline=[stage_span_to_proto(span) for span in command.timeline],
+        cached_tokens=command.cached_tokens,
     )
 
 
@@ -100,6 +101,7 @@ def prefill_from_proto(message: queue_pb2.PrefillCommand) -> PrefillCommand:
         emitted=tuple(message.emitted),
         traceparent=message.traceparent,
         timeline=tuple(map(stage_span_from_proto, message.timeline)),
+        cached_tokens=message.cached_tokens,
     )
 
 

@@ -107,5 +107,12 @@ class Handover:
 def _join(held: Held) -> JoinCommand:
     assert held.exported_kv is not None
     timeline = (*held.command.timeline, *held.spans)
-    request = replace(held.command, emitted=tuple(held.tokens), gateway=held.gateway, embeddings=(), timeline=timeline)
+    request = replace(
+        held.command,
+        emitted=tuple(held.tokens),
+        gateway=held.gateway,
+        embeddings=(),
+        timeline=timeline,
+        cached_tokens=held.cached_tokens,
+    )
     return JoinCommand(request, held.exported_kv)

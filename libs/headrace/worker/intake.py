@@ -56,6 +56,7 @@ class Intake:
             logged=0,
             logged_s=since_s,
             traced=traced,
+            cached_tokens=command.cached_tokens,
         )
 
     def with_embeddings(self, held: Held, embeddings: tuple[Embeddings, ...]) -> SequenceInput:
