@@ -51,7 +51,8 @@ class MediaSpan:
     """Prompt positions offset .. offset + length - 1 hold the embeddings of media part `part`.
 
     Where the model attends across (Mllama) the positions only mark where the part stands: its embeddings are
-    `rows` long and take KV of their own beside the prompt's.
+    `rows` long and take KV of their own beside the prompt's; grid is (tiles, rows of a tile), and what rows there are
+    beyond tiles x rows belongs to padding tiles (headrace.engines.families.crossing says who sees them).
     """
 
     part: int
