@@ -141,7 +141,7 @@ def test_soft_tokens_are_of_the_size_of_words(encoder: Encoder) -> None:
 
 
 def test_the_learned_prefix_fits_the_model() -> None:
-    prefix = load_prefix()
+    prefix = load_prefix("image")
     assert prefix.shape == (30, 2, 3, SPEC.prefix_tokens["image"], 64)
     assert np.isfinite(prefix).all()
     assert prefix.std() > 0.01

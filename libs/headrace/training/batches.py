@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from headrace.core.types import Media, MediaMeta, MediaSpan
-from headrace.engines.families.smollm2 import END_OF_TURN, PREFIX, SPEC, SmolLM2
+from headrace.engines.families.smollm2 import END_OF_TURN, IMAGE_PREFIX, SPEC, SmolLM2
 from headrace.modalities.image import ROWS
 from headrace.training.pictures import Digit, Label
 from headrace.training.questions import Question, ask, draw_layout, message
 
 _MEDIA = Media(MediaMeta("image", "image/png", SPEC.embed_width, 1, 1), "", ROWS)
-_PREFIX_TOKENS = SPEC.prefix_tokens[PREFIX]
+_PREFIX_TOKENS = SPEC.prefix_tokens[IMAGE_PREFIX]
 _POOL_ROWS = 96  # rows sorted by length together
 # (fewest images, most images, weight) of rows with several images: mostly few, some many
 _SEVERAL = ((2, 2, 29), (3, 3, 27), (4, 4, 27), (5, 8, 13), (9, 16, 4))

