@@ -14,7 +14,7 @@ from zlib import error as ZlibError
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from headrace.core.errors import InvalidInput
 from headrace.core.types import MediaMeta
@@ -27,6 +27,7 @@ _DRAFT_SIDE = 512  # a JPEG decodes at 1/2, 1/4 or 1/8 of its size down to this:
 SIDE = 32  # the tower's input is SIDE x SIDE
 SOFT_TOKENS = 4
 ROWS = SOFT_TOKENS + 2  # between a begin and an end vector
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _MIMES = {"MPO": "image/jpeg"}  # a JPEG with a preview behind it, as some phones write
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, StructError, ZlibError)
 
@@ -46,12 +47,14 @@ def probe(data: bytes) -> MediaMeta:
     """See Modality.probe."""
     image = _open(data)
     _check_whole(data, image.format or "")
-    width, height = image.size
+    width, height = _upright_size(image)
     return MediaMeta("image", _mime(image), width, height, len(data))
 
 
-def decode(data: bytes) -> Image.Image:
-    """The upright picture in RGB, every byte of it decoded; large JPEGs come smaller than they are.
+def decode(data: bytes, draft_side: int | None = _DRAFT_SIDE) -> Image.Image:
+    """The upright picture in RGB, every byte of it decoded.
+
+    Large JPEGs come smaller than they are, down to draft_side; None: in full, for towers that follow its size.
 
     Raises:
         InvalidInput: the data cannot be decoded to the end.
@@ -59,7 +62,8 @@ def decode(data: bytes) -> Image.Image:
     try:
         _open(data).verify()  # checksums, where the format has them
         image = _open(data)
-        image.draft("RGB", (_DRAFT_SIDE, _DRAFT_SIDE))
+        if draft_side is not None:
+            image.draft("RGB", (draft_side, draft_side))
         image.load()
         return _to_rgb(ImageOps.exif_transpose(image))
     except _BROKEN as error:
@@ -86,6 +90,19 @@ def _open(data: bytes) -> Image.Image:
     if animated:
         raise InvalidInput("the image is animated; send the frame that is meant")
     return image
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height once EXIF rotation is applied, as decode() does. A PNG without EXIF before its pixels counts
+    as upright: looking further would decode it."""
+    width, height = image.size
+    if image.format == "PNG" and "exif" not in image.info:
+        return width, height
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except _BROKEN as error:
+        raise InvalidInput(f"the image's EXIF data is corrupt: {error}") from error
+    return (height, width) if orientation in _SIDEWAYS else (width, height)
 
 
 def _mime(image: Image.Image) -> str:

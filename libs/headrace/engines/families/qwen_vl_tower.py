@@ -1,0 +1,133 @@
+"""The vision towers of Qwen2.5-VL and Qwen3-VL as graphs that serve every picture size (torch; only for export).
+
+What depends on a picture's grid comes in as inputs, computed with numpy where the graph runs: the rope's cosines and
+sines, the members of attention windows, the taps of interpolated positions. Pictures of one grid run as one batch.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_OPSET = 17
+Names = dict[str, dict[int, str]]  # an input's dynamic axes
+
+
+class FusedAttention(torch.autograd.Function):
+    """Full attention as one ONNX Runtime operator, which works tile by tile: memory grows with patches, not with
+    their square (a picture of 4,096 patches and 16 heads: 0.1 GB instead of 1.1)."""
+
+    @staticmethod
+    def forward(_: Any, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+        return _joined(nn.functional.scaled_dot_product_attention(*(_heads(x, heads) for x in (query, key, value))))
+
+    @staticmethod
+    def symbolic(g: Any, query: Any, key: Any, value: Any, heads: int) -> Any:
+        fused = g.op("com.microsoft::MultiHeadAttention", query, key, value, num_heads_i=heads)
+        return fused.setType(query.type())
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    """[batch, patches, width] -> [batch, heads, patches, head width]"""
+    return x.reshape(x.shape[0], x.shape[1], heads, x.shape[2] // heads).transpose(1, 2)
+
+
+def _joined(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).reshape(x.shape[0], x.shape[2], x.shape[1] * x.shape[3])
+
+
+class Tower(nn.Module):
+    """What both have: patches and rope in, blocks, merged rows out. `vision` is the reference's own module."""
+
+    def __init__(self, vision: nn.Module) -> None:
+        super().__init__()
+        self.vision: Any = vision
+        self.heads = int(vision.config.num_heads)
+        self.width = int(vision.config.hidden_size)
+
+    def embedded(self, patches: Tensor) -> Tensor:
+        """A convolution whose stride is its kernel: one matrix."""
+        projection = self.vision.patch_embed.proj
+        return nn.functional.linear(patches, projection.weight.reshape(self.width, -1), projection.bias)
+
+    def rotated(self, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        """[batch, patches, width], turned head by head."""
+        heads = x.reshape(x.shape[0], x.shape[1], self.heads, -1)
+        left, right = heads.chunk(2, dim=-1)
+        turned = heads * cosine[:, None] + torch.cat([-right, left], dim=-1) * sine[:, None]
+        return turned.reshape(x.shape[0], x.shape[1], self.width)
+
+    def attended(self, block: Any, x: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = block.attn.qkv(block.norm1(x)).chunk(3, dim=-1)
+        return self.rotated(query, cosine, sine), self.rotated(key, cosine, sine), value
+
+    def finished(self, block: Any, x: Tensor, attention: Tensor) -> Tensor:
+        x = x + block.attn.proj(attention)
+        return x + block.mlp(block.norm2(x))
+
+    def merged(self, merger: Any, x: Tensor) -> Tensor:
+        """[batch, patches, width] -> [batch, rows, out width]"""
+        rows = merger(x.reshape(-1, self.width))
+        return rows.reshape(x.shape[0], -1, rows.shape[-1])
+
+
+class WindowedTower(Tower):
+    """Qwen2.5-VL: most layers attend within windows, some within the whole picture."""
+
+    def forward(
+        self, patches: Tensor, cosine: Tensor, sine: Tensor, members: Tensor, absent: Tensor, back: Tensor
+    ) -> Tensor:
+        x = self.embedded(patches)
+        for number, block in enumerate(self.vision.blocks):
+            query, key, value = self.attended(block, x, cosine, sine)
+            if number in self.vision.fullatt_block_indexes:
+                attention = FusedAttention.apply(query, key, value, self.heads)
+            else:
+                attention = self.windowed(query, key, value, members, absent)[:, back]
+            x = self.finished(block, x, attention)
+        return self.merged(self.vision.merger, x)
+
+    def windowed(self, query: Tensor, key: Tensor, value: Tensor, members: Tensor, absent: Tensor) -> Tensor:
+        """[batch, windows x window, width]; members, absent: see qwen_vl.Windows."""
+        split = [
+            x[:, members.reshape(-1)]
+            .reshape(x.shape[0], members.shape[0], members.shape[1], self.heads, -1)
+            .transpose(2, 3)
+            for x in (query, key, value)
+        ]  # [batch, windows, heads, window, head width]
+        scores = split[0] @ split[1].transpose(-1, -2) * (self.width // self.heads) ** -0.5
+        attention = torch.softmax(scores + absent[:, None, None], dim=-1) @ split[2]
+        return attention.transpose(2, 3).reshape(query.shape[0], -1, self.width)
+
+
+class DeepstackTower(Tower):
+    """Qwen3-VL: learned positions interpolated to the grid; some layers' features are rows of their own."""
+
+    def forward(self, patches: Tensor, cosine: Tensor, sine: Tensor, taps: Tensor, weights: Tensor) -> Tensor:
+        learned = (self.vision.pos_embed.weight[taps] * weights[:, :, None]).sum(1)
+        x = self.embedded(patches) + learned
+        deep = []
+        for number, block in enumerate(self.vision.blocks):
+            query, key, value = self.attended(block, x, cosine, sine)
+            x = self.finished(block, x, FusedAttention.apply(query, key, value, self.heads))
+            if number in self.vision.deepstack_visual_indexes:
+                at = list(self.vision.deepstack_visual_indexes).index(number)
+                deep.append(self.merged(self.vision.deepstack_merger_list[at], x))
+        return torch.cat([self.merged(self.vision.merger, x), *deep], dim=-1)
+
+
+def write(tower: nn.Module, example: Mapping[str, Tensor], axes: Names, graph: Path) -> None:
+    """Trace the tower on an example into an ONNX file; nothing in it depends on the example's values."""
+    torch.onnx.export(
+        tower.eval(),
+        tuple(example.values()),
+        str(graph),
+        input_names=list(example),
+        output_names=["rows"],
+        dynamic_axes={**axes, "rows": {0: "pictures", 1: "rows"}},
+        opset_version=_OPSET,
+        custom_opsets={"com.microsoft": 1},
+        dynamo=False,
+    )
