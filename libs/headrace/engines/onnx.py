@@ -140,10 +140,10 @@ class OnnxEngine:
     def _emit(self, rows: list[Live[Held]], logits: Logits) -> list[Emitted]:
         draws = [Draw(live.input.sampling, live.next_index, live.tokens) for live in rows]
         emitted = []
-        for live, draw, token in zip(rows, draws, sample(logits, draws), strict=True):
+        for live, draw, drawn in zip(rows, draws, sample(logits, draws), strict=True):
             assert draw.index < live.input.sampling.max_tokens, "the caller removes a finished sequence"
-            live.tokens.append(token)
-            emitted.append(Emitted(live.key, draw.index, token))
+            live.tokens.append(drawn.token)
+            emitted.append(Emitted(live.key, draw.index, drawn.token, drawn.logprobs))
         return emitted
 
     def remove(self, key: Key) -> None:

@@ -1,7 +1,8 @@
 """The next token as a pure function of (logits, seed, token index): the same after a failure, in any batch.
 
 Gumbel-max: argmax(logits / temperature + noise) draws from the softmax, and the noise of a token does not
-depend on the other logits, so a rounding error changes the draw only where two candidates nearly tie.
+depend on the other logits, so a rounding error changes the draw only where two candidates nearly tie. Noise is
+computed only where a token can still win: among those that top-k and top-p keep, or that are likely or lucky.
 """
 
 from collections.abc import Sequence
@@ -10,10 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.core.types import Sampling
+from headrace.core.types import Sampling, TokenLogprobs
+from headrace.engines.likeliest import Ids, Logits, largest, least_kept, log_softmax_at
+from headrace.engines.noise import gumbel, key_of, row_words, word_reaching, words_at
 
-Logits = NDArray[np.float32]
-Rows = NDArray[np.float64]
+# Without cuts: tokens this much less likely than the likeliest, in units of temperature, must be lucky to win.
+UNLIKELY = 8.0
+TEMPERATURE_MIN = 1e-30  # colder than this is greedy, and finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,71 +29,99 @@ class Draw:
     seen: Sequence[int]  # prompt and output so far; read only for the repetition penalty
 
 
-def sample(logits: Logits, draws: Sequence[Draw]) -> list[int]:
-    """One token for each row of logits [n, vocab]; the logits are left as they are."""
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The token of one row, and what is told of it if its sampling asks for log-probabilities."""
+
+    token: int
+    logprobs: TokenLogprobs | None = None
+
+
+def sample(logits: Logits, draws: Sequence[Draw]) -> list[Drawn]:
+    """One token for each row of logits, float32 [n, vocab]; the logits are left as they are."""
     assert len(logits) == len(draws)
-    tokens = logits.argmax(axis=1)
-    penalised = [row for row, draw in enumerate(draws) if draw.sampling.repetition_penalty != 1.0]
-    random = [row for row, draw in enumerate(draws) if draw.sampling.temperature > 0]
-    chosen = sorted({*penalised, *random})
-    if chosen:
-        tokens[chosen] = _choose(logits[chosen].astype(np.float64), [draws[row] for row in chosen])
-    return [int(token) for token in tokens]
-
-
-def _choose(rows: Rows, draws: Sequence[Draw]) -> NDArray[np.int64]:
-    for row, draw in zip(rows, draws, strict=True):
-        if draw.sampling.repetition_penalty != 1.0:
-            _penalise(row, draw)
-    warm = [i for i, draw in enumerate(draws) if draw.sampling.temperature > 0]
+    rows = _penalised(logits, draws)
+    tokens: Ids = rows.argmax(axis=1)
+    warm = [row for row, draw in enumerate(draws) if draw.sampling.temperature > 0]
     if warm:
-        chosen = [draws[i] for i in warm]
-        rows[warm] = _with_noise(rows[warm], chosen)
-    tokens: NDArray[np.int64] = rows.argmax(axis=1)
+        tokens[warm] = _drawn(rows, tokens, warm, draws)
+    told = [row for row, draw in enumerate(draws) if draw.sampling.logprobs is not None]
+    if not told:
+        return [Drawn(token) for token in tokens.tolist()]
+    logprobs = dict(zip(told, _logprobs(_some(logits, told), tokens[told], [draws[row] for row in told]), strict=True))
+    return [Drawn(token, logprobs.get(row)) for row, token in enumerate(tokens.tolist())]
+
+
+def _some(rows: Logits, chosen: Sequence[int]) -> Logits:
+    return rows if len(chosen) == len(rows) else rows[chosen]
+
+
+def _penalised(logits: Logits, draws: Sequence[Draw]) -> Logits:
+    """Positive logits of seen tokens are divided, negative ones multiplied (CTRL, Keskar et al. 2019, section 4.1)."""
+    penalised = [row for row, draw in enumerate(draws) if draw.sampling.repetition_penalty != 1.0]
+    if not penalised:
+        return logits
+    seen = [np.asarray(draws[row].seen, np.int64) for row in penalised]
+    lengths = [len(tokens) for tokens in seen]
+    at = np.repeat(penalised, lengths), np.concatenate(seen)
+    by = np.repeat(np.array([draws[row].sampling.repetition_penalty for row in penalised], np.float32), lengths)
+    rows, values = logits.copy(), logits[at]
+    rows[at] = np.where(values > 0, values / by, values * by)  # a token seen twice gets the same value twice
+    return rows
+
+
+def _drawn(rows: Logits, likeliest: Ids, warm: Sequence[int], draws: Sequence[Draw]) -> Ids:
+    """Tokens of the warm rows."""
+    tokens = np.empty(len(warm), np.int64)
+    cut = [at for at, row in enumerate(warm) if draws[row].sampling.top_k or draws[row].sampling.top_p < 1.0]
+    if cut:
+        chosen = [warm[at] for at in cut]
+        tokens[cut] = _drawn_among_kept(_some(rows, chosen), [draws[row] for row in chosen])
+    for at in sorted(set(range(len(warm))).difference(cut)):
+        row = warm[at]
+        tokens[at] = _drawn_among_all(rows[row], int(likeliest[row]), draws[row])
     return tokens
 
 
-def _penalise(row: Rows, draw: Draw) -> None:
-    """Positive logits of seen tokens are divided, negative ones multiplied (CTRL, Keskar et al. 2019, section 4.1)."""
-    seen = np.unique(np.asarray(draw.seen, np.int64))
-    penalty = draw.sampling.repetition_penalty
-    row[seen] = np.where(row[seen] > 0, row[seen] / penalty, row[seen] * penalty)
+def _drawn_among_kept(rows: Logits, draws: Sequence[Draw]) -> Ids:
+    heat = np.array([max(draw.sampling.temperature, TEMPERATURE_MIN) for draw in draws], np.float32)
+    with np.errstate(over="ignore"):  # of cold rows all but the likeliest are -inf
+        scaled = (rows - rows.max(axis=1)[:, None]) / heat[:, None]
+    top_k = np.array([draw.sampling.top_k for draw in draws])
+    top_p = np.array([draw.sampling.top_p for draw in draws])
+    at = np.flatnonzero(scaled >= least_kept(scaled, top_k, top_p)[:, None])
+    row, column = np.divmod(at, rows.shape[1])
+    keys = np.stack([key_of(draw.sampling.seed, draw.index) for draw in draws])
+    score = scaled.ravel()[at] + gumbel(words_at(keys, row, column))
+    best = np.maximum.reduceat(score, np.searchsorted(row, np.arange(len(draws))))
+    won = np.flatnonzero(score == best[row])
+    tokens: Ids = column[won[np.unique(row[won], return_index=True)[1]]]
+    return tokens
 
 
-def _with_noise(rows: Rows, draws: Sequence[Draw]) -> Rows:
-    rows = rows / np.array([[draw.sampling.temperature] for draw in draws])
-    cut = [i for i, draw in enumerate(draws) if draw.sampling.top_k or draw.sampling.top_p < 1.0]
-    if cut:
-        rows[cut] = keep_likely(
-            rows[cut],
-            top_k=np.array([draws[i].sampling.top_k for i in cut]),
-            top_p=np.array([draws[i].sampling.top_p for i in cut]),
-        )
-    noise = [gumbel(draw.sampling.seed, draw.index, rows.shape[1]) for draw in draws]
-    return rows + np.stack(noise)
+def _drawn_among_all(row: Logits, likeliest: int, draw: Draw) -> int:
+    """Exact although most noise is never computed: who is unlikely can only win with noise that its word shows."""
+    words = row_words(key_of(draw.sampling.seed, draw.index), len(row))
+    to_beat = float(gumbel(words[likeliest : likeliest + 1])[0])
+    heat = np.float32(max(draw.sampling.temperature, TEMPERATURE_MIN))
+    with np.errstate(over="ignore"):  # of a cold row all but the likeliest are -inf
+        scaled = (row - row[likeliest]) / heat
+    at = np.flatnonzero((scaled >= -UNLIKELY) | (words >= word_reaching(to_beat + UNLIKELY)))
+    return int(at[(scaled[at] + gumbel(words[at])).argmax()])
 
 
-def keep_likely(rows: Rows, top_k: NDArray[np.int64], top_p: NDArray[np.float64]) -> Rows:
-    """Rows with -inf for what is not among the top_k (0: all), then not in the nucleus of mass top_p of those.
-
-    The nucleus is the smallest set of most likely tokens whose mass reaches top_p (Holtzman et al. 2020,
-    section 3.1). Ties with the last one that is kept are kept.
-    """
-    ordered = -np.sort(-rows, axis=1)
-    rank = np.arange(rows.shape[1])
-    k = np.where(top_k > 0, top_k, rows.shape[1])[:, None]
-    mass = np.where(rank < k, np.exp(ordered - ordered[:, :1]), 0.0)
-    mass /= mass.sum(axis=1, keepdims=True)
-    before = np.cumsum(mass, axis=1) - mass
-    kept = (rank < k) & ((before < top_p[:, None]) | (rank == 0))
-    least = ordered[np.arange(len(rows)), kept.sum(axis=1) - 1]
-    return np.where(rows >= least[:, None], rows, -np.inf)
+def _logprobs(rows: Logits, tokens: Ids, draws: Sequence[Draw]) -> list[TokenLogprobs]:
+    """Of the logits as the model gave them: before penalty, temperature and cuts. Floats are float32 values, so that
+    they pass every message unchanged."""
+    wanted = [draw.sampling.logprobs or 0 for draw in draws]
+    columns = tokens[:, None]
+    if (most := max(wanted)) > 0:
+        columns = np.concatenate([columns, largest(rows, most)[1]], axis=1)
+    values: NDArray[np.float32] = log_softmax_at(rows, columns).astype(np.float32)
+    return [
+        TokenLogprobs(own, tuple(zip(ids[:count], likely[:count], strict=True)))
+        for (own, *likely), (_, *ids), count in zip(values.tolist(), columns.tolist(), wanted, strict=True)
+    ]
 
 
-def gumbel(seed: int, index: int, size: int) -> Rows:
-    """Standard Gumbel noise from a counter-based generator (Philox 4x64, Salmon et al. 2011), keyed."""
-    key = np.array([seed & (2**64 - 1), index], np.uint64)
-    raw = np.random.Philox(key=key).random_raw(size)
-    uniform = ((raw >> np.uint64(11)).astype(np.float64) + 0.5) / 2**53  # in (0, 1): both logarithms are finite
-    noise: Rows = -np.log(-np.log(uniform))
-    return noise
+__all__ = ["Draw", "Drawn", "Logits", "sample"]
