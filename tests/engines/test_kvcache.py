@@ -62,7 +62,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.cache.check_integrity()
         assert len(self.cache) == len(self.held)
         for key, kv in self.held.items():
-            np.testing.assert_array_equal(self.cache.copy(key), kv)
+            np.testing.assert_array_equal(self.cache.view(key), kv)
 
     def noise(self, length: int) -> Kv:
         kv = new_kv(SHAPE, length)

@@ -156,8 +156,9 @@ def test_a_hand_over_between_processes(cache: Path, tmp_path: Path) -> None:
     [
         ({"layout": "another checkpoint"}, "this engine continues"),
         ({"dtype": "float16"}, "this engine continues"),
-        ({"length": 19, "next_position": 19}, "the tokens need 20"),
-        ({"next_position": 21}, "the tokens need 20"),
+        ({"length": 19, "next_position": 19}, "this engine continues"),
+        ({"length": 21, "next_position": 21}, "21 positions does not fit"),
+        ({"next_position": 21}, "this engine continues"),
         ({"shape": (6, 2, 20, 16)}, "this engine continues"),
     ],
 )

@@ -171,6 +171,10 @@ class Engine(Protocol):
         """Take the slot and blocks again and go on where evict left off, bit for bit."""
         ...
 
+    def evicted_bytes(self) -> int:
+        """Host memory that evicted sequences take: the caller's to bound."""
+        ...
+
 
 class KvMismatch(Exception):
     """A KV cache that this engine cannot continue."""

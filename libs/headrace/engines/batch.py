@@ -1,17 +1,18 @@
 """Which sequences an engine runs next, and what they reserve: the decisions that every backend shares.
 
-Continuous batching with chunked prefill. A sequence waits for prefill, runs, or is paused; its slot and
-blocks are reserved from add to remove, for prefix + prompt + all output it may have.
+Continuous batching with chunked prefill. A sequence waits for prefill, runs, is paused, or is evicted; its slot
+and blocks are reserved in all phases but the last, for prefix + prompt + all output it may have.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
-from headrace.core.types import Key
-from headrace.engines.base import KvManifest, KvMismatch, ModelSpec, SequenceInput, blocks_for
+from headrace.core.types import Key, TokenLogprobs
+from headrace.engines.base import Emitted, KvManifest, KvMismatch, ModelSpec, Prefilled, SequenceInput, blocks_for
 
 S = TypeVar("S")
+Phase = Literal["waiting", "running", "paused"]
 
 
 @dataclass(slots=True, eq=False)
@@ -25,6 +26,8 @@ class Live(Generic[S]):
     blocks: int
     filled: int
     state: S  # the backend's own
+    phase: Phase  # of an evicted one: what it comes back to
+    cached: int = 0  # prompt tokens whose KV came from the prefix cache
 
     @property
     def next_index(self) -> int:
@@ -34,6 +37,17 @@ class Live(Generic[S]):
     @property
     def kv_length(self) -> int:
         return self.prefix_len + self.filled
+
+    def emit(self, token: int, logprobs: TokenLogprobs | None = None) -> Emitted:
+        """The token that was drawn joins the sequence."""
+        index = self.next_index
+        assert index < self.input.sampling.max_tokens, "the caller removes a finished sequence"
+        self.tokens.append(token)
+        return Emitted(self.key, index, token, logprobs)
+
+    def prefilled(self) -> Prefilled:
+        """Replayed tokens may be cached too; the prompt's are what a user is told of."""
+        return Prefilled(self.key, self.prefix_len + min(self.cached, self.input.prompt_len))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,7 @@ class Batch(Generic[S]):
 
     def __init__(self, *, spec: ModelSpec, slots: int, blocks: int, chunk_tokens: int) -> None:
         assert min(slots, blocks, chunk_tokens) > 0
+        assert chunk_tokens % spec.block_tokens == 0, "a chunk is whole blocks"
         self.spec = spec
         self.slots = slots
         self.blocks = blocks
@@ -62,118 +77,176 @@ class Batch(Generic[S]):
         self._all: dict[Key, Live[S]] = {}
         self._waiting: dict[Key, Live[S]] = {}  # in order of arrival
         self._running: dict[Key, Live[S]] = {}
+        self._evicted: dict[Key, Live[S]] = {}
 
     def __getitem__(self, key: Key) -> Live[S]:
         assert key in self._all, f"unknown sequence {key}"
         return self._all[key]
 
     def __len__(self) -> int:
-        return len(self._all)
+        """Slots in use."""
+        return len(self._all) - len(self._evicted)
 
     @property
     def running(self) -> Collection[Live[S]]:
         return self._running.values()
 
+    @property
+    def evicted(self) -> Collection[Live[S]]:
+        return self._evicted.values()
+
     def has_work(self) -> bool:
         return bool(self._running or self._waiting)
 
-    def add(self, sequence: SequenceInput, prefix_len: int, state: S) -> Live[S]:
-        live = self._reserve(sequence, prefix_len, filled=0, state=state)
-        self._waiting[live.key] = live
+    def add(self, sequence: SequenceInput, prefix_len: int, state: S, filled: int = 0) -> Live[S]:
+        """Reserve for a sequence whose KV covers tokens[:filled]; see Engine.import_kv for what it does next."""
+        assert 0 <= filled < len(sequence.tokens)
+        replayed = len(sequence.tokens) > sequence.prompt_len
+        phase: Phase = "running" if replayed and filled == len(sequence.tokens) - 1 else "waiting"
+        blocks = self._blocks(sequence, prefix_len)
+        assert sequence.key not in self._all, f"{sequence.key} is already here"
+        self._reserve(blocks)
+        live = Live(sequence.key, sequence, list(sequence.tokens), prefix_len, blocks, filled, state, phase)
+        self._all[live.key] = live
+        self._enter_phase(live)
         return live
 
-    def join(self, sequence: SequenceInput, prefix_len: int, state: S) -> Live[S]:
-        """Add a sequence whose KV already covers all but its last token: it runs from the next step on.
-
-        Its embeddings are in the KV and need not come along.
-        """
-        live = self._reserve(sequence, prefix_len, filled=len(sequence.tokens) - 1, state=state)
-        self._running[live.key] = live
-        return live
-
-    def next_chunks(self) -> list[Chunk[S]]:
+    def next_chunks(self, reuse: Callable[[Live[S]], int] | None = None) -> list[Chunk[S]]:
         """First come, first served, within chunk_tokens a step.
 
         A sequence is always cut at multiples of chunk_tokens, whatever else waits: its KV does not depend on
         the load. What does not fit into the rest of the budget waits, and nobody overtakes it.
+
+        reuse is asked once a sequence's turn has come, before anything of it is computed: it puts KV in place that
+        is known from elsewhere and returns how many tokens that covers, less than all.
         """
         budget, chunks = self.chunk_tokens, []
         for live in self._waiting.values():
-            size = min(self.chunk_tokens, len(live.tokens) - live.filled)
-            if size > budget:
+            if not budget:
                 break
-            budget -= size
-            chunks.append(Chunk(live, live.filled, live.filled + size))
+            if reuse is not None and not live.filled:
+                live.filled = live.cached = reuse(live)
+            assert live.filled < len(live.tokens)
+            stop = min(len(live.tokens), live.filled - live.filled % self.chunk_tokens + self.chunk_tokens)
+            if stop - live.filled > budget:
+                break
+            budget -= stop - live.filled
+            chunks.append(Chunk(live, live.filled, stop))
         return chunks
 
     def filled(self, chunk: Chunk[S]) -> None:
         """The chunk's KV is there; a sequence whose prefill ended runs from the next step on."""
         live = chunk.live
         assert live.filled == chunk.start
+        assert live.key in self._waiting
         live.filled = chunk.stop
         if chunk.ends_prefill:
             self._running[live.key] = self._waiting.pop(live.key)
+            live.phase = "running"
 
     def pause(self, key: Key) -> Live[S]:
         live = self[key]
-        assert key not in self._waiting, f"{key} is still in prefill"
-        self._running.pop(key, None)
+        self._leave_phase(live)
+        live.phase = "paused"
+        return live
+
+    def evict(self, key: Key) -> Live[S]:
+        """Give back its slot and blocks; restore brings it back into the phase it had."""
+        live = self[key]
+        assert key not in self._evicted, f"{key} is already evicted"
+        self._leave_phase(live)
+        self._evicted[key] = live
+        self.blocks_used -= live.blocks
+        return live
+
+    def restore(self, key: Key) -> Live[S]:
+        """Behind those that wait, if it was still waiting for prefill."""
+        assert key in self._evicted, f"{key} is not evicted"
+        self._reserve(self._evicted[key].blocks)
+        live = self._evicted.pop(key)
+        self._enter_phase(live)
         return live
 
     def remove(self, key: Key) -> Live[S]:
         live = self[key]
+        self._leave_phase(live)
         del self._all[key]
-        self._waiting.pop(key, None)
-        self._running.pop(key, None)
-        self.blocks_used -= live.blocks
-        return live
-
-    def past_prefill(self, key: Key) -> Live[S]:
-        live = self[key]
-        assert key not in self._waiting, f"{key} is still in prefill"
+        if self._evicted.pop(key, None) is None:
+            self.blocks_used -= live.blocks
         return live
 
     def check_integrity(self) -> None:
-        """Invariants, for tests and idle workers: reservations add up and every sequence is in one phase."""
-        assert self.blocks_used == sum(live.blocks for live in self._all.values()) <= self.blocks
-        assert len(self._all) <= self.slots
-        assert not self._waiting.keys() & self._running.keys()
-        assert self._waiting.keys() | self._running.keys() <= self._all.keys()
+        """Invariants, for tests and idle workers: reservations add up and every sequence is in its phase, once."""
+        present = {key: live for key, live in self._all.items() if key not in self._evicted}
+        assert self._evicted.keys() <= self._all.keys()
+        assert self.blocks_used == sum(live.blocks for live in present.values()) <= self.blocks
+        assert len(self) == len(present) <= self.slots
+        for phase, members in (("waiting", self._waiting), ("running", self._running)):
+            assert members.keys() == {key for key, live in present.items() if live.phase == phase}
+        for live in self._all.values():
+            assert 0 <= live.filled < len(live.tokens)
+            assert live.phase != "running" or live.filled == len(live.tokens) - 1
 
-    def _reserve(self, sequence: SequenceInput, prefix_len: int, *, filled: int, state: S) -> Live[S]:
+    def _blocks(self, sequence: SequenceInput, prefix_len: int) -> int:
         assert 0 < sequence.prompt_len <= len(sequence.tokens)
         assert len(sequence.tokens) < sequence.prompt_len + sequence.sampling.max_tokens, "nothing is left to generate"
         tokens = prefix_len + sequence.prompt_len + sequence.sampling.max_tokens
         assert tokens <= self.spec.context_tokens, f"{tokens} tokens are more than the context"
-        blocks = blocks_for(tokens, self.spec.block_tokens)
-        assert sequence.key not in self._all, f"{sequence.key} is already here"
-        assert len(self._all) < self.slots, "no free slot: the caller ignored the capacity"
+        beside = sum(span.kv_tokens for span in sequence.spans)  # no positions, but memory all the same
+        return blocks_for(tokens + beside, self.spec.block_tokens)
+
+    def _reserve(self, blocks: int) -> None:
+        """Before the sequence counts: nothing changes if there is no room."""
+        assert len(self) < self.slots, "no free slot: the caller ignored the capacity"
         assert self.blocks_used + blocks <= self.blocks, "not enough free blocks: the caller ignored the capacity"
-        live = Live(sequence.key, sequence, list(sequence.tokens), prefix_len, blocks, filled, state)
-        self._all[live.key] = live
         self.blocks_used += blocks
-        return live
+
+    def _enter_phase(self, live: Live[S]) -> None:
+        if live.phase == "waiting":
+            self._waiting[live.key] = live
+        elif live.phase == "running":
+            self._running[live.key] = live
+
+    def _leave_phase(self, live: Live[S]) -> None:
+        self._waiting.pop(live.key, None)
+        self._running.pop(live.key, None)
 
 
-def check_embeddings(sequence: SequenceInput) -> None:
-    """Every media position has its row: a prompt with placeholders in place of a picture would be answered wrongly."""
+def packs(chunks: Sequence[Chunk[S]]) -> list[list[Chunk[S]]]:
+    """Chunks that one call may compute: those that stand behind nothing, or behind the same named prefix.
+
+    Later chunks of a sequence, and those behind cached blocks, have a past of their own and come alone.
+    """
+    found: dict[Key | str, list[Chunk[S]]] = {}
+    for chunk in chunks:
+        found.setdefault(chunk.live.key if chunk.start else chunk.live.input.prefix, []).append(chunk)
+    return list(found.values())
+
+
+def check_embeddings(sequence: SequenceInput, filled: int = 0) -> None:
+    """Every media position behind tokens[:filled] has its row: a prompt with placeholders in place of a picture would
+    be answered wrongly."""
     for span in sequence.spans:
         assert span.offset >= 0
         assert span.offset + span.length <= sequence.prompt_len
+        if span.offset + span.length <= filled:
+            continue
         assert span.part < len(sequence.embeddings), f"media part {span.part} has no embeddings"
-        assert len(sequence.embeddings[span.part]) == span.length, f"media part {span.part} has the wrong length"
+        assert len(sequence.embeddings[span.part]) == span.embedding_rows, f"media part {span.part}: wrong length"
 
 
-def check_manifest(sequence: SequenceInput, prefix_len: int, manifest: KvManifest, expected: KvManifest) -> None:
-    """Refuse a KV cache that does not continue this sequence in this engine.
+def check_manifest(
+    sequence: SequenceInput, prefix_len: int, manifest: KvManifest, expect: Callable[[int], KvManifest]
+) -> int:
+    """How many tokens of the sequence a KV cache covers; expect(n) is what this engine writes when it holds n of them.
 
     Raises:
-        KvMismatch: says what differs.
+        KvMismatch: it does not continue this sequence in this engine; says what differs.
     """
-    length = prefix_len + len(sequence.tokens) - 1
-    if len(sequence.tokens) <= sequence.prompt_len:
-        raise KvMismatch("a handed over sequence brings its first output token")
-    if manifest.length != length or manifest.next_position != length:
-        raise KvMismatch(f"KV of {manifest.length} positions, next {manifest.next_position}; the tokens need {length}")
-    if manifest != expected:
+    filled = manifest.length - prefix_len
+    if not 0 <= filled < len(sequence.tokens):
+        behind = f"{prefix_len} of prefix and {len(sequence.tokens)} tokens, the last of which is not in it"
+        raise KvMismatch(f"KV of {manifest.length} positions does not fit {behind}")
+    if manifest != (expected := expect(filled)):
         raise KvMismatch(f"KV is {manifest}; this engine continues {expected}")
+    return filled

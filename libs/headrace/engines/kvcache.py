@@ -6,6 +6,7 @@ frees in the middle takes the last one. What waits or is paused lies outside, in
 
 import mmap
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from headrace.core.types import Key
 from headrace.engines.families.llama import LlamaShape
 
+Stack = NDArray[np.float32]  # KV arrays of several sequences on a common first axis
 Kv = NDArray[np.float32]  # [2 * layers: keys and values of layer 0, of layer 1, ...; kv_heads; positions; head_width]
 
 _GROUP_RATIO = 4  # a row is padded to at most four times its length: the bound on memory beside blocks
@@ -37,22 +39,25 @@ class Group:
         self.owners: list[Key] = []
         self.lengths = np.zeros(rows, np.int64)
         self._shape = shape
-        self._arrays = 2 * shape.layers
-        size_bytes = self._arrays * rows * shape.kv_heads * capacity * shape.head_width * 4
+        arrays = 2 * shape.layers
+        size_bytes = arrays * rows * shape.kv_heads * capacity * shape.head_width * 4
         self._memory = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
-        self._views_of = (0, 0)  # what arrays() returned last: it is asked for twice a step and seldom changes
-        self._views: list[Kv] = []
-        self._flat = np.frombuffer(self._memory, np.float32).reshape(self._arrays, -1)
+        self._flat = np.frombuffer(self._memory, np.float32).reshape(arrays, -1)
+        self._stack = self._view(0, 0)  # what is in use; it is asked for several times a step and seldom changes
 
     def __len__(self) -> int:
         return len(self.owners)
 
+    @property
+    def stack(self) -> Stack:
+        """[2 * layers, rows in use, kv_heads, stride, head_width]; each stack[i] is contiguous."""
+        if self._stack.shape[1] != len(self) or self._stack.shape[3] != self.stride:
+            self._stack = self._view(len(self), self.stride)
+        return self._stack
+
     def arrays(self) -> list[Kv]:
         """For each key and value array, [rows in use, kv_heads, stride, head_width], contiguous."""
-        if self._views_of != (len(self), self.stride):
-            self._views_of = (len(self), self.stride)
-            self._views = self._rows(len(self), self.stride)
-        return self._views
+        return list(self.stack)
 
     def positions(self) -> NDArray[np.int64]:
         """Positions held by each row in use."""
@@ -64,34 +69,30 @@ class Group:
         self.owners.append(owner)
         self.lengths[row] = length
         self._restride(rows_held=row)
-        for array, values in zip(self.arrays(), kv, strict=True):
-            array[row, :, :length] = values
+        self.stack[:, row, :, :length] = kv
 
-    def write(self, new: list[Kv]) -> None:
+    def write(self, new: Sequence[Kv] | Stack) -> None:
         """Append one position to every row: for each array [rows in use, kv_heads, 1, head_width]."""
-        rows, at = np.arange(len(self)), self.positions()
-        for array, values in zip(self.arrays(), new, strict=True):
-            array[rows, :, at] = values[:, :, 0]
+        stack, values = self.stack, np.asarray(new)
+        for row, at in enumerate(self.positions().tolist()):
+            stack[:, row, :, at] = values[:, row, :, 0]
         self.lengths[: len(self)] += 1
 
     def make_room(self) -> None:
         """See to it that every row can take one position more."""
         self._restride(rows_held=len(self))
 
-    def copy(self, owner: Key) -> Kv:
+    def view(self, owner: Key) -> Kv:
+        """The owner's KV where it lies: good until the group changes."""
         row = self.owners.index(owner)
-        kv = new_kv(self._shape, int(self.lengths[row]))
-        for array, values in zip(self.arrays(), kv, strict=True):
-            values[:] = array[row, :, : kv.shape[2]]
-        return kv
+        return self.stack[:, row, :, : int(self.lengths[row])]
 
     def drop(self, owner: Key) -> None:
         """The last row takes the place of the dropped one."""
         row, last = self.owners.index(owner), len(self) - 1
         if row != last:
             length = self.lengths[last]
-            for array in self.arrays():
-                array[row, :, :length] = array[last, :, :length]
+            self.stack[:, row, :, :length] = self.stack[:, last, :, :length]
             self.owners[row] = self.owners[last]
             self.lengths[row] = length
         self.owners.pop()
@@ -106,15 +107,16 @@ class Group:
             return
         wanted = min(self.capacity, -(-(needed + needed // 8) // _STRIDE_TOKENS) * _STRIDE_TOKENS)
         kept = min(wanted, self.stride)
-        held, moved = self._rows(rows_held, self.stride), self._rows(rows_held, wanted)
+        held, moved = self._view(rows_held, self.stride), self._view(rows_held, wanted)
+        # The same memory: numpy copies overlapping views through a temporary, which array by array stays small.
         for old, new in zip(held, moved, strict=True):
-            new[:, :, :kept] = old[:, :, :kept]  # the same memory: numpy copies overlapping views through a temporary
+            new[:, :, :kept] = old[:, :, :kept]
         self.stride = wanted
 
-    def _rows(self, rows: int, stride: int) -> list[Kv]:
+    def _view(self, rows: int, stride: int) -> Stack:
         axes = (rows, self._shape.kv_heads, stride, self._shape.head_width)
         size = rows * self._shape.kv_heads * stride * self._shape.head_width
-        return [self._flat[array, :size].reshape(axes) for array in range(self._arrays)]
+        return self._flat[:, :size].reshape(len(self._flat), *axes)
 
 
 class KvCache:
@@ -140,15 +142,16 @@ class KvCache:
         group.append(owner, kv)
         self._at[owner] = group
 
-    def copy(self, owner: Key) -> Kv:
-        return self._at[owner].copy(owner)
+    def view(self, owner: Key) -> Kv:
+        """The sequence's KV where it lies: good until the cache changes."""
+        return self._at[owner].view(owner)
 
     def drop(self, owner: Key) -> None:
         self._at.pop(owner).drop(owner)
 
     def lift(self, owner: Key) -> Kv:
         """Take the sequence out of its group, into an array of its own."""
-        kv = self.copy(owner)
+        kv = self.view(owner).copy()
         self.drop(owner)
         return kv
 

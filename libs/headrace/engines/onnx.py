@@ -1,7 +1,7 @@
 """The engine on ONNX Runtime: real models on a CPU, without torch.
 
-One iteration: sequences past their prefill join the decode groups, each group runs once, then chunks of
-waiting prefills run one by one, so that a sequence's prefill does not depend on what else is there.
+One iteration: sequences past their prefill join the decode groups, each group runs once, then chunks of waiting
+prefills run, those that stand behind the same past in one call.
 """
 
 from dataclasses import dataclass
@@ -12,16 +12,33 @@ from numpy.typing import NDArray
 from headrace.core.errors import StageError
 from headrace.core.types import Key
 from headrace.engines.artifacts import cache_root
-from headrace.engines.base import Emitted, KvManifest, KvMismatch, ModelSpec, Prefilled, SequenceInput, StepResult
-from headrace.engines.batch import Batch, Chunk, Live, check_embeddings, check_manifest
+from headrace.engines.base import (
+    Emitted,
+    KvManifest,
+    KvMismatch,
+    KvSink,
+    ModelSpec,
+    Prefilled,
+    SequenceInput,
+    StepResult,
+)
+from headrace.engines.batch import Batch, Chunk, Live, check_embeddings, check_manifest, packs
 from headrace.engines.families.llama import Checkpoint
 from headrace.engines.kvcache import Group, Kv, KvCache, new_kv
 from headrace.engines.onnx_model import Llama, graph_folder
+from headrace.engines.prefix_cache import Chain, PrefixCache
 from headrace.engines.sampling import Draw, Logits, sample
 
 
 def load(
-    spec: ModelSpec, checkpoint: Checkpoint, *, threads: int, slots: int, blocks: int, chunk_tokens: int
+    spec: ModelSpec,
+    checkpoint: Checkpoint,
+    *,
+    threads: int,
+    slots: int,
+    blocks: int,
+    chunk_tokens: int,
+    prefix_cache_bytes: int = 0,
 ) -> "OnnxEngine":
     """An engine on the checkpoint's graph, which is written to the cache directory at the first start.
 
@@ -36,14 +53,17 @@ def load(
         slots=slots,
         blocks=blocks,
         chunk_tokens=chunk_tokens,
+        prefix_cache_bytes=prefix_cache_bytes,
     )
 
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """Where a sequence's KV is: in `own` while it waits, prefills or is paused, in the cache while it decodes."""
+    """Where a sequence's KV is: in the decode groups while it decodes, else in `own`."""
 
     own: Kv | None
+    chain: Chain | None = None  # of those whose blocks the prefix cache may hold
+    sink: KvSink | None = None
 
 
 class OnnxEngine:
@@ -52,7 +72,15 @@ class OnnxEngine:
     inline = False
 
     def __init__(
-        self, spec: ModelSpec, checkpoint: Checkpoint, model: Llama, *, slots: int, blocks: int, chunk_tokens: int
+        self,
+        spec: ModelSpec,
+        checkpoint: Checkpoint,
+        model: Llama,
+        *,
+        slots: int,
+        blocks: int,
+        chunk_tokens: int,
+        prefix_cache_bytes: int = 0,
     ) -> None:
         assert spec.kv_bytes_per_token == checkpoint.shape.kv_bytes_per_token
         self.spec = spec
@@ -65,6 +93,8 @@ class OnnxEngine:
         self._batch = Batch[Held](slots=slots, blocks=blocks, spec=spec, chunk_tokens=chunk_tokens)
         self._cache = KvCache(self._shape, slots=slots, tokens=blocks * spec.block_tokens)
         self._prefixes: dict[str, Kv] = {}  # at most the names in spec.prefix_tokens
+        block_bytes = spec.block_tokens * spec.kv_bytes_per_token
+        self._seen = PrefixCache[Kv].of_size(prefix_cache_bytes, block_bytes)
 
     def blocks_used(self) -> int:
         return self._batch.blocks_used
@@ -75,35 +105,40 @@ class OnnxEngine:
     def has_work(self) -> bool:
         return self._batch.has_work()
 
+    def evicted_bytes(self) -> int:
+        return sum(live.state.own.nbytes for live in self._batch.evicted if live.state.own is not None)
+
     def check_integrity(self) -> None:
         self._batch.check_integrity()
         self._cache.check_integrity()
+        self._seen.check_integrity()
 
-    def add(self, sequence: SequenceInput) -> None:
+    def add(self, sequence: SequenceInput, sink: KvSink | None = None) -> None:
         check_embeddings(sequence)
+        _check_finite(sequence)
         prefix = self._prefix(sequence.prefix)
         prefix_len = prefix.shape[2]
-        for part, soft in enumerate(sequence.embeddings):
-            if not np.isfinite(soft.sum()):  # masked padding would spread them to other sequences
-                raise StageError(f"the embeddings of media part {part} are not finite")
         own = new_kv(self._shape, prefix_len + len(sequence.tokens))
         own[:, :, :prefix_len] = prefix
-        self._batch.add(sequence, prefix_len, Held(own))
+        chain = Chain(self._checkpoint.fingerprint, self.spec, sequence) if self._seen.blocks else None
+        self._batch.add(sequence, prefix_len, Held(own, chain, sink))
 
     def step(self) -> StepResult:
         self._join()
         emitted = [token for group in self._cache.groups() for token in self._decode(group)]
         decoded, prefilled, tokens = len(emitted), list[Prefilled](), 0
-        for chunk in self._batch.next_chunks():
-            logits = self._prefill(chunk)
-            tokens += chunk.stop - chunk.start
-            if chunk.ends_prefill:
-                prefilled.append(Prefilled(chunk.live.key, chunk.live.prefix_len))
-                emitted += self._emit([chunk.live], logits)
+        for pack in packs(self._batch.next_chunks(self._reuse)):
+            logits = self._prefill(pack)
+            tokens += sum(chunk.stop - chunk.start for chunk in pack)
+            ended = [row for row, chunk in enumerate(pack) if chunk.ends_prefill]
+            for row in ended:
+                prefilled.append(self._end_prefill(pack[row].live))
+            if ended:
+                emitted += self._emit([pack[row].live for row in ended], logits[ended])
         return StepResult(tuple(emitted), tuple(prefilled), tokens, decoded)
 
     def _join(self) -> None:
-        """Sequences that were prefilled or imported since the last step enter the decode groups."""
+        """Sequences that were prefilled, imported or restored since the last step enter the decode groups."""
         for live in self._batch.running:
             if live.state.own is not None:
                 self._cache.place(live.key, live.state.own[:, :, : live.kv_length])
@@ -117,18 +152,33 @@ class OnnxEngine:
             live.filled += 1
         return self._emit(rows, logits)
 
-    def _prefill(self, chunk: Chunk[Held]) -> Logits:
-        live, own = chunk.live, chunk.live.state.own
-        assert own is not None
-        at = live.kv_length
-        logits, new = self._model.prefill([self._rows(live, chunk.start, chunk.stop)], own[:, :, :at])
-        for array, values in zip(own, new, strict=True):
-            array[:, at : at + chunk.stop - chunk.start] = values[0]
-        self._batch.filled(chunk)
+    def _prefill(self, pack: list[Chunk[Held]]) -> Logits:
+        """Logits [chunks, vocab] of the last token of each."""
+        first = pack[0].live
+        assert first.state.own is not None
+        past = first.state.own[:, :, : first.kv_length]
+        rows = [self._rows(chunk) for chunk in pack]
+        logits, _ = self._model.prefill(rows, past, lambda array, new: self._fill(pack, array, new))
+        for chunk in pack:
+            self._batch.filled(chunk)
         return logits
 
-    def _rows(self, live: Live[Held], start: int, stop: int) -> NDArray[np.float32]:
-        """Embeddings of tokens[start:stop], soft tokens at media positions."""
+    def _fill(self, pack: list[Chunk[Held]], first: int, new: list[Kv]) -> None:
+        """Arrays `first` and following of the pack's new KV go to its sequences and on to their sinks."""
+        stacked, at = np.concatenate(new), 0  # [arrays, kv_heads, tokens of the pack, head_width]
+        arrays = slice(first, first + len(new))
+        for chunk in pack:
+            live, size = chunk.live, chunk.stop - chunk.start
+            own, start = live.state.own, live.prefix_len + chunk.start
+            assert own is not None
+            own[arrays, :, start : start + size] = stacked[:, :, at : at + size]
+            at += size
+            if live.state.sink is not None and chunk.ends_prefill:
+                _pour(own, arrays, live.state.sink)
+
+    def _rows(self, chunk: Chunk[Held]) -> NDArray[np.float32]:
+        """Embeddings of the chunk's tokens, soft tokens at media positions."""
+        live, start, stop = chunk.live, chunk.start, chunk.stop
         rows = self._model.embed(live.tokens[start:stop])
         for span in live.input.spans:
             first, end = max(span.offset, start), min(span.offset + span.length, stop)
@@ -137,43 +187,88 @@ class OnnxEngine:
                 rows[first - start : end - start] = soft[first - span.offset : end - span.offset]
         return rows
 
+    def _reuse(self, live: Live[Held]) -> int:
+        """Copy cached blocks that the sequence starts with; the last token is always computed: it has the logits."""
+        own, chain = live.state.own, live.state.chain
+        if chain is None:
+            return 0
+        assert own is not None
+        size = self.spec.block_tokens
+        blocks = self._seen.run(chain.keys(live.tokens)[: (len(live.tokens) - 1) // size])
+        for index, block in enumerate(blocks):
+            start = live.prefix_len + index * size
+            own[:, :, start : start + size] = block
+        return len(blocks) * size
+
+    def _end_prefill(self, live: Live[Held]) -> Prefilled:
+        live.state.sink = None
+        self._keep_blocks(live)
+        return live.prefilled()
+
+    def _keep_blocks(self, live: Live[Held]) -> None:
+        """The whole blocks of all that was computed may serve a prompt that starts as this sequence does."""
+        if live.state.chain is None:
+            return
+        kv, size = self._kv(live), self.spec.block_tokens
+
+        def block(index: int) -> Kv:
+            start = live.prefix_len + index * size
+            return kv[:, :, start : start + size].copy()
+
+        self._seen.put(live.state.chain.keys(live.tokens[: live.filled]), block)
+
     def _emit(self, rows: list[Live[Held]], logits: Logits) -> list[Emitted]:
         draws = [Draw(live.input.sampling, live.next_index, live.tokens) for live in rows]
-        emitted = []
-        for live, draw, drawn in zip(rows, draws, sample(logits, draws), strict=True):
-            assert draw.index < live.input.sampling.max_tokens, "the caller removes a finished sequence"
-            live.tokens.append(drawn.token)
-            emitted.append(Emitted(live.key, draw.index, drawn.token, drawn.logprobs))
-        return emitted
+        return [live.emit(drawn.token, drawn.logprobs) for live, drawn in zip(rows, sample(logits, draws), strict=True)]
 
     def remove(self, key: Key) -> None:
-        self._batch.remove(key)
+        live = self._batch.remove(key)
+        self._keep_blocks(live)
         if key in self._cache:
             self._cache.drop(key)
 
     def pause(self, key: Key) -> None:
-        live = self._batch.pause(key)
-        if key in self._cache:
-            live.state.own = self._cache.lift(key)
+        self._lift(self._batch.pause(key))
+
+    def evict(self, key: Key) -> None:
+        self._lift(self._batch.evict(key))
+
+    def restore(self, key: Key) -> None:
+        self._batch.restore(key)
+
+    def _lift(self, live: Live[Held]) -> None:
+        if live.key in self._cache:
+            live.state.own = self._cache.lift(live.key)
+
+    def _kv(self, live: Live[Held]) -> Kv:
+        """A view of the sequence's KV, of kv_length positions; good until the next step."""
+        if live.state.own is None:
+            return self._cache.view(live.key)
+        return live.state.own[:, :, : live.kv_length]
+
+    def prefilled_manifest(self, sequence: SequenceInput) -> KvManifest:
+        return self._manifest(self._prefix(sequence.prefix).shape[2] + len(sequence.tokens))
 
     def kv_manifest(self, key: Key) -> KvManifest:
-        return self._manifest(self._batch.past_prefill(key).kv_length)
+        return self._manifest(self._batch[key].kv_length)
 
     def export_kv(self, key: Key, into: memoryview) -> None:
-        live = self._batch.past_prefill(key)
-        manifest = self._manifest(live.kv_length)
-        own = self._cache.copy(key) if live.state.own is None else live.state.own[:, :, : live.kv_length]
-        np.frombuffer(into, np.float32, manifest.size_bytes // 4).reshape(manifest.shape)[:] = own
+        kv = self._kv(self._batch[key])
+        np.frombuffer(into, np.float32, kv.size).reshape(kv.shape)[:] = kv
 
     def import_kv(self, sequence: SequenceInput, manifest: KvManifest, source: memoryview) -> None:
         prefix_len = self._prefix(sequence.prefix).shape[2]
-        check_manifest(sequence, prefix_len, manifest, self._manifest(prefix_len + len(sequence.tokens) - 1))
+        filled = check_manifest(sequence, prefix_len, manifest, lambda filled: self._manifest(prefix_len + filled))
+        check_embeddings(sequence, filled)
+        _check_finite(sequence)
         if source.nbytes < manifest.size_bytes:
             raise KvMismatch(f"{source.nbytes} bytes of KV; the manifest says {manifest.size_bytes}")
-        kv = np.frombuffer(source, np.float32, manifest.size_bytes // 4).reshape(manifest.shape).copy()
+        kv = np.frombuffer(source, np.float32, manifest.size_bytes // 4).reshape(manifest.shape)
         if not np.isfinite(kv.sum()):
             raise KvMismatch("the KV holds numbers that are not finite")
-        self._batch.join(sequence, prefix_len, Held(kv))
+        own = new_kv(self._shape, prefix_len + len(sequence.tokens))
+        own[:, :, : manifest.length] = kv
+        self._batch.add(sequence, prefix_len, Held(own), filled)
 
     def _manifest(self, length: int) -> KvManifest:
         shape = (2 * self._shape.layers, self._shape.kv_heads, length, self._shape.head_width)
@@ -190,3 +285,21 @@ class OnnxEngine:
         loaded = self._checkpoint.load_prefix(name)
         assert loaded.shape[2:] == (self._shape.kv_heads, self.spec.prefix_tokens[name], self._shape.head_width)
         return loaded.reshape(2 * self._shape.layers, *loaded.shape[2:])
+
+
+def _pour(own: Kv, arrays: slice, sink: KvSink) -> None:
+    """Write these arrays of a whole KV cache to the sink, which has all before them."""
+    whole = np.frombuffer(sink.buffer, np.float32, own.size).reshape(own.shape)
+    whole[arrays] = own[arrays]
+    sink.ready(arrays.stop * own[0].nbytes)
+
+
+def _check_finite(sequence: SequenceInput) -> None:
+    """Masked padding would spread what is not finite to other sequences.
+
+    Raises:
+        StageError: names the media part.
+    """
+    for part, soft in enumerate(sequence.embeddings):
+        if not np.isfinite(soft.sum()):
+            raise StageError(f"the embeddings of media part {part} are not finite")

@@ -1,7 +1,7 @@
 """An engine without a model: real batching, accounting and hand-over, costs from a profile, tokens from a hash.
 
-A token depends on every byte that came before it, so a dropped image, a wrong resume or a corrupt hand-over
-changes the output, and a resumed sequence continues as an undisturbed one would.
+A token depends on every byte that came before it, so a dropped image, a wrong resume, a wrong block of a prefix cache
+or a corrupt hand-over changes the output, and a resumed sequence continues as an undisturbed one would.
 """
 
 import math
@@ -9,31 +9,40 @@ import re
 import struct
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import xxhash
 
 from headrace.core.cost import StepWork
 from headrace.core.types import Key
-from headrace.engines.base import Emitted, KvManifest, ModelSpec, Prefilled, SequenceInput, StepResult
-from headrace.engines.batch import Batch, Live, check_embeddings, check_manifest
+from headrace.engines.base import Emitted, KvManifest, KvSink, ModelSpec, Prefilled, SequenceInput, StepResult
+from headrace.engines.batch import Batch, Chunk, Live, check_embeddings, check_manifest
+from headrace.engines.prefix_cache import Chain, PrefixCache
 from headrace.engines.profiles import OutputRule, Profile
 
 _HEADER = struct.Struct("<QQQ")  # origin, state, digest of the padding
 _LINK = struct.Struct("<QI")  # state, token
 _PLAIN = re.compile(rb" | ?[a-z]+")
 _NEVER = -1
+_SINK_PARTS = 4
 
 
 @dataclass(slots=True, eq=False)
 class Trail:
-    """The hash chain of a sequence: what stands in for its KV cache."""
+    """The hash chain of a sequence: what stands in for its KV cache.
 
-    origin: int  # of prefix, prompt and embeddings
+    A prompt is hashed block by block, so that the state behind a chunk does not depend on how it was cut: chunks end
+    at a block's end, or at the prompt's. Output tokens are hashed one by one.
+    """
+
     state: int  # of all that KV covers
+    origin: int  # the state at the prompt's end; 0 before
     twist: int  # 0 if greedy, else from the seed
     end_index: int  # output index of the end token, or _NEVER
+    sink: KvSink | None = None
+    chain: Chain | None = None  # of those whose blocks the prefix cache may hold
+    states: list[int] = field(default_factory=list)  # of those: behind each block of the prompt
 
 
 class ProfileEngine:
@@ -42,7 +51,15 @@ class ProfileEngine:
     inline = True
 
     def __init__(
-        self, spec: ModelSpec, pieces: Sequence[bytes], profile: Profile, *, slots: int, blocks: int, chunk_tokens: int
+        self,
+        spec: ModelSpec,
+        pieces: Sequence[bytes],
+        profile: Profile,
+        *,
+        slots: int,
+        blocks: int,
+        chunk_tokens: int,
+        prefix_cache_bytes: int = 0,
     ) -> None:
         self.spec = replace(spec, kv_bytes_per_token=profile.kv_bytes_per_token)
         self.slots = slots
@@ -51,6 +68,9 @@ class ProfileEngine:
         self._batch = Batch[Trail](slots=slots, blocks=blocks, spec=spec, chunk_tokens=chunk_tokens)
         self._plain = [token for token, piece in enumerate(pieces) if _PLAIN.fullmatch(piece)]
         self._eos = min(spec.eos_ids)
+        # As many blocks as the modelled GPU would hold, each a state of the chain.
+        block_bytes = max(_HEADER.size, spec.block_tokens * profile.kv_bytes_per_token)
+        self._seen = PrefixCache[int].of_size(prefix_cache_bytes, block_bytes)
         assert self._plain
 
     def blocks_used(self) -> int:
@@ -62,13 +82,20 @@ class ProfileEngine:
     def has_work(self) -> bool:
         return self._batch.has_work()
 
+    def evicted_bytes(self) -> int:
+        """What the modelled GPU's KV would take."""
+        return sum(self._manifest(live.kv_length).size_bytes for live in self._batch.evicted)
+
     def check_integrity(self) -> None:
         self._batch.check_integrity()
+        self._seen.check_integrity()
 
-    def add(self, sequence: SequenceInput) -> None:
+    def add(self, sequence: SequenceInput, sink: KvSink | None = None) -> None:
         check_embeddings(sequence)
-        origin = _origin(sequence)
-        self._batch.add(sequence, self._prefix_len(sequence), self._trail(sequence, origin, origin))
+        trail = self._trail(sequence, xxhash.xxh3_64_intdigest(sequence.prefix.encode()), 0)
+        trail.chain = Chain(self.spec.name, self.spec, sequence) if self._seen.blocks else None
+        trail.sink = sink
+        self._batch.add(sequence, self._prefix_len(sequence), trail)
 
     def step(self) -> StepResult:
         emitted, context = [], 0
@@ -85,24 +112,56 @@ class ProfileEngine:
 
     def _prefill(self, emitted: list[Emitted]) -> tuple[list[Prefilled], int, int]:
         prefilled, tokens, pairs = list[Prefilled](), 0, 0
-        for chunk in self._batch.next_chunks():
+        for chunk in self._batch.next_chunks(self._reuse):
             live, size = chunk.live, chunk.stop - chunk.start
             tokens += size
             pairs += size * (live.kv_length + live.kv_length + size + 1) // 2
+            self._advance(chunk)
             self._batch.filled(chunk)
             if chunk.ends_prefill:
-                live.state.state = _follow(live.state.origin, live.tokens[live.input.prompt_len :])
-                prefilled.append(Prefilled(live.key, live.prefix_len))
+                if live.state.sink is not None:
+                    _pour(self._kv(live), live.state.sink)
+                    live.state.sink = None
+                prefilled.append(live.prefilled())
                 emitted.append(self._emit(live))
         return prefilled, tokens, pairs
 
+    def _reuse(self, live: Live[Trail]) -> int:
+        """The state behind the cached blocks that the prompt starts with; its last token is always computed."""
+        trail, size = live.state, self.spec.block_tokens
+        if trail.chain is None:
+            return 0
+        states = self._seen.run(trail.chain.keys(live.input.tokens)[: (live.input.prompt_len - 1) // size])
+        if states:
+            trail.states = states
+            trail.state = states[-1]
+        return len(states) * size
+
+    def _advance(self, chunk: Chunk[Trail]) -> None:
+        """The chain over the chunk's tokens: blocks of the prompt, then its end, then single tokens of the output."""
+        live, trail, prompt_len = chunk.live, chunk.live.state, chunk.live.input.prompt_len
+        at, end = chunk.start, min(chunk.stop, prompt_len)
+        while at < end:
+            stop = min(at + self.spec.block_tokens, end)
+            trail.state = _block(trail.state, live.input, at, stop)
+            if trail.chain is not None:
+                trail.states.append(trail.state)
+            at = stop
+        if trail.chain is not None:
+            self._seen.put(trail.chain.keys(live.input.tokens[:end]), trail.states.__getitem__)
+        if chunk.start < prompt_len <= chunk.stop:
+            self._end_prompt(trail, live.input.sampling.ignore_eos)
+        for token in live.tokens[at : chunk.stop]:
+            trail.state = xxhash.xxh3_64_intdigest(_LINK.pack(trail.state, token))
+
+    def _end_prompt(self, trail: Trail, ignore_eos: bool) -> None:
+        trail.origin = trail.state
+        trail.end_index = _NEVER if ignore_eos else _end_index(trail.origin, self.profile.output)
+
     def _emit(self, live: Live[Trail]) -> Emitted:
-        trail, index = live.state, len(live.tokens) - live.input.prompt_len
-        assert index < live.input.sampling.max_tokens, "the caller removes a finished sequence"
-        plain = self._plain
-        token = self._eos if index == trail.end_index else plain[(trail.state ^ trail.twist) % len(plain)]
-        live.tokens.append(token)
-        return Emitted(live.key, index, token)
+        trail, plain = live.state, self._plain
+        ends = live.next_index == trail.end_index
+        return live.emit(self._eos if ends else plain[(trail.state ^ trail.twist) % len(plain)])
 
     def remove(self, key: Key) -> None:
         self._batch.remove(key)
@@ -110,23 +169,35 @@ class ProfileEngine:
     def pause(self, key: Key) -> None:
         self._batch.pause(key)
 
+    def evict(self, key: Key) -> None:
+        self._batch.evict(key)
+
+    def restore(self, key: Key) -> None:
+        self._batch.restore(key)
+
+    def prefilled_manifest(self, sequence: SequenceInput) -> KvManifest:
+        return self._manifest(self._prefix_len(sequence) + len(sequence.tokens))
+
     def kv_manifest(self, key: Key) -> KvManifest:
-        return self._manifest(self._batch.past_prefill(key).kv_length)
+        return self._manifest(self._batch[key].kv_length)
 
     def export_kv(self, key: Key, into: memoryview) -> None:
-        live = self._batch.past_prefill(key)
+        kv = self._kv(self._batch[key])
+        into[: len(kv)] = kv
+
+    def _kv(self, live: Live[Trail]) -> bytes:
         padding_bytes = live.kv_length * self.profile.kv_bytes_per_token
         padding = (live.state.state.to_bytes(8, "little") * (padding_bytes // 8 + 1))[:padding_bytes]
-        header = _HEADER.pack(live.state.origin, live.state.state, xxhash.xxh3_64_intdigest(padding))
-        into[: _HEADER.size] = header
-        into[_HEADER.size : _HEADER.size + padding_bytes] = padding
+        return _HEADER.pack(live.state.origin, live.state.state, xxhash.xxh3_64_intdigest(padding)) + padding
 
     def import_kv(self, sequence: SequenceInput, manifest: KvManifest, source: memoryview) -> None:
         prefix_len = self._prefix_len(sequence)
-        check_manifest(sequence, prefix_len, manifest, self._manifest(prefix_len + len(sequence.tokens) - 1))
+        filled = check_manifest(sequence, prefix_len, manifest, lambda filled: self._manifest(prefix_len + filled))
+        check_embeddings(sequence, filled)
         origin, state, digest = _HEADER.unpack_from(source)
         found = xxhash.xxh3_64_intdigest(source[_HEADER.size : manifest.size_bytes])
-        self._batch.join(sequence, prefix_len, self._trail(sequence, origin, state ^ digest ^ found))
+        trail = self._trail(sequence, state ^ digest ^ found, origin)
+        self._batch.add(sequence, prefix_len, trail, filled)
 
     def _prefix_len(self, sequence: SequenceInput) -> int:
         return self.spec.prefix_tokens[sequence.prefix] if sequence.prefix else 0
@@ -135,26 +206,31 @@ class ProfileEngine:
         size_bytes = _HEADER.size + length * self.profile.kv_bytes_per_token
         return KvManifest(f"profile {self.spec.name}", "uint8", (size_bytes,), length, length, size_bytes)
 
-    def _trail(self, sequence: SequenceInput, origin: int, state: int) -> Trail:
+    def _trail(self, sequence: SequenceInput, state: int, origin: int) -> Trail:
         sampling = sequence.sampling
         twist = xxhash.xxh3_64_intdigest(b"seed", sampling.seed & (2**64 - 1)) if sampling.temperature > 0 else 0
         end_index = _NEVER if sampling.ignore_eos else _end_index(origin, self.profile.output)
-        return Trail(origin, state, twist, end_index)
+        return Trail(state, origin, twist, end_index)
 
 
-def _origin(sequence: SequenceInput) -> int:
-    digest = xxhash.xxh3_64(sequence.prefix.encode())
-    digest.update(array("q", sequence.tokens[: sequence.prompt_len]).tobytes())
+def _block(state: int, sequence: SequenceInput, start: int, stop: int) -> int:
+    """The chain's next state: tokens[start:stop] of a prompt, and the embeddings that stand there."""
+    digest = xxhash.xxh3_64(array("q", sequence.tokens[start:stop]).tobytes(), state)
     for span in sequence.spans:
-        digest.update(array("q", (span.part, span.offset, span.length)).tobytes())
-        digest.update(np.ascontiguousarray(sequence.embeddings[span.part]).data)
+        first, end = max(span.offset, start), min(span.offset + span.length, stop)
+        if first < end:
+            digest.update(array("q", (span.part, span.offset, span.length)).tobytes())
+            rows = sequence.embeddings[span.part][first - span.offset : end - span.offset]
+            digest.update(np.ascontiguousarray(rows).data)
     return digest.intdigest()
 
 
-def _follow(state: int, tokens: Sequence[int]) -> int:
-    for token in tokens:
-        state = xxhash.xxh3_64_intdigest(_LINK.pack(state, token))
-    return state
+def _pour(kv: bytes, sink: KvSink) -> None:
+    """In parts, as layers would come."""
+    for part in range(1, _SINK_PARTS + 1):
+        start, stop = (len(kv) * end // _SINK_PARTS for end in (part - 1, part))
+        sink.buffer[start:stop] = kv[start:stop]
+        sink.ready(stop)
 
 
 def _end_index(origin: int, rule: OutputRule) -> int:
