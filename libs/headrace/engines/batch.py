@@ -68,11 +68,10 @@ class Batch(Generic[S]):
 
     def __init__(self, *, spec: ModelSpec, slots: int, blocks: int, chunk_tokens: int) -> None:
         assert min(slots, blocks, chunk_tokens) > 0
-        assert chunk_tokens % spec.block_tokens == 0, "a chunk is whole blocks"
         self.spec = spec
         self.slots = slots
         self.blocks = blocks
-        self.chunk_tokens = chunk_tokens
+        self.chunk_tokens = max(1, chunk_tokens // spec.block_tokens) * spec.block_tokens
         self.blocks_used = 0
         self._all: dict[Key, Live[S]] = {}
         self._waiting: dict[Key, Live[S]] = {}  # in order of arrival

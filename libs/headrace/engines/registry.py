@@ -20,15 +20,28 @@ class EngineSize:
     slots: int  # sequences at once
     blocks: int  # of the model's block_tokens each
     chunk_tokens: int  # prefill tokens a step; 0: the engine's own
+    prefix_cache_mb: int  # KV of prompts seen before; 0: none, -1: the engine's own
 
     def __post_init__(self) -> None:
-        for name, least in (("threads", 1), ("slots", 1), ("blocks", 1), ("chunk_tokens", 0)):
+        least_of = {"threads": 1, "slots": 1, "blocks": 1, "chunk_tokens": 0, "prefix_cache_mb": -1}
+        for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise EngineConfigError(f"{name} is {getattr(self, name)}; an engine needs at least {least}")
 
+    def prefix_cache_bytes(self, own_mb: int) -> int:
+        return (own_mb if self.prefix_cache_mb < 0 else self.prefix_cache_mb) << 20
+
 
 def load_engine(
-    engine: str, model: str, *, threads: int, slots: int, blocks: int, profile: str = "zero", chunk_tokens: int = 0
+    engine: str,
+    model: str,
+    *,
+    threads: int,
+    slots: int,
+    blocks: int,
+    profile: str = "zero",
+    chunk_tokens: int = 0,
+    prefix_cache_mb: int = -1,
 ) -> Engine:
     """An engine ready to run. The first onnx engine of a machine writes its graph to the cache directory.
 
@@ -37,7 +50,7 @@ def load_engine(
         ModelNotFound: unknown model.
         Unavailable: the model's weights, or a library of the backend, are not installed.
     """
-    size = EngineSize(threads, slots, blocks, chunk_tokens)
+    size = EngineSize(threads, slots, blocks, chunk_tokens, prefix_cache_mb)
     if engine not in ENGINES:
         raise EngineConfigError(f"unknown engine {engine!r}; known: {', '.join(ENGINES)}")
     return ENGINES[engine](model, size, profile)
@@ -53,6 +66,7 @@ def _onnx(model: str, size: EngineSize, _profile: str) -> Engine:
         slots=size.slots,
         blocks=size.blocks,
         chunk_tokens=size.chunk_tokens or _ONNX_CHUNK_TOKENS,
+        prefix_cache_bytes=size.prefix_cache_bytes(_ONNX_PREFIX_CACHE_MB),
     )
 
 
@@ -72,10 +86,12 @@ def _profile(model: str, size: EngineSize, profile: str) -> Engine:
         slots=size.slots,
         blocks=size.blocks,
         chunk_tokens=size.chunk_tokens or costs.chunk_tokens,
+        prefix_cache_bytes=size.prefix_cache_bytes(0),  # a load test's prompts are often alike: only if asked for
     )
 
 
 # A chunk on a CPU takes a third of a second at 256 tokens; running sequences wait for it.
 _ONNX_CHUNK_TOKENS = 256
+_ONNX_PREFIX_CACHE_MB = 512  # 11,000 tokens of the default model
 
 ENGINES: dict[str, Callable[[str, EngineSize, str], Engine]] = {"onnx": _onnx, "profile": _profile}

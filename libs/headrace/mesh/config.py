@@ -28,6 +28,7 @@ class Settings:
     threads: int = 0  # 0: the engine's own choice
     slots: int = 0
     blocks: int = 0
+    prefix_cache_mb: int = -1  # KV of prompts seen before, in an engine's memory; 0: none, -1: the engine's own choice
     otlp_endpoint: str = ""
     trace_file: str = ""  # "-": the console
     trace_sample: float = 0.01
@@ -138,6 +139,7 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "threads": _COUNT,
     "slots": _COUNT,
     "blocks": _COUNT,
+    "prefix_cache_mb": _number(int, -1, 1 << 20),
     "otlp_endpoint": _url("http", "https"),
     "trace_file": _text,
     "trace_sample": _number(float, 0.0, 1.0),

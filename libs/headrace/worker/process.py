@@ -100,6 +100,7 @@ def _engine(settings: Settings, spec: ModelSpec) -> Engine:
             slots=settings.slots or SLOTS,
             blocks=settings.blocks or default_blocks(settings.engine, spec),
             profile=settings.profile or "zero",
+            prefix_cache_mb=settings.prefix_cache_mb,
         )
     except EngineConfigError as error:
         raise BadSetup(str(error)) from error
