@@ -55,9 +55,41 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "qwen2": _QWEN,
     "qwen3": {**_QWEN, "head_dim": 128},
+    "qwen2_5_vl_text": {
+        **_QWEN,
+        "vocab_size": 152064,
+        "hidden_size": 8192,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1_000_000.0,
+        "eos_token_id": 151645,
+    },
+    "qwen3_vl_text": {**_QWEN, "head_dim": 128, "max_position_embeddings": 128_000, "rope_theta": 500_000.0},
+    "mllama_text_model": {
+        **_LLAMA,
+        "vocab_size": 128256,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 40,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131_072,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 500_000.0,
+        "eos_token_id": 128001,
+        "cross_attention_layers": [3, 8, 13, 18, 23, 28, 33, 38],
+    },
 }
 # model_type of the whole -> the language model's where text_config does not say
-_LANGUAGE = {"llava": "llama", "llava_onevision": "qwen2", "internvl": "qwen2", "qwen2_audio": "qwen2"}
+_LANGUAGE = {
+    "llava": "llama",
+    "llava_onevision": "qwen2",
+    "internvl": "qwen2",
+    "qwen2_5_vl": "qwen2_5_vl_text",
+    "qwen3_vl": "qwen3_vl_text",
+    "mllama": "mllama_text_model",
+    "qwen2_audio": "qwen2",
+}
 
 
 def language(config: Mapping[str, Any]) -> dict[str, Any]:

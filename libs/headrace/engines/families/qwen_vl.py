@@ -6,6 +6,7 @@ Sources: Qwen2-VL (Wang et al. 2024), section 2.1, and the image processor of it
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +91,29 @@ class Patching:
         ).transpose(0, 3, 1, 4, 6, 2, 5)  # block row, block column, row, column, channel, y, x
         frames = np.repeat(blocks[:, :, :, :, :, None], self.frames, axis=5)
         return grid, np.ascontiguousarray(frames.reshape(grid.patches, self.patch_width))
+
+
+@dataclass(frozen=True, slots=True)
+class Vision:
+    """What the tower's grid-dependent inputs follow from."""
+
+    merge: int
+    head_width: int
+    rope_base: float
+    window: int = 0  # Qwen2.5-VL: embedding rows a side of an attention window
+    table: int = 0  # Qwen3-VL: entries a side of the learned positions
+
+
+def grid_inputs(grid: Grid, vision: Vision) -> dict[str, NDArray[Any]]:
+    """The tower's inputs beside the patches, by name; the same for every picture of a grid."""
+    cosine, sine = turns(places(grid, vision.merge), vision.head_width, vision.rope_base)
+    found: dict[str, NDArray[Any]] = {"cosine": cosine, "sine": sine}
+    if vision.window:
+        cut = windows(grid, vision.merge, vision.window)
+        found.update(members=cut.members, absent=cut.absent, back=cut.back)
+    if vision.table:
+        found["taps"], found["weights"] = taps(grid, vision.merge, vision.table)
+    return found
 
 
 def positions(tokens: int, spans: Sequence[MediaSpan]) -> tuple[Positions, int]:

@@ -4,15 +4,15 @@ What depends on a picture's grid comes in as inputs, computed with numpy where t
 sines, the members of attention windows, the taps of interpolated positions. Pictures of one grid run as one batch.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-_OPSET = 17
-Names = dict[str, dict[int, str]]  # an input's dynamic axes
+from headrace.engines.families.directory import Directory
+from headrace.engines.families.exporting import load_part, write_graph
+from headrace.engines.families.qwen_vl import Grid, Patching, Vision, grid_inputs
 
 
 class FusedAttention(torch.autograd.Function):
@@ -118,16 +118,25 @@ class DeepstackTower(Tower):
         return torch.cat([self.merged(self.vision.merger, x), *deep], dim=-1)
 
 
-def write(tower: nn.Module, example: Mapping[str, Tensor], axes: Names, graph: Path) -> None:
-    """Trace the tower on an example into an ONNX file; nothing in it depends on the example's values."""
-    torch.onnx.export(
-        tower.eval(),
-        tuple(example.values()),
-        str(graph),
-        input_names=list(example),
-        output_names=["rows"],
-        dynamic_axes={**axes, "rows": {0: "pictures", 1: "rows"}},
-        opset_version=_OPSET,
-        custom_opsets={"com.microsoft": 1},
-        dynamo=False,
-    )
+# Dynamic axes of the inputs, by name.
+_AXES = {
+    "patches": {0: "pictures", 1: "patches"},
+    "cosine": {0: "patches"},
+    "sine": {0: "patches"},
+    "members": {0: "windows"},
+    "absent": {0: "windows"},
+    "back": {0: "patches"},
+    "taps": {0: "patches"},
+    "weights": {0: "patches"},
+    "rows": {0: "pictures", 1: "rows"},
+}
+
+
+def export_tower(directory: Directory, tower: Tower, patching: Patching, vision: Vision, graph: Path) -> None:
+    """Write the tower with the checkpoint's weights; one graph serves every grid and number of pictures."""
+    load_part(directory, tower.vision, ("model.visual.", "visual."))
+    grid = Grid(3 * vision.merge, 2 * vision.merge)
+    given = {name: torch.from_numpy(array) for name, array in grid_inputs(grid, vision).items()}
+    example = {"patches": torch.zeros(2, grid.patches, patching.patch_width), **given}
+    axes = {name: _AXES[name] for name in (*example, "rows")}
+    write_graph(tower, example, axes, graph)
