@@ -14,6 +14,7 @@ COMMANDS = {
     "status": "what the mesh is doing: queues, workers, devices",
     "chat": "ask a running mesh, with images if you like",
     "demo": "start a mesh, ask real questions, show where the time went, stop it",
+    "model": "export the encoders of a Hugging Face directory, or show what it holds",
     "load": "load a running mesh with Locust and print the table",
     "bench": "run a bench by its name",
 }

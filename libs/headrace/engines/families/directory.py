@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from headrace.core.errors import Unavailable
-from headrace.engines.artifacts import cache_root
+from headrace.engines.artifacts import build_once, cache_root
 from headrace.engines.families import Family
 from headrace.engines.families.decoder import Decoder
 
@@ -30,6 +30,9 @@ ARCHITECTURES = {
     "mllama": "headrace.engines.families.mllama",
     "qwen2_audio": "headrace.engines.families.qwen2_audio",
 }
+
+
+EXPORT_FORMAT = 1  # another one whenever exported graphs change their inputs or outputs
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,21 @@ class Directory:
     @property
     def encoders(self) -> Path:
         """Where `headrace model export` writes this checkpoint's encoders."""
-        return cache_root() / f"{self.name}-{self.fingerprint}"
+        return self.encoders_in(cache_root())
+
+    def encoders_in(self, root: Path) -> Path:
+        return root / f"{self.name}-{self.fingerprint}-{EXPORT_FORMAT}"
+
+    def graph(self, name: str) -> Path:
+        """An exported encoder.
+
+        Raises:
+            Unavailable: it has not been exported.
+        """
+        path = self.encoders / name
+        if not path.is_file():
+            raise Unavailable(f"{self.name} has no exported encoder: run `headrace model export {self.path}`")
+        return path
 
     def json(self, name: str) -> dict[str, Any]:
         """A JSON file of the directory.
@@ -95,6 +112,36 @@ def open_family(path: Path) -> Family:
 def open_decoder(path: Path) -> Decoder:
     directory, architecture = _open(path)
     return architecture.decoder(directory)
+
+
+def export_encoders(path: Path, root: Path) -> Path:
+    """The folder with the checkpoint's encoders and a manifest, written if it is not there.
+
+    Raises:
+        Unavailable: a file is missing, the architecture is not known, or torch is not installed.
+    """
+    directory, architecture = _open(path)
+
+    def build(out: Path) -> None:
+        try:
+            architecture.export(directory, out)
+        except ModuleNotFoundError as error:
+            if error.name not in ("torch", "transformers", "safetensors", "onnxscript"):
+                raise
+            raise Unavailable(f"exporting needs {error.name}: pip install 'headrace[torch]'") from error
+        (out / "manifest.json").write_text(json.dumps(_manifest(directory, out), indent=1))
+
+    return build_once(directory.encoders_in(root), build)
+
+
+def _manifest(directory: Directory, out: Path) -> dict[str, Any]:
+    return {
+        "model": directory.name,
+        "architecture": directory.config["model_type"],
+        "fingerprint": directory.fingerprint,
+        "format": EXPORT_FORMAT,
+        "files": {file.name: file.stat().st_size for file in sorted(out.iterdir())},
+    }
 
 
 @lru_cache(maxsize=8)

@@ -127,6 +127,19 @@ def optional_json(directory: Directory, name: str) -> dict[str, Any]:
     return directory.json(name) if (directory.path / name).is_file() else {}
 
 
+def named_token(directory: Directory, name: str, default: str) -> str:
+    """A token that processors know by a name (image_token ...): the tokenizer's word, the processor's, the default."""
+    tokenizer = optional_json(directory, "tokenizer_config.json")
+    processor = optional_json(directory, "processor_config.json")
+    extra = tokenizer.get("extra_special_tokens")
+    for said in (extra if isinstance(extra, dict) else {}, tokenizer, processor):
+        token = said.get(name)
+        text = token.get("content") if isinstance(token, dict) else token
+        if isinstance(text, str):
+            return text
+    return default
+
+
 def eos_ids(directory: Directory) -> frozenset[int]:
     """The ends that transformers' generate knows: generation_config.json's, else config.json's."""
     generation = optional_json(directory, "generation_config.json")
