@@ -17,7 +17,7 @@ from headrace.client import operator
 
 # hr:{cell}:<kind>:<id>: these say who lives and what the queues look like, with no request in them.
 _STANDING_KINDS = ("lease", "worker", "snapshot", "queue")
-_WORKER_COUNTS = ("slots_used", "blocks_used", "handles", "mapped_files", "kept_requests")
+_WORKER_COUNTS = ("slots_used", "blocks_used", "handles", "mapped_files", "kept_requests", "offers")
 
 
 async def held(mesh: Mesh) -> dict[str, int]:

@@ -16,18 +16,13 @@ from hypothesis import strategies as st
 from headrace.core.types import TensorHandle
 from headrace.mesh import rpc, tensor_files
 from headrace.mesh.errors import TransferError
-from headrace.mesh.transfer import CHUNK_BYTES, TensorStore
-from headrace.v1 import transfer_pb2_grpc
+from headrace.mesh.transfer import CHUNK_BYTES, Draft, Tensor, TensorStore
 
 
 @pytest.fixture
 async def owner(tmp_path: Path) -> AsyncIterator[TensorStore]:
     store = TensorStore(tmp_path / "shm", "prefill-0", "aa01", "host-a", limit_bytes=64 << 20)
-
-    def add(server: object) -> None:
-        transfer_pb2_grpc.add_TransferServiceServicer_to_server(store.servicer(), server)  # type: ignore[no-untyped-call]
-
-    server = await rpc.serve("127.0.0.1:0", add, ["headrace.v1.TransferService"])
+    server = await rpc.serve("127.0.0.1:0", store.servicer().add_to, ["headrace.v1.TransferService"])
     store.grpc_address = f"127.0.0.1:{server.port}"
     yield store
     await server.stop(0)
@@ -42,9 +37,17 @@ async def peer(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
 
 def put(store: TensorStore, tensor_id: str, data: bytes) -> TensorHandle:
-    draft = store.create(tensor_id, len(data))
+    return seal(store, fill(store.create(tensor_id, len(data)), data))
+
+
+def fill(draft: Draft, data: bytes) -> Draft:
     draft.buffer[:] = data
-    return draft.seal("uint8", (len(data),), "bytes", 1)
+    draft.ready(len(data))
+    return draft
+
+
+def seal(store: TensorStore, draft: Draft) -> TensorHandle:
+    return store.seal(draft, Tensor("uint8", (draft.size_bytes,), "bytes", 1))
 
 
 SIZES = [1, 5, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 17]
@@ -125,8 +128,8 @@ async def test_a_path_outside_the_directory_is_never_opened(owner: TensorStore, 
 async def test_nobody_sees_a_draft(owner: TensorStore) -> None:
     draft = owner.create("kv.r1.1", 10)
     assert owner.files() == []
-    draft.buffer[:] = b"0123456789"
-    draft.seal("uint8", (10,), "bytes", 1)
+    assert owner.handles() == {}
+    seal(owner, fill(draft, b"0123456789"))
     assert [path.name for path in owner.files()] == ["prefill-0.aa01.kv.r1.1"]
 
 
@@ -162,22 +165,23 @@ async def test_the_bound_on_bytes_holds(owner: TensorStore) -> None:
 
 
 async def test_ids_cannot_leave_the_directory(owner: TensorStore) -> None:
-    draft = owner.create("../x", 1)
+    draft = fill(owner.create("../x", 1), b"x")
     with pytest.raises(TransferError, match="name"):
-        draft.seal("uint8", (1,), "bytes", 1)
+        seal(owner, draft)
 
 
 def test_a_killed_process_is_swept_and_a_living_one_is_not(tmp_path: Path) -> None:
     directory = tmp_path / "shm"
     program = """
 import sys, time; from pathlib import Path
-from headrace.mesh.transfer import TensorStore
+from headrace.mesh.transfer import Tensor, TensorStore
 store = TensorStore(Path(sys.argv[1]), "prefill-1", "dead", "h")
-store.create("kv.a", 10).seal("u1", (10,), "b", 1); store.create("kv.b", 10)
+draft = store.create("kv.a", 10); draft.ready(10)
+store.seal(draft, Tensor("u1", (10,), "b", 1)); store.create("kv.b", 10)
 print("made", flush=True); time.sleep(60)
 """
     living = tensor_files.FileStore(directory, "decode-0", "live")
-    living.publish(living.new(10), "kv.c")
+    living.publish(tensor_files.make(living.draft_path(), 10), "kv.c")
     child = subprocess.Popen([sys.executable, "-c", program, str(directory)], stdout=subprocess.PIPE)
     assert child.stdout is not None
     child.stdout.readline()

@@ -25,9 +25,11 @@ from headrace.modalities import modality
 from headrace.v1 import queue_pb2
 from headrace.wire.work import work_batch_to_proto
 from headrace.worker.app import Address, Carriers, Outfit, Worker
+from headrace.worker.kvwire import KvTravel
 from headrace.worker.server import WorkerService, listen
 
 MODEL = "profile-tiny"
+PIPELINED = KvTravel(pipeline_bytes=0)  # whatever its size
 ATTEMPT = 4097
 
 
@@ -167,6 +169,7 @@ class Mesh:
         blocks: int = 4096,
         sensors: Sensors | None = None,
         engine: Engine | None = None,
+        travel: KvTravel = PIPELINED,
     ) -> AsyncIterator[Worker]:
         bus = await Bus.connect(self.nats_url, name)
         store = await Store.connect(self.redis_url, f"test-{self.directory.name}")
@@ -177,7 +180,8 @@ class Mesh:
         address = Address("incarnation1", host, tensors.grpc_address)
         carriers = Carriers(bus, store, self.blobs, tensors)
         fitted = outfit(stages, profile, slots, blocks, sensors)
-        worker = Worker(name, stages, address, carriers, replace(fitted, engine=engine) if engine else fitted)
+        fitted = replace(fitted, engine=engine) if engine else fitted
+        worker = Worker(name, stages, address, carriers, fitted, travel)
         service.state = worker.state
         self.workers[name], self.stop[name] = worker, asyncio.Event()
         ready = asyncio.Event()

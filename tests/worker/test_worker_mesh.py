@@ -11,7 +11,7 @@ import pytest
 from headrace.core.commands import JoinCommand, ResendCommand
 from headrace.core.errors import StageError
 from headrace.core.types import Key, Sampling
-from headrace.engines.base import SequenceInput
+from headrace.engines.base import KvSink, SequenceInput
 from headrace.engines.families import family
 from headrace.engines.profile import ProfileEngine
 from headrace.engines.profiles import load_profile
@@ -52,7 +52,14 @@ async def colocated(mesh: Mesh, peer: Peer, max_tokens: int = 32) -> list[int]:
 
 def is_empty(mesh: Mesh, name: str) -> bool:
     state = mesh.workers[name].state()
-    return not (state.slots_used or state.blocks_used or state.handles or state.mapped_files or state.kept_requests)
+    return not (
+        state.slots_used
+        or state.blocks_used
+        or state.handles
+        or state.mapped_files
+        or state.kept_requests
+        or state.offers
+    )
 
 
 async def test_colocated_hands_nothing_over(mesh: Mesh, peer: Peer) -> None:
@@ -280,10 +287,10 @@ async def test_a_request_that_can_never_fit_is_refused(mesh: Mesh, peer: Peer) -
 class Squeamish(ProfileEngine):
     """Refuses long prompts, as the ONNX engine refuses embeddings that are not finite."""
 
-    def add(self, sequence: SequenceInput) -> None:
+    def add(self, sequence: SequenceInput, sink: KvSink | None = None) -> None:
         if sequence.prompt_len > 100:
             raise StageError("the embeddings of media part 0 are not finite")
-        super().add(sequence)
+        super().add(sequence, sink)
 
 
 async def test_what_the_engine_refuses_fails_alone(mesh: Mesh, peer: Peer) -> None:
@@ -322,7 +329,7 @@ async def test_the_token_log_follows(mesh: Mesh, peer: Peer, redis_url: str) -> 
     async with mesh.worker("both-0", "prefill", "decode", profile="h100-qwen3-8b"):
         peer.send("both-0", prefill=prefill(key, "both-0", max_tokens=400))
         await until(lambda: len(peer.tokens.get(key, ())) > 30)
-        logged = (await store.read_tokens([key.request_id]))[key.request_id]
+        logged = list((await store.read_tokens([key.request_id]))[key.request_id].tokens)
         assert len(logged) >= 16
         assert list(logged) == peer.text(key)[: len(logged)]
         peer.send("both-0", cancel=key)
@@ -339,7 +346,7 @@ async def test_the_token_log_is_rebuilt(mesh: Mesh, peer: Peer, redis_url: str) 
         await store.drop([key.request_id])
         seen = len(peer.tokens[key])
         await until(lambda: len(peer.tokens[key]) > seen + 20)
-        logged = (await store.read_tokens([key.request_id]))[key.request_id]
+        logged = list((await store.read_tokens([key.request_id]))[key.request_id].tokens)
         assert len(logged) > seen
         assert logged == peer.text(key)[: len(logged)]
         peer.send("both-0", cancel=key)

@@ -6,7 +6,7 @@ Frozen and slotted like all nouns; wire.convert carries them to and from protobu
 from dataclasses import dataclass
 from typing import Literal
 
-from headrace.core.types import Key, Media, Prompt, Sampling, StageSpan, TensorHandle
+from headrace.core.types import Key, Logprobs, Media, Prompt, Sampling, StageSpan, TensorHandle
 
 HoldState = Literal["encoding", "encoded", "prefill", "handover", "decode", "ended"]
 
@@ -41,6 +41,7 @@ class PrefillCommand:
     traceparent: str = ""
     timeline: tuple[StageSpan, ...] = ()
     cached_tokens: int = 0  # of the prompt, that prefill found in its prefix cache
+    emitted_logprobs: Logprobs = ()  # of emitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,14 @@ class JoinCommand:
 
     request: PrefillCommand
     kv: TensorHandle
+
+
+@dataclass(frozen=True, slots=True)
+class OfferCommand:
+    """Prefill worker -> decode worker: the KV cache is being computed, begin to pull. The join follows, or nothing."""
+
+    key: Key
+    kv: TensorHandle  # its checksum is not known yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,7 @@ class WorkBatch:
     cancel: tuple[Key, ...] = ()
     release: tuple[Key, ...] = ()
     resend: tuple[ResendCommand, ...] = ()
+    offer: tuple[OfferCommand, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

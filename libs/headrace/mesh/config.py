@@ -34,6 +34,8 @@ class Settings:
     trace_sample: float = 0.01
     log_level: str = "info"
     transfer: str = "auto"
+    kv_pipeline: str = "auto"  # on: KV caches travel while they are computed; off: afterwards; auto: the large ones
+    kv_wire: str = "raw"  # int8: KV caches travel in a quarter of their bytes, and answers may differ
     http_addr: str = "127.0.0.1:8000"
     grpc_addr: str = "127.0.0.1:0"
     advertise_host: str = ""  # the name by which peers reach grpc_addr; empty: its host, or this machine's name
@@ -145,6 +147,8 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "trace_sample": _number(float, 0.0, 1.0),
     "log_level": _choice("debug", "info", "warning", "error"),
     "transfer": _choice("auto", "grpc"),
+    "kv_pipeline": _choice("on", "off", "auto"),
+    "kv_wire": _choice("raw", "int8"),
     "http_addr": _address,
     "grpc_addr": _address,
     "advertise_host": _text,

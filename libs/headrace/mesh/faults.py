@@ -17,8 +17,10 @@ TRANSITIONS = frozenset(
         *(f"queue.{name}" for name in ("read", "encode_sent", "prefill_sent", "prefilled", "joined", "ended")),
         *(f"queue.{name}" for name in ("result_stored", "record_deleted")),
         *(f"encode.{name}" for name in ("received", "encoded", "published")),
-        *(f"prefill.{name}" for name in ("received", "fetched", "first_token", "kv_registered", "handed_over")),
-        *(f"decode.{name}" for name in ("received", "kv_fetched", "joined", "token", "ended", "released")),
+        *(f"prefill.{name}" for name in ("received", "fetched", "offered", "first_token")),
+        *(f"prefill.{name}" for name in ("kv_registered", "handed_over")),
+        *(f"decode.{name}" for name in ("offer_received", "received", "kv_fetched", "joined", "token", "ended")),
+        "decode.released",
     }
 )
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}

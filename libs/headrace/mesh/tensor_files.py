@@ -5,12 +5,14 @@ times its copying, so files are kept for the next tensor. Locks (flock, which th
 process) say who lives and who reads:
   the owner's lock file, held exclusively   its process lives; sweep() removes what belongs to a dead one
   a tensor's file, held shared              somebody has it mapped; it is then never written again, only unlinked
+A file's last bytes say how much of it is final, so that a draft can be read while it is written.
 """
 
 import fcntl
 import mmap
 import os
 import re
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,10 @@ from headrace.mesh.errors import TransferError
 GRAIN = 256 << 10  # capacities are multiples of this, so that tensors of nearby sizes share files
 SPARE_BYTES = 256 << 20  # at most this much waits for reuse in a process
 _LOCK_PREFIX = ".lock."
+# Behind the tensor, at the file's end. Written after the bytes that it tells of; where a machine shows the two in
+# another order the checksum differs, and the tensor is refused.
+_PROGRESS = struct.Struct("<Q")
+_DROPPED = 2**64 - 1
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
@@ -31,6 +37,25 @@ class MappedFile:
     def rename(self, path: Path) -> None:
         os.rename(self.path, path)
         self.path = path
+
+    def tell(self, ready_bytes: int) -> None:
+        """To whoever follows the draft: so much is final."""
+        _PROGRESS.pack_into(self.map, self.capacity - _PROGRESS.size, ready_bytes)
+
+    def tell_dropped(self) -> None:
+        self.tell(_DROPPED)
+
+
+@dataclass(frozen=True, slots=True)
+class FollowedFile:
+    """Another process's draft, mapped while it is written."""
+
+    map: mmap.mmap
+
+    def ready_bytes(self) -> int | None:
+        """How much is final; None: its owner has dropped it."""
+        (ready_bytes,) = _PROGRESS.unpack_from(self.map, len(self.map) - _PROGRESS.size)
+        return None if ready_bytes == _DROPPED else int(ready_bytes)
 
 
 class FileStore:
@@ -48,28 +73,21 @@ class FileStore:
         self._lock_fd = os.open(directory / (_LOCK_PREFIX + self._stem), os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
 
-    def new(self, size_bytes: int) -> MappedFile:
-        """A draft with room for size_bytes, its old contents undefined. Raises TransferError if the tmpfs is full."""
-        capacity = -(-size_bytes // GRAIN) * GRAIN
+    def spare(self, size_bytes: int) -> MappedFile | None:
+        """A draft with room for size_bytes whose pages are there already, its old contents undefined."""
+        capacity = capacity_of(size_bytes)
         fits = [file for file in self._spare if capacity <= file.capacity <= capacity + capacity // 2]
-        if fits:
-            file = min(fits, key=lambda spare: spare.capacity)
-            self._spare.remove(file)
-            self._spare_bytes -= file.capacity
-            return file
-        self._made += 1
-        return self._create(self.directory / f".{self._stem}.{self._made}", capacity)
+        if not fits:
+            return None
+        file = min(fits, key=lambda spare: spare.capacity)
+        self._spare.remove(file)
+        self._spare_bytes -= file.capacity
+        return file
 
-    def _create(self, path: Path, capacity: int) -> MappedFile:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.posix_fallocate(fd, 0, capacity)  # a full tmpfs is an error here, not a SIGBUS at the first write
-            return MappedFile(path, mmap.mmap(fd, capacity), capacity)
-        except OSError as error:
-            path.unlink()
-            raise TransferError(f"no room for {capacity} bytes in {self.directory}: {error.strerror}") from error
-        finally:
-            os.close(fd)
+    def draft_path(self) -> Path:
+        """A name that no draft has had."""
+        self._made += 1
+        return self.directory / f".{self._stem}.{self._made}"
 
     def publish(self, file: MappedFile, tensor_id: str) -> None:
         """From now on it is there under its name, whole."""
@@ -92,8 +110,7 @@ class FileStore:
             return False  # somebody cleared the directory
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._made += 1
-            file.rename(self.directory / f".{self._stem}.{self._made}")  # before the lock goes: see map_for_reading
+            file.rename(self.draft_path())  # before the lock goes: see map_for_reading
         except BlockingIOError:
             return False
         finally:
@@ -113,8 +130,36 @@ class FileStore:
         os.close(self._lock_fd)
 
 
+def capacity_of(size_bytes: int) -> int:
+    """What a tensor of this size takes."""
+    return -(-(size_bytes + _PROGRESS.size) // GRAIN) * GRAIN
+
+
+def make(path: Path, size_bytes: int) -> MappedFile:
+    """A new draft. Takes a millisecond for two megabytes, in any thread. Raises TransferError if the tmpfs is full."""
+    capacity = capacity_of(size_bytes)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, capacity)  # a full tmpfs is an error here, not a SIGBUS at the first write
+        return MappedFile(path, mmap.mmap(fd, capacity), capacity)
+    except OSError as error:
+        path.unlink()
+        raise TransferError(f"no room for {capacity} bytes in {path.parent}: {error.strerror}") from error
+    finally:
+        os.close(fd)
+
+
 def map_for_reading(path: Path, size_bytes: int) -> mmap.mmap:
     """Mapped and locked against reuse until the mapping is gone. Raises FileNotFoundError, TransferError."""
+    return _map_locked(path, size_bytes, whole=False)
+
+
+def map_draft(path: Path, size_bytes: int) -> FollowedFile:
+    """As map_for_reading, of a tensor that is still being written."""
+    return FollowedFile(_map_locked(path, size_bytes + _PROGRESS.size, whole=True))
+
+
+def _map_locked(path: Path, size_bytes: int, *, whole: bool) -> mmap.mmap:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -123,11 +168,21 @@ def map_for_reading(path: Path, size_bytes: int) -> mmap.mmap:
             raise FileNotFoundError(path)  # reused between open and lock
         if found.st_size < size_bytes:
             raise TransferError(f"{path.name} holds {found.st_size} bytes, not {size_bytes}")
-        return mmap.mmap(fd, size_bytes, prot=mmap.PROT_READ)  # its copy of fd keeps the lock
+        # Its copy of fd keeps the lock.
+        return mmap.mmap(fd, 0 if whole else size_bytes, prot=mmap.PROT_READ)
     except BlockingIOError:
         raise FileNotFoundError(path) from None  # the owner is taking it away
     finally:
         os.close(fd)
+
+
+def lives(directory: Path, owner: str, incarnation: str) -> bool:
+    """Whether the process is there that these files belong to."""
+    return _held(directory / f"{_LOCK_PREFIX}{owner}.{incarnation}")
+
+
+def is_draft_of(path: Path, owner: str, incarnation: str) -> bool:
+    return path.name.startswith(f".{owner}.{incarnation}.")
 
 
 def sweep(directory: Path) -> int:

@@ -4,57 +4,41 @@ A reader gets every byte that the handle promises, checked, or a TransferError: 
 """
 
 import asyncio
-import mmap
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import grpc
-import grpc.aio
-import xxhash
+from typing import TypeVar
 
 from headrace.core.types import TensorHandle
 from headrace.mesh import tensor_files
 from headrace.mesh.config import Settings
+from headrace.mesh.drafts import Draft
 from headrace.mesh.errors import TransferError
+from headrace.mesh.pulling import FETCH_WAIT_S, Fetched, Pulled, follow_mapped, pull_mapped, pull_remote
 from headrace.mesh.rpc import Channels
-from headrace.v1 import transfer_pb2, transfer_pb2_grpc
+from headrace.mesh.tensor_service import TransferServicer
+from headrace.mesh.tensor_wire import CHUNK_BYTES
 
-CHUNK_BYTES = 1 << 20  # of the protocol; gRPC refuses messages over 4 MiB
+__all__ = ["CHUNK_BYTES", "FETCH_WAIT_S", "MAX_TENSOR_BYTES", "Draft", "Fetched", "Pulled", "Tensor", "TensorStore"]
+
+T = TypeVar("T")
+
 MAX_TENSOR_BYTES = 8 << 30  # a handle that claims more is wrong: no memory is taken for it
-FETCH_WAIT_S = 30.0  # without a chunk for so long the owner is as good as gone
+THREADS = 2  # one makes pages or sums up a large tensor while the other lands chunks
 
 
-@dataclass(slots=True)
-class Fetched:
-    """The tensor's bytes, read-only. Arrays made from the buffer keep it alive past close()."""
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """What a tensor's bytes mean: the fields of its handle that its maker knows."""
 
-    buffer: memoryview
-    _mapped: mmap.mmap | None = None
-
-    def close(self) -> None:
-        """Lets the owner reuse the file. Where arrays still show the bytes, the last of them does that."""
-        mapped, self._mapped = self._mapped, None
-        try:
-            self.buffer.release()
-            if mapped is not None:
-                mapped.close()
-        except BufferError:
-            return
-
-
-class Draft:
-    """Room for a tensor: fill buffer, then seal. Nobody can see it before."""
-
-    def __init__(self, store: "TensorStore", tensor_id: str, file: tensor_files.MappedFile, size_bytes: int) -> None:
-        self.buffer = memoryview(file.map)[:size_bytes]
-        self._store = store
-        self._id = tensor_id
-        self._file = file
-
-    def seal(self, dtype: str, shape: tuple[int, ...], layout: str, length: int) -> TensorHandle:
-        """Checksum and name: from now on it can be fetched. length: tokens covered (KV) or rows (embeddings)."""
-        return self._store.publish(self._id, self._file, self.buffer, dtype, shape, layout, length)
+    dtype: str
+    shape: tuple[int, ...]
+    layout: str
+    length: int  # tokens covered (KV) or rows (embeddings)
+    next_position: int = 0
+    cross_length: int = 0
+    codec: str = ""
 
 
 class TensorStore:
@@ -71,14 +55,16 @@ class TensorStore:
     ) -> None:
         """grpc_address may be set later, when the server listens; handles made before carry none."""
         self.grpc_address = grpc_address
+        self.limit_bytes = limit_bytes
         self._files = tensor_files.FileStore(directory, owner, incarnation)
         self._owner, self._incarnation, self._host = owner, incarnation, host
-        self._limit_bytes = limit_bytes
         self._force_grpc = force_grpc
-        self._drafts: dict[str, tensor_files.MappedFile] = {}
-        self._held: dict[str, tuple[TensorHandle, tensor_files.MappedFile]] = {}
-        self._bytes = 0
+        self._drafts: dict[str, Draft] = {}
+        self._sealed: dict[str, tuple[TensorHandle, Draft]] = {}
+        self._kept: dict[str, tuple[TensorHandle, memoryview]] = {}  # in this process's own memory
+        self._capacity: dict[str, int] = {}  # bytes that each of all these takes
         self._channels = Channels()
+        self._thread = ThreadPoolExecutor(THREADS, "tensors")
 
     @staticmethod
     def open(settings: Settings, owner: str, incarnation: str) -> "TensorStore":
@@ -95,69 +81,111 @@ class TensorStore:
     # --- own tensors ---
 
     def create(self, tensor_id: str, size_bytes: int) -> Draft:
-        """Raises TransferError when this process holds too much or the tmpfs is full."""
+        """Raises TransferError when this process holds too much; a full tmpfs shows when the draft is written."""
         assert size_bytes > 0
-        assert tensor_id not in self._held, tensor_id
+        assert tensor_id not in self._sealed, tensor_id
         self.drop(tensor_id)
-        file = self._room(size_bytes)
-        self._drafts[tensor_id] = file
-        self._bytes += file.capacity
-        return Draft(self, tensor_id, file, size_bytes)
+        self._room(size_bytes)
+        spare = self._files.spare(size_bytes)
+        file: Future[tensor_files.MappedFile]
+        if spare is not None:
+            path, file, capacity = spare.path, Future(), spare.capacity
+            spare.tell(0)
+            file.set_result(spare)
+        else:
+            path, capacity = self._files.draft_path(), tensor_files.capacity_of(size_bytes)
+            file = self._thread.submit(tensor_files.make, path, size_bytes)
+        draft = self._drafts[tensor_id] = Draft(tensor_id, size_bytes, path, file)
+        self._capacity[tensor_id] = capacity
+        return draft
 
-    def _room(self, size_bytes: int) -> tensor_files.MappedFile:
-        if self._bytes + size_bytes > self._limit_bytes:
-            raise TransferError(f"{self._owner} holds {self._bytes} bytes of tensors: no room for {size_bytes}")
-        return self._files.new(size_bytes)
+    def _room(self, size_bytes: int) -> None:
+        if self.held_bytes + size_bytes > self.limit_bytes:
+            raise TransferError(f"{self._owner} holds {self.held_bytes} bytes of tensors: no room for {size_bytes}")
 
-    def publish(
-        self,
-        tensor_id: str,
-        file: tensor_files.MappedFile,
-        data: memoryview,
-        dtype: str,
-        shape: tuple[int, ...],
-        layout: str,
-        length: int,
-    ) -> TensorHandle:
-        assert self._drafts.get(tensor_id) is file, f"{tensor_id} was dropped or sealed before"
-        checksum = xxhash.xxh3_64_intdigest(data)
-        self._files.publish(file, tensor_id)
-        del self._drafts[tensor_id]
-        handle = TensorHandle(
+    def offer(self, draft: Draft, tensor: Tensor) -> TensorHandle:
+        """For followers: where it is being written. Its checksum is not known yet."""
+        assert self._drafts.get(draft.id) is draft, f"{draft.id} was dropped or sealed before"
+        return self._handle(draft.id, str(draft.path), draft.size_bytes, 0, tensor)
+
+    def seal(self, draft: Draft, tensor: Tensor) -> TensorHandle:
+        """All of it is ready: from now on it can be fetched. Raises TransferError: its id is no name for a file."""
+        assert self._drafts.get(draft.id) is draft, f"{draft.id} was dropped or sealed before"
+        checksum = draft.checksum
+        self._files.publish(draft.file, draft.id)
+        del self._drafts[draft.id]
+        handle = self._handle(draft.id, str(draft.file.path), draft.size_bytes, checksum, tensor)
+        self._sealed[draft.id] = (handle, draft)
+        return handle
+
+    def keep(self, tensor_id: str, data: memoryview, xxh3: int, tensor: Tensor) -> TensorHandle:
+        """A tensor that stays in memory, for readers in this process; others get it by gRPC. Raises TransferError."""
+        self.drop(tensor_id)
+        self._room(data.nbytes)
+        handle = self._handle(tensor_id, "", data.nbytes, xxh3, tensor)
+        self._kept[tensor_id] = (handle, data.cast("B").toreadonly())
+        self._capacity[tensor_id] = data.nbytes
+        return handle
+
+    def _handle(self, tensor_id: str, path: str, size_bytes: int, xxh3: int, tensor: Tensor) -> TensorHandle:
+        return TensorHandle(
             id=tensor_id,
             owner=self._owner,
             incarnation=self._incarnation,
-            path=str(file.path),
+            path=path,
             host=self._host,
             grpc_address=self.grpc_address,
-            dtype=dtype,
-            shape=shape,
-            layout=layout,
-            size_bytes=len(data),
-            xxh3=checksum,
-            length=length,
+            dtype=tensor.dtype,
+            shape=tensor.shape,
+            layout=tensor.layout,
+            size_bytes=size_bytes,
+            xxh3=xxh3,
+            length=tensor.length,
+            next_position=tensor.next_position,
+            cross_length=tensor.cross_length,
+            codec=tensor.codec,
         )
-        self._held[tensor_id] = (handle, file)
-        return handle
 
     def drop(self, tensor_id: str) -> None:
-        """Sealed or not; dropping what is not there is fine."""
-        file = self._drafts.pop(tensor_id, None)
-        if file is None and tensor_id in self._held:
-            _, file = self._held.pop(tensor_id)
-        if file is not None:
-            self._bytes -= file.capacity
-            self._files.discard(file)
+        """Sealed or not; dropping what is not there is fine. Nobody may be writing it any more."""
+        self._kept.pop(tensor_id, None)
+        draft = self._drafts.pop(tensor_id, None)
+        if draft is None and tensor_id in self._sealed:
+            _, draft = self._sealed.pop(tensor_id)
+        if draft is not None:
+            draft.drop(self._files.discard)
+        self._capacity.pop(tensor_id, None)
+
+    def abandon(self, draft: Draft) -> None:
+        """As drop, of this very draft: another one may have its name by now."""
+        if self._drafts.get(draft.id) is draft:
+            self.drop(draft.id)
 
     def handles(self) -> dict[str, TensorHandle]:
-        return {tensor_id: handle for tensor_id, (handle, _) in self._held.items()}
+        held = {**self._sealed, **self._kept}
+        return {tensor_id: handle for tensor_id, (handle, _) in held.items()}
+
+    def draft(self, tensor_id: str) -> Draft | None:
+        return self._drafts.get(tensor_id)
+
+    def kept(self, tensor_id: str) -> memoryview | None:
+        return self._kept[tensor_id][1] if tensor_id in self._kept else None
 
     def files(self) -> list[Path]:
         return self._files.files()
 
     @property
+    def incarnation(self) -> str:
+        return self._incarnation
+
+    @property
     def held_bytes(self) -> int:
-        return self._bytes
+        return sum(self._capacity.values())
+
+    @property
+    def draft_bytes(self) -> int:
+        """Of that, what is still being written."""
+        return sum(self._capacity[tensor_id] for tensor_id in self._drafts)
 
     def sweep(self) -> int:
         """Removes what dead processes left in the directory."""
@@ -165,84 +193,64 @@ class TensorStore:
 
     async def close(self) -> None:
         await self._channels.close()
+        self._thread.shutdown(wait=True, cancel_futures=True)
         self._files.close()
 
     # --- other workers' tensors ---
 
     async def fetch(self, handle: TensorHandle) -> Fetched:
         """Raises TransferError: gone, out of reach, truncated or corrupt."""
+        return verified(handle, await self._pull(handle, pull_mapped, follow=False))
+
+    async def follow(self, offered: TensorHandle) -> Pulled:
+        """An offered tensor as it grows, to its last byte; `verified` says whether it is what the sealed handle promises.
+
+        Raises:
+            TransferError: it was dropped, its owner is gone or out of reach, or it grew no more for FETCH_WAIT_S.
+        """
+        return await self._pull(offered, follow_mapped, follow=True)
+
+    async def _pull(
+        self,
+        handle: TensorHandle,
+        mapped: Callable[[TensorHandle, Callable[..., Awaitable[T]]], Awaitable[Pulled]],
+        *,
+        follow: bool,
+    ) -> Pulled:
+        """Where the file cannot be seen (also where two hosts share a name by mistake) the owner is asked."""
         if not 0 < handle.size_bytes <= MAX_TENSOR_BYTES:
             raise TransferError(f"{handle.id}: {handle.size_bytes} bytes cannot be right")
-        fetched = self._fetch_mapped(handle) or await self._fetch_remote(handle)
-        if xxhash.xxh3_64_intdigest(fetched.buffer) != handle.xxh3:
-            fetched.close()
-            raise TransferError(f"{handle.id} of {handle.owner}: checksum differs")
-        return fetched
-
-    def _fetch_mapped(self, handle: TensorHandle) -> Fetched | None:
-        """None: not on this host, or not there (a host name may be shared by mistake): ask the owner."""
-        path = Path(handle.path)
-        if self._force_grpc or handle.host != self._host or path.parent != self._files.directory:
-            return None
-        try:
-            mapped = tensor_files.map_for_reading(path, handle.size_bytes)
-        except FileNotFoundError:
-            return None
-        return Fetched(memoryview(mapped), mapped)
-
-    async def _fetch_remote(self, handle: TensorHandle) -> Fetched:
+        if self._may_map(handle, follow=follow):
+            try:
+                return await mapped(handle, self._in_thread)
+            except FileNotFoundError:
+                pass
         if not handle.grpc_address:
             raise TransferError(f"{handle.id} of {handle.owner} is gone")
-        channel = self._channels.get(handle.grpc_address)
-        stub = transfer_pb2_grpc.TransferServiceStub(channel)  # type: ignore[no-untyped-call]
-        request = transfer_pb2.FetchRequest(id=handle.id, incarnation=handle.incarnation)
-        data = bytearray(handle.size_bytes)
-        arrived = 0
-        try:
-            async with asyncio.timeout(FETCH_WAIT_S) as patience:
-                async for chunk in stub.Fetch(request):
-                    arrived = _put_chunk(handle, data, arrived, chunk)
-                    patience.reschedule(asyncio.get_running_loop().time() + FETCH_WAIT_S)
-        except (grpc.aio.AioRpcError, TimeoutError) as error:
-            raise TransferError(f"{handle.id} of {handle.owner} at {handle.grpc_address}: {_why(error)}") from error
-        if arrived != handle.size_bytes:
-            raise TransferError(f"{handle.id}: {arrived} of {handle.size_bytes} bytes came")
-        return Fetched(memoryview(data).toreadonly())
+        return await pull_remote(self._channels.get(handle.grpc_address), handle, self._in_thread, follow=follow)
 
-    def servicer(self) -> "TransferServicer":
+    def _may_map(self, handle: TensorHandle, *, follow: bool) -> bool:
+        path = Path(handle.path)
+        here = not self._force_grpc and handle.host == self._host and path.parent == self._files.directory
+        return here and (not follow or tensor_files.is_draft_of(path, handle.owner, handle.incarnation))
+
+    async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+
+    def servicer(self) -> TransferServicer:
         return TransferServicer(self)
 
 
-def _put_chunk(handle: TensorHandle, data: bytearray, arrived: int, chunk: transfer_pb2.Chunk) -> int:
-    end = arrived + len(chunk.data)
-    if chunk.offset != arrived or end > handle.size_bytes:
-        raise TransferError(f"{handle.id}: chunk at {chunk.offset} does not fit")
-    data[arrived:end] = chunk.data
-    return end
+def verified(handle: TensorHandle, pulled: Pulled, offered: TensorHandle | None = None) -> Fetched:
+    """What was pulled, if it is what the sealed handle promises; also when it was followed from an offer.
 
-
-def _why(error: Exception) -> str:
-    if isinstance(error, grpc.aio.AioRpcError):
-        return f"{error.code().name} {error.details()}"
-    return f"silent for {FETCH_WAIT_S:g} s"
-
-
-class TransferServicer(transfer_pb2_grpc.TransferServiceServicer):
-    def __init__(self, store: TensorStore) -> None:
-        self._store = store
-
-    async def Fetch(
-        self, request: transfer_pb2.FetchRequest, context: "grpc.aio.ServicerContext[object, object]"
-    ) -> AsyncIterator[transfer_pb2.Chunk]:
-        handle = self._store.handles().get(request.id)
-        if handle is None or handle.incarnation != request.incarnation:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"{request.id} is not held here")
-            return
-        try:
-            mapped = tensor_files.map_for_reading(Path(handle.path), handle.size_bytes)  # safe from reuse meanwhile
-        except (FileNotFoundError, TransferError) as error:
-            await context.abort(grpc.StatusCode.DATA_LOSS, f"{request.id}: {error}")
-            return
-        for offset in range(0, handle.size_bytes, CHUNK_BYTES):
-            end = min(offset + CHUNK_BYTES, handle.size_bytes)
-            yield transfer_pb2.Chunk(offset=offset, data=mapped[offset:end])
+    Raises:
+        TransferError: another tensor, or other bytes.
+    """
+    if offered is not None and offered != replace(handle, path=offered.path, xxh3=0):
+        pulled.fetched.close()
+        raise TransferError(f"{handle.id} of {handle.owner} is not what was offered")
+    if pulled.xxh3 != handle.xxh3:
+        pulled.fetched.close()
+        raise TransferError(f"{handle.id} of {handle.owner}: checksum differs")
+    return pulled.fetched

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/worker.proto\x12\x0bheadrace.v1\"\x11\n\x0fGetStateRequest\"\xd7\x01\n\x0bWorkerState\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0e\n\x06stages\x18\x03 \x03(\t\x12\r\n\x05slots\x18\x04 \x01(\r\x12\x12\n\nslots_used\x18\x05 \x01(\r\x12\x0e\n\x06\x62locks\x18\x06 \x01(\r\x12\x13\n\x0b\x62locks_used\x18\x07 \x01(\r\x12\x0f\n\x07handles\x18\x08 \x01(\r\x12\x14\n\x0cmapped_files\x18\t \x01(\r\x12\x15\n\rkept_requests\x18\n \x01(\r\x12\r\n\x05\x65poch\x18\x0b \x01(\x04\";\n\x10GetStateResponse\x12\'\n\x05state\x18\x01 \x01(\x0b\x32\x18.headrace.v1.WorkerState2X\n\rWorkerService\x12G\n\x08GetState\x12\x1c.headrace.v1.GetStateRequest\x1a\x1d.headrace.v1.GetStateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/worker.proto\x12\x0bheadrace.v1\"\x11\n\x0fGetStateRequest\"\xe7\x01\n\x0bWorkerState\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0e\n\x06stages\x18\x03 \x03(\t\x12\r\n\x05slots\x18\x04 \x01(\r\x12\x12\n\nslots_used\x18\x05 \x01(\r\x12\x0e\n\x06\x62locks\x18\x06 \x01(\r\x12\x13\n\x0b\x62locks_used\x18\x07 \x01(\r\x12\x0f\n\x07handles\x18\x08 \x01(\r\x12\x14\n\x0cmapped_files\x18\t \x01(\r\x12\x15\n\rkept_requests\x18\n \x01(\r\x12\r\n\x05\x65poch\x18\x0b \x01(\x04\x12\x0e\n\x06offers\x18\x0c \x01(\r\";\n\x10GetStateResponse\x12\'\n\x05state\x18\x01 \x01(\x0b\x32\x18.headrace.v1.WorkerState2X\n\rWorkerService\x12G\n\x08GetState\x12\x1c.headrace.v1.GetStateRequest\x1a\x1d.headrace.v1.GetStateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,9 +34,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATEREQUEST']._serialized_start=41
   _globals['_GETSTATEREQUEST']._serialized_end=58
   _globals['_WORKERSTATE']._serialized_start=61
-  _globals['_WORKERSTATE']._serialized_end=276
-  _globals['_GETSTATERESPONSE']._serialized_start=278
-  _globals['_GETSTATERESPONSE']._serialized_end=337
-  _globals['_WORKERSERVICE']._serialized_start=339
-  _globals['_WORKERSERVICE']._serialized_end=427
+  _globals['_WORKERSTATE']._serialized_end=292
+  _globals['_GETSTATERESPONSE']._serialized_start=294
+  _globals['_GETSTATERESPONSE']._serialized_end=353
+  _globals['_WORKERSERVICE']._serialized_start=355
+  _globals['_WORKERSERVICE']._serialized_end=443
 # @@protoc_insertion_point(module_scope)

@@ -11,7 +11,7 @@ class GetStateRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class WorkerState(_message.Message):
-    __slots__ = ("worker", "incarnation", "stages", "slots", "slots_used", "blocks", "blocks_used", "handles", "mapped_files", "kept_requests", "epoch")
+    __slots__ = ("worker", "incarnation", "stages", "slots", "slots_used", "blocks", "blocks_used", "handles", "mapped_files", "kept_requests", "epoch", "offers")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
@@ -23,6 +23,7 @@ class WorkerState(_message.Message):
     MAPPED_FILES_FIELD_NUMBER: _ClassVar[int]
     KEPT_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    OFFERS_FIELD_NUMBER: _ClassVar[int]
     worker: str
     incarnation: str
     stages: _containers.RepeatedScalarFieldContainer[str]
@@ -34,7 +35,8 @@ class WorkerState(_message.Message):
     mapped_files: int
     kept_requests: int
     epoch: int
-    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., stages: _Optional[_Iterable[str]] = ..., slots: _Optional[int] = ..., slots_used: _Optional[int] = ..., blocks: _Optional[int] = ..., blocks_used: _Optional[int] = ..., handles: _Optional[int] = ..., mapped_files: _Optional[int] = ..., kept_requests: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
+    offers: int
+    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., stages: _Optional[_Iterable[str]] = ..., slots: _Optional[int] = ..., slots_used: _Optional[int] = ..., blocks: _Optional[int] = ..., blocks_used: _Optional[int] = ..., handles: _Optional[int] = ..., mapped_files: _Optional[int] = ..., kept_requests: _Optional[int] = ..., epoch: _Optional[int] = ..., offers: _Optional[int] = ...) -> None: ...
 
 class GetStateResponse(_message.Message):
     __slots__ = ("state",)

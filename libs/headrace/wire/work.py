@@ -7,6 +7,7 @@ from headrace.core.commands import (
     Hold,
     HoldState,
     JoinCommand,
+    OfferCommand,
     PrefillCommand,
     ResendCommand,
     WorkBatch,
@@ -85,6 +86,7 @@ def prefill_to_proto(command: PrefillCommand) -> queue_pb2.PrefillCommand:
         deadline_s=command.deadline_s,
         timeline=[stage_span_to_proto(span) for span in command.timeline],
         cached_tokens=command.cached_tokens,
+        emitted_logprobs=convert.logprobs_to_proto(command.emitted_logprobs),
     )
 
 
@@ -102,6 +104,7 @@ def prefill_from_proto(message: queue_pb2.PrefillCommand) -> PrefillCommand:
         traceparent=message.traceparent,
         timeline=tuple(map(stage_span_from_proto, message.timeline)),
         cached_tokens=message.cached_tokens,
+        emitted_logprobs=convert.logprobs_from_proto(message.emitted_logprobs),
     )
 
 
@@ -111,6 +114,14 @@ def join_to_proto(command: JoinCommand) -> queue_pb2.JoinCommand:
 
 def join_from_proto(message: queue_pb2.JoinCommand) -> JoinCommand:
     return JoinCommand(prefill_from_proto(message.request), handle_from_proto(message.kv))
+
+
+def offer_to_proto(command: OfferCommand) -> queue_pb2.OfferCommand:
+    return queue_pb2.OfferCommand(key=key_to_proto(command.key), kv=handle_to_proto(command.kv))
+
+
+def offer_from_proto(message: queue_pb2.OfferCommand) -> OfferCommand:
+    return OfferCommand(key_from_proto(message.key), handle_from_proto(message.kv))
 
 
 def resend_to_proto(command: ResendCommand) -> queue_pb2.ResendCommand:
@@ -132,6 +143,7 @@ def work_batch_to_proto(batch: WorkBatch) -> queue_pb2.WorkBatch:
         cancel=[key_to_proto(key) for key in batch.cancel],
         release=[key_to_proto(key) for key in batch.release],
         resend=[resend_to_proto(command) for command in batch.resend],
+        offer=[offer_to_proto(command) for command in batch.offer],
     )
 
 
@@ -144,6 +156,7 @@ def work_batch_from_proto(message: queue_pb2.WorkBatch) -> WorkBatch:
         cancel=tuple(map(key_from_proto, message.cancel)),
         release=tuple(map(key_from_proto, message.release)),
         resend=tuple(map(resend_from_proto, message.resend)),
+        offer=tuple(map(offer_from_proto, message.offer)),
     )
 
 
@@ -159,7 +172,8 @@ def events_from_proto(batch: queue_pb2.EventBatch) -> Iterator[Event]:
     for joined in batch.joined:
         yield Joined(worker, key_from_proto(joined.key))
     for ended in batch.ended:
-        yield Ended(worker, key_from_proto(ended.key), end_from_proto(ended.end), tuple(ended.tokens))
+        logprobs = convert.logprobs_from_proto(ended.logprobs)
+        yield Ended(worker, key_from_proto(ended.key), end_from_proto(ended.end), tuple(ended.tokens), logprobs)
     for failed in batch.failed:
         yield StageFailed(worker, key_from_proto(failed.key), failure_from_proto(failed.failure), failed.retryable)
 

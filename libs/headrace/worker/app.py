@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from headrace.core.types import StageName
@@ -22,11 +23,14 @@ from headrace.modalities import Encoder
 from headrace.v1 import worker_pb2
 from headrace.worker.commands import Commands
 from headrace.worker.encoder import BATCH_MAX, EncodeStage
+from headrace.worker.exports import Exports
 from headrace.worker.handover import Handover
 from headrace.worker.holds import Held, Holds
 from headrace.worker.intake import Intake
+from headrace.worker.kvwire import KvTravel
 from headrace.worker.lease import Lease
 from headrace.worker.llm import Llm
+from headrace.worker.offers import Offers
 from headrace.worker.outbox import Outbox
 from headrace.worker.pulse import Gauges, Identity, Pulse
 from headrace.worker.requests import Requests
@@ -77,21 +81,29 @@ class Worker:
     """One process's stages. What a task of it cannot cope with ends the process."""
 
     def __init__(
-        self, me: str, stages: tuple[StageName, ...], address: Address, carriers: Carriers, outfit: Outfit
+        self,
+        me: str,
+        stages: tuple[StageName, ...],
+        address: Address,
+        carriers: Carriers,
+        outfit: Outfit,
+        travel: KvTravel,
     ) -> None:
         self.holds = Holds()
         self._me = me
         self._carriers = carriers
         self._outfit = outfit
+        self._travel = travel
         self._tasks = asyncio.TaskGroup()
         self._work = asyncio.Event()
         self._tally = Tally()
         self._lease = Lease(time.monotonic())
         self._log = TokenLog(carriers.store, self.holds, self._lease)
         self._outbox = Outbox(carriers.bus, me, address.incarnation, self._log.writing)
-        self._encode = self._encode_stage() if "encode" in stages else None
+        self._encode = self._encode_stage(in_memory="prefill" in stages) if "encode" in stages else None
         self._requests: Requests | None = None
         self._llm: Llm | None = None
+        self._offers: Offers | None = None
         if outfit.engine is not None:
             self._equip(outfit.engine)
         self._commands = Commands(me, self._outbox, self._requests, self._encode)
@@ -108,7 +120,7 @@ class Worker:
             self._requests.repeat_ends if self._requests is not None else lambda _before_s: None,
         )
 
-    def _encode_stage(self) -> EncodeStage:
+    def _encode_stage(self, *, in_memory: bool) -> EncodeStage:
         carried = self._carriers
         return EncodeStage(
             self._me,
@@ -120,18 +132,24 @@ class Worker:
             self._outbox,
             self._tally,
             self._lease,
+            in_memory=in_memory,
         )
 
     def _equip(self, engine: Engine) -> None:
         """Prefill, decode or both: one loop."""
         carried, spec = self._carriers, self._outfit.spec
         roster = Roster(engine.slots, engine.blocks)
+        self._offers = Offers(carried.tensors, self._tasks.create_task, engine.slots)
+        self._exports = Exports(
+            self._me, engine, carried.tensors, self._travel, partial(_in_loop, asyncio.get_running_loop(), self._offer)
+        )
         self._requests = Requests(
             Intake(self._me, spec, self._outfit.pieces, engine.blocks),
             self.holds,
             roster,
             self._outbox,
             carried.tensors,
+            self._offers,
             Spans(self._me, spec.prefix_tokens),
             spawn=self._tasks.create_task,
             wake=self._work.set,
@@ -144,11 +162,16 @@ class Worker:
             self.holds,
             self._requests,
             self._outbox,
-            carried.tensors,
+            self._exports,
             self._announce,
             self._tally,
         )
         self._handover = Handover(carried.bus, carried.store, self._outbox, self._lease)
+
+    def _offer(self, held: Held) -> None:
+        kv = self._exports.offer(held)
+        if kv is not None and held.state in ("waiting", "prefill"):
+            self._handover.offer(held, kv, self._commands.epoch)
 
     def _announce(self, exported: list[Held]) -> None:
         self._tasks.create_task(self._handover.announce(exported, self._commands.epoch))
@@ -190,6 +213,7 @@ class Worker:
             mapped_files=len(tensors.files()),
             kept_requests=len(self.holds.requests),
             epoch=gauges.epoch,
+            offers=len(self._offers) if self._offers is not None else 0,
         )
 
     async def run(self, stopping: asyncio.Event, ready: Callable[[], None], drain_s: float) -> None:
@@ -225,3 +249,8 @@ class Worker:
             await asyncio.sleep(DRAIN_LOOK_S)
             waited_s += DRAIN_LOOK_S
         log.info("drained", left=len(self.holds), waited_s=round(waited_s, 2))
+
+
+def _in_loop(loop: asyncio.AbstractEventLoop, call: Callable[[Held], None], held: Held) -> None:
+    """From the inference thread."""
+    loop.call_soon_threadsafe(call, held)

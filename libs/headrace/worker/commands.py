@@ -55,6 +55,9 @@ class Commands:
                 self._misdirected(prefill.key, "prefill")
             else:
                 self._requests.prefill(prefill)
+        for offer in batch.offer:
+            if self._requests is not None:
+                self._requests.offer(offer)
         for join in batch.join:
             if self._requests is None:
                 self._misdirected(join.request.key, "decode")

@@ -11,6 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
+import numpy as np
+import xxhash
+
 from headrace.core.commands import EncodeCommand
 from headrace.core.errors import HeadraceError, InvalidInput, NotFound, Overloaded, StageError, UnsupportedModality
 from headrace.core.types import Failure, Key, StageSpan
@@ -20,7 +23,7 @@ from headrace.mesh.errors import StoreDown, TransferError
 from headrace.mesh.faults import reach
 from headrace.mesh.store import Store
 from headrace.mesh.telemetry import emit_span, sampled
-from headrace.mesh.transfer import TensorStore
+from headrace.mesh.transfer import Draft, Tensor, TensorStore
 from headrace.modalities import Encoder, Input, Rows
 from headrace.worker.holds import Holds, Part
 from headrace.worker.lease import Lease
@@ -42,6 +45,8 @@ class Job:
     preprocessed_s: float = 0.0
     encoded_s: float = 0.0
     embedding: Rows | None = None
+    xxh3: int = 0
+    draft: Draft | None = None  # where the embedding goes, unless it stays in memory
     error: HeadraceError | None = None
     retryable: bool = False
 
@@ -61,7 +66,10 @@ class EncodeStage:
         outbox: Outbox,
         tally: Tally,
         lease: Lease,
+        *,
+        in_memory: bool,
     ) -> None:
+        """in_memory: this very process prefills, so embeddings stay where they are."""
         self._me = me
         self._encoders = encoders
         self._blobs = blobs
@@ -71,6 +79,7 @@ class EncodeStage:
         self._outbox = outbox
         self._tally = tally
         self._lease = lease
+        self._in_memory = in_memory
         self._waiting: deque[Part] = deque()
         self._work = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "encode")
@@ -154,7 +163,9 @@ class EncodeStage:
         if inputs:
             encoder = self._encoders[inputs[0][0].part.modality]
             for (job, _), rows in zip(inputs, encoder.encode([data for _, data in inputs]), strict=True):
-                job.embedding, job.encoded_s = rows, time.time()
+                job.embedding, job.encoded_s = np.ascontiguousarray(rows), time.time()
+                if self._in_memory:  # for a prefill worker elsewhere, should one be chosen after all
+                    job.xxh3 = xxhash.xxh3_64_intdigest(job.embedding.data)
         self._tally.encode_busy_s += time.perf_counter() - start_s
         self._tally.encoded_parts += len(inputs)
 
@@ -172,8 +183,7 @@ class EncodeStage:
             job.fail(error, retryable=False)
             return None
 
-    def _seal(self, job: Job) -> None:
-        """Into a mapped file; what was released while it was encoded is forgotten."""
+    def _make_room(self, job: Job) -> None:
         rows, part = job.embedding, job.part
         if rows is None or not self._holds_still(part):
             return
@@ -181,17 +191,44 @@ class EncodeStage:
             job.fail(StageError(f"{len(rows)} rows instead of {part.command.media.tokens}"), retryable=False)
             return
         try:
-            name = f"emb.{part.key.request_id}.{part.key.attempt}.{part.command.part}"
-            draft = self._tensors.create(name, rows.nbytes)
+            if self._in_memory:
+                part.handle = self._tensors.keep(_name(part), rows.data, job.xxh3, _tensor(rows))
+            else:
+                job.draft = self._tensors.create(_name(part), rows.nbytes)
         except TransferError as error:
             job.fail(error, retryable=True)
-            return
-        draft.buffer[:] = rows.tobytes()
-        part.embedding = rows
-        part.handle = draft.seal(rows.dtype.name, rows.shape, "rows", len(rows))
-        reach("encode.encoded", part.key.request_id)
+
+    def _fill(self, jobs: list[Job]) -> None:
+        """In the inference thread."""
+        for job in jobs:
+            assert job.draft is not None
+            assert job.embedding is not None
+            try:
+                job.draft.buffer[:] = job.embedding.data.cast("B")
+            except TransferError as error:
+                job.fail(error, retryable=True)
+            else:
+                job.draft.ready(job.embedding.nbytes)
+
+    def _seal(self, job: Job) -> None:
+        """What was released while it was encoded or written is forgotten."""
+        rows, part = job.embedding, job.part
+        if job.draft is not None:
+            if job.error is not None or not self._holds_still(part):
+                self._tensors.abandon(job.draft)
+                return
+            assert rows is not None
+            part.handle = self._tensors.seal(job.draft, _tensor(rows))
+        if part.handle is not None:
+            part.embedding = rows
+            reach("encode.encoded", part.key.request_id)
 
     async def _publish(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            self._make_room(job)
+        drafted = [job for job in jobs if job.draft is not None]
+        if drafted:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._fill, drafted)
         for job in jobs:
             self._seal(job)
             if job.error is not None and self._holds_still(job.part):
@@ -230,3 +267,11 @@ class EncodeStage:
                     part.command.traceparent,
                     {genai.REQUEST_ID: part.key.request_id, genai.ATTEMPT: part.key.attempt},
                 )
+
+
+def _name(part: Part) -> str:
+    return f"emb.{part.key.request_id}.{part.key.attempt}.{part.command.part}"
+
+
+def _tensor(rows: Rows) -> Tensor:
+    return Tensor(rows.dtype.name, rows.shape, "rows", len(rows))

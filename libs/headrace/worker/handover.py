@@ -1,59 +1,26 @@
-"""A KV cache's way from one worker to another: exported into a mapped file, described by a handle, pulled, verified."""
+"""How other workers hear of what waits for them here: offers of KV caches that grow, joins for those that are whole."""
 
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.core.commands import JoinCommand, WorkBatch
+from headrace.core.commands import JoinCommand, OfferCommand, WorkBatch
 from headrace.core.types import TensorHandle
-from headrace.engines.base import KvManifest
 from headrace.mesh import subjects
 from headrace.mesh.bus import Bus
 from headrace.mesh.errors import BusDown, StoreDown, TransferError
 from headrace.mesh.faults import reach
 from headrace.mesh.store import Store
-from headrace.mesh.transfer import Draft, TensorStore
 from headrace.wire.work import work_batch_to_proto
 from headrace.worker.holds import Held
 from headrace.worker.lease import Lease
 from headrace.worker.outbox import Outbox
 
-# A handle has no field for the position of the next token (it differs from the length where media share
-# positions), so it travels behind the layout's name.
-_NEXT = ";next_position="
 JOINS_MAX = 32  # in a message: prompts of 8,192 tokens still fit into NATS's 1 MB
-
-
-@dataclass(frozen=True, slots=True)
-class Export:
-    """Room for a request's KV cache: made on the event loop, filled in the inference thread, sealed on the loop."""
-
-    held: Held
-    manifest: KvManifest
-    draft: Draft
-
-    @staticmethod
-    def make(held: Held, manifest: KvManifest, tensors: TensorStore) -> "Export":
-        """Raises TransferError: there is no room for it."""
-        key = held.key
-        return Export(held, manifest, tensors.create(f"kv.{key.request_id}.{key.attempt}", manifest.size_bytes))
-
-    def seal(self) -> TensorHandle:
-        manifest = self.manifest
-        layout = f"{manifest.layout}{_NEXT}{manifest.next_position}"
-        return self.draft.seal(manifest.dtype, manifest.shape, layout, manifest.length)
-
-
-def manifest_of(handle: TensorHandle) -> KvManifest:
-    """Raises TransferError: the handle is not one of a KV cache."""
-    layout, mark, position = handle.layout.partition(_NEXT)
-    if not mark or not position.isdigit():
-        raise TransferError(f"{handle.id}: layout {handle.layout!r} is not a KV cache's")
-    return KvManifest(layout, handle.dtype, handle.shape, handle.length, int(position), handle.size_bytes)
 
 
 def embedding_of(handle: TensorHandle, buffer: memoryview) -> NDArray[np.float32]:
@@ -76,6 +43,12 @@ class Handover:
         self._outbox = outbox
         self._lease = lease
 
+    def offer(self, held: Held, kv: TensorHandle, epoch: int) -> None:
+        batch = work_batch_to_proto(WorkBatch(epoch, offer=(OfferCommand(held.key, kv),)))
+        with suppress(BusDown):  # then the join pulls all
+            self._bus.send(subjects.work(held.command.decode_worker), batch.SerializeToString())
+            reach("prefill.offered", held.key.request_id)
+
     async def announce(self, exported: list[Held], epoch: int) -> None:
         await self._register([held.exported_kv for held in exported if held.exported_kv is not None])
         waiting = [held for held in exported if held.state == "handover"]  # the others were cancelled meanwhile
@@ -96,8 +69,10 @@ class Handover:
                 await self._store.put_handles(handles)
 
     def _send_joins(self, worker: str, waiting: list[Held], epoch: int) -> None:
-        for start in range(0, len(waiting), JOINS_MAX):
-            batch = work_batch_to_proto(WorkBatch(epoch, join=tuple(map(_join, waiting[start : start + JOINS_MAX]))))
+        # Log-probabilities of a request's whole output take up to 600 KB: those travel alone.
+        step = 1 if any(held.logprobs for held in waiting) else JOINS_MAX
+        for start in range(0, len(waiting), step):
+            batch = work_batch_to_proto(WorkBatch(epoch, join=tuple(map(_join, waiting[start : start + step]))))
             try:
                 self._bus.send(subjects.work(worker), batch.SerializeToString())
             except BusDown:
@@ -110,6 +85,7 @@ def _join(held: Held) -> JoinCommand:
     request = replace(
         held.command,
         emitted=tuple(held.tokens),
+        emitted_logprobs=tuple(held.logprobs.items()),
         gateway=held.gateway,
         embeddings=(),
         timeline=timeline,

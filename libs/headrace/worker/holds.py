@@ -5,17 +5,20 @@ waiting -> prefill -> running | handover -> ended; on the decode side joining ->
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.commands import EncodeCommand, Hold, HoldState, PrefillCommand
-from headrace.core.types import Key, StageSpan, TensorHandle
+from headrace.core.types import Key, StageSpan, TensorHandle, TokenLogprobs
 from headrace.engines.base import SequenceInput
 from headrace.mesh.transfer import Fetched
 from headrace.v1 import common_pb2
 from headrace.worker.finish import Finish
+
+if TYPE_CHECKING:
+    from headrace.worker.exports import Export
 
 State = Literal["waiting", "joining", "prefill", "running", "handover", "ended"]
 
@@ -57,11 +60,13 @@ class Held:
     logged: int  # tokens[:logged] stand in the token log
     logged_s: float
     traced: bool
+    logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)  # by output index, as far as they are known
     cached_tokens: int = 0  # of the prompt, found in the prefill worker's prefix cache
     spans: list[StageSpan] = field(default_factory=list)
     place: Place = "outside"
     joining_kv: TensorHandle | None = None  # to be pulled
     pulled_kv: Fetched | None = None
+    export: "Export | None" = None  # on its way into a file, from here
     exported_kv: TensorHandle | None = None  # to be pulled from here
     end: common_pb2.End | None = None
     ended_s: float = 0.0

@@ -53,6 +53,7 @@ class Intake:
             finish=Finish(sampling, self.spec.eos_ids, self.pieces),
             blocks=blocks_for(prefix_tokens + command.prompt.kv_tokens + reserved.max_tokens, self.spec.block_tokens),
             tokens=list(command.emitted),
+            logprobs=dict(command.emitted_logprobs),
             logged=0,
             logged_s=since_s,
             traced=traced,

@@ -14,9 +14,9 @@ from headrace.core.errors import StageError
 from headrace.engines.base import Emitted, Engine, KvMismatch, Prefilled, StepResult
 from headrace.mesh.errors import TransferError
 from headrace.mesh.faults import reach
-from headrace.mesh.transfer import TensorStore
-from headrace.worker.handover import Export, manifest_of
+from headrace.worker.exports import Export, Exports
 from headrace.worker.holds import Held, Holds
+from headrace.worker.kvwire import manifest_of, raw_kv
 from headrace.worker.outbox import Outbox
 from headrace.worker.pace import Pace
 from headrace.worker.requests import Requests
@@ -40,7 +40,7 @@ class Llm:
         holds: Holds,
         requests: Requests,
         outbox: Outbox,
-        tensors: TensorStore,
+        exports: Exports,
         announce: Callable[[list[Held]], None],
         tally: Tally,
     ) -> None:
@@ -51,7 +51,7 @@ class Llm:
         self._holds = holds
         self._requests = requests
         self._outbox = outbox
-        self._tensors = tensors
+        self._exports = exports
         self._announce = announce
         self._tally = tally
         self._pace = Pace()
@@ -64,6 +64,7 @@ class Llm:
             await work.wait()
             work.clear()
             turn = self._roster.turn()
+            self._exports.begin(turn.entering)
             result, refusals, entered_s = await self._infer(partial(self._step, turn))
             await self._pace.wait(result.modelled_s)
             self._postprocess(turn, result, refusals, entered_s)
@@ -96,19 +97,16 @@ class Llm:
         """Why the engine cannot continue it; empty: it does."""
         try:
             if held.joining_kv is None:
-                self._engine.add(held.sequence)
+                self._engine.add(held.sequence, held.export)
                 return ""
             assert held.pulled_kv is not None
-            self._engine.import_kv(held.sequence, manifest_of(held.joining_kv), held.pulled_kv.buffer)
+            manifest = manifest_of(held.joining_kv)
+            self._engine.import_kv(held.sequence, manifest, raw_kv(held.joining_kv, manifest, held.pulled_kv.buffer))
         except (KvMismatch, StageError) as error:  # a TransferError is a StageError
             return str(error)
         finally:
             held.drop_pulled_kv()
         return ""
-
-    def _fill(self, exports: list[Export]) -> None:
-        for export in exports:
-            self._engine.export_kv(export.held.key, export.draft.buffer)
 
     # --- on the event loop ---
 
@@ -119,7 +117,10 @@ class Llm:
 
     def _postprocess(self, turn: Turn, result: StepResult, refusals: Refusals, entered_s: float) -> None:
         now_s = time.time()
+        for held in turn.leaving:
+            self._exports.abandon(held)
         for held, why in refusals:
+            self._exports.abandon(held)
             self._roster.refused(held)
             self._requests.fail(held, TransferError(why), retryable=True)
         for held in turn.entering:
@@ -140,6 +141,8 @@ class Llm:
             reach("decode.token", emitted.key.request_id)
         assert emitted.index == len(held.tokens), f"{emitted} after {len(held.tokens)} tokens"
         held.tokens.append(emitted.token)
+        if emitted.logprobs is not None:
+            held.logprobs[emitted.index] = emitted.logprobs
         self._outbox.token(held, emitted.index, emitted.token)
         reason = held.finish.after(emitted.token)
         if reason is not None:
@@ -151,13 +154,23 @@ class Llm:
         outgoing = [h for h in held_now if h.state == "running" and h.command.decode_worker != self._me]
         if not outgoing:
             return
-        exports = [export for held in outgoing if (export := self._make_room(held)) is not None]
-        await self._infer(partial(self._fill, exports))
-        self._announce([export.held for export in exports if self._requests.handed_over(export.held, export.seal())])
+        exports = [(held, export) for held in outgoing if (export := self._make_room(held)) is not None]
+        if not all(export.complete for _, export in exports):
+            await self._infer(partial(self._exports.fill, exports))
+        self._announce([held for held, _ in exports if self._seal(held)])
 
     def _make_room(self, held: Held) -> Export | None:
         try:
-            return Export.make(held, self._engine.kv_manifest(held.key), self._tensors)
+            return self._exports.make(held)
         except TransferError as error:
             self._requests.fail(held, error, retryable=True)
             return None
+
+    def _seal(self, held: Held) -> bool:
+        """False: it could not be written, or the request is over already."""
+        try:
+            return self._requests.handed_over(held, self._exports.seal(held))
+        except TransferError as error:
+            self._exports.abandon(held)
+            self._requests.fail(held, error, retryable=True)
+            return False

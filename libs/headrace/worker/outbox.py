@@ -6,38 +6,47 @@ message said is in the holds, and heartbeats, resends and repeated ends say it a
 
 from collections.abc import Callable, Iterable
 
-from headrace.core.types import Failure, Key, StageSpan
+from headrace.core.types import Failure, Key, StageSpan, TokenLogprobs
 from headrace.mesh import subjects
 from headrace.mesh.bus import Bus
 from headrace.mesh.errors import BusDown
 from headrace.v1 import queue_pb2
-from headrace.wire.convert import failure_to_proto, handle_to_proto, key_to_proto, stage_span_to_proto
+from headrace.wire.convert import (
+    failure_to_proto,
+    handle_to_proto,
+    key_to_proto,
+    logprobs_to_proto,
+    stage_span_to_proto,
+)
 from headrace.worker.holds import Held, Part
 
 # A NATS message may have 1 MB. A row takes about 45 bytes; an ended request may have 8,192 tokens of 3 bytes.
 ROWS_MAX = 8192
+TOLD_ROWS_MAX = 2048  # where log-probabilities come along: with those of 20 tokens a row takes 250 bytes
 EVENTS_MAX = 32
 
 
 class Lane:
     """The columns for one gateway."""
 
-    __slots__ = ("attempt", "ends", "index", "request_id", "token")
+    __slots__ = ("attempt", "ends", "index", "logprobs", "request_id", "token")
 
     def __init__(self) -> None:
         self.request_id: list[str] = []
         self.attempt: list[int] = []
         self.index: list[int] = []
         self.token: list[int] = []
+        self.logprobs: list[tuple[int, TokenLogprobs]] = []  # by row
         self.ends: list[queue_pb2.TokenEnd] = []
 
     def batches(self, worker: str) -> list[bytes]:
         """At least one message; the ends stand in the last, behind their tokens."""
-        starts = range(0, max(1, len(self.token)), ROWS_MAX)
-        return [self._batch(worker, start, start == starts[-1]) for start in starts]
+        step = TOLD_ROWS_MAX if self.logprobs else ROWS_MAX
+        starts = range(0, max(1, len(self.token)), step)
+        return [self._batch(worker, slice(start, start + step), start == starts[-1]) for start in starts]
 
-    def _batch(self, worker: str, start: int, last: bool) -> bytes:
-        rows = slice(start, start + ROWS_MAX)
+    def _batch(self, worker: str, rows: slice, last: bool) -> bytes:
+        told = [(row - rows.start, one) for row, one in self.logprobs if rows.start <= row < rows.stop]
         batch = queue_pb2.TokenBatch(
             worker=worker,
             request_id=self.request_id[rows],
@@ -45,6 +54,7 @@ class Lane:
             index=self.index[rows],
             token=self.token[rows],
             ends=self.ends if last else (),
+            logprobs=logprobs_to_proto(told),
         )
         return batch.SerializeToString()
 
@@ -67,6 +77,8 @@ class Outbox:
         lane.attempt.append(key.attempt)
         lane.index.append(index)
         lane.token.append(token)
+        if held.logprobs and (told := held.logprobs.get(index)) is not None:
+            lane.logprobs.append((len(lane.token) - 1, told))
 
     def _lane(self, gateway: str) -> Lane:
         return self._lanes.setdefault(gateway, Lane())
@@ -77,7 +89,10 @@ class Outbox:
         self.report_end(held)
 
     def report_end(self, held: Held) -> None:
-        self._ended.append(queue_pb2.Ended(key=key_to_proto(held.key), end=held.end, tokens=held.tokens))
+        logprobs = logprobs_to_proto(held.logprobs.items())
+        self._ended.append(
+            queue_pb2.Ended(key=key_to_proto(held.key), end=held.end, tokens=held.tokens, logprobs=logprobs)
+        )
 
     def _end_of_stream(self, held: Held) -> None:
         end = queue_pb2.TokenEnd(key=key_to_proto(held.key), count=len(held.tokens), end=held.end)
@@ -126,7 +141,9 @@ class Outbox:
         """An end waits for the token log's write in flight: the log is dropped once the end is stored."""
         ready = [ended for ended in self._ended if not self._in_log(ended.key.request_id)]
         self._ended = [ended for ended in self._ended if self._in_log(ended.key.request_id)]
-        batches = [queue_pb2.EventBatch(ended=ready[n : n + EVENTS_MAX]) for n in range(0, len(ready), EVENTS_MAX)]
+        plain = [ended for ended in ready if not ended.logprobs]
+        batches = [queue_pb2.EventBatch(ended=plain[n : n + EVENTS_MAX]) for n in range(0, len(plain), EVENTS_MAX)]
+        batches += [queue_pb2.EventBatch(ended=[ended]) for ended in ready if ended.logprobs]  # each up to 600 KB
         if self._events.ListFields():
             batches.append(self._events)
             self._events = queue_pb2.EventBatch()

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import get_args
 
-from headrace.core.types import StageName
-from headrace.engines.base import Engine, ModelSpec, blocks_for
+from headrace.core.types import Key, Sampling, StageName
+from headrace.engines.base import Engine, ModelSpec, SequenceInput, blocks_for
 from headrace.engines.families import Family, family
+from headrace.engines.kvcodec import NotPackable, packed_bytes
 from headrace.engines.profile_encoder import ProfileEncoder
 from headrace.engines.registry import EngineConfigError, load_engine
 from headrace.mesh import metrics, telemetry
@@ -28,6 +29,7 @@ from headrace.mesh.subjects import check_process_id
 from headrace.mesh.transfer import TensorStore
 from headrace.modalities import Encoder
 from headrace.worker.app import Address, Carriers, Outfit, Worker
+from headrace.worker.kvwire import KvTravel
 from headrace.worker.readings import worker_registry
 from headrace.worker.server import WorkerService, listen
 
@@ -40,6 +42,9 @@ CONTEXTS = 16
 # Shares of the settings that a flag may set: a launcher starts many workers with one environment.
 FLAGS = ("model", "engine", "profile", "grpc_addr")
 NUMBERS = ("threads", "slots", "blocks")
+# Pipelining costs a message and a second look at the decode worker: below this a transfer takes no longer than that.
+PIPELINE_BYTES = 4 << 20
+_SMALLEST = SequenceInput(Key("", 0), (0,), 1, (), (), "", Sampling(1))  # what a KV cache of one token looks like
 DRAIN_S = DRAIN_WAIT_S - 1.0  # the rest is for saying goodbye
 
 
@@ -106,6 +111,17 @@ def _engine(settings: Settings, spec: ModelSpec) -> Engine:
         raise BadSetup(str(error)) from error
 
 
+def kv_travel(settings: Settings, engine: Engine | None) -> KvTravel:
+    """Raises BadSetup: this engine's KV cache has no rows to pack."""
+    packed = settings.kv_wire == "int8"
+    if packed and engine is not None:
+        try:
+            packed_bytes(engine.prefilled_manifest(_SMALLEST))
+        except NotPackable as error:
+            raise BadSetup(f"HEADRACE_KV_WIRE=int8 cannot serve the {settings.engine} engine: {error}") from error
+    return KvTravel({"off": None, "on": 0, "auto": PIPELINE_BYTES}[settings.kv_pipeline], packed)
+
+
 def default_blocks(engine: str, spec: ModelSpec) -> int:
     context_blocks = blocks_for(spec.context_tokens, spec.block_tokens)
     if engine == "profile" or not spec.kv_bytes_per_token:
@@ -132,7 +148,7 @@ async def serve(options: Options, lifecycle: Lifecycle) -> None:
         address = Address(incarnation, settings.host, settings.advertised(server.port))
         carriers.tensors.grpc_address = address.grpc_address
         outfit = await asyncio.to_thread(load_outfit, options)
-        worker = Worker(options.id, options.stages, address, carriers, outfit)
+        worker = Worker(options.id, options.stages, address, carriers, outfit, kv_travel(settings, outfit.engine))
         service.state = worker.state
         scraped = await metrics.serve_metrics(settings.metrics_addr, worker_registry(worker.state))
         stack.push_async_callback(scraped.stop)

@@ -4,13 +4,12 @@ Every method is a plain call on the event loop; only pulling tensors from other 
 Whoever calls flushes the outbox.
 """
 
-import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
-from headrace.core.commands import JoinCommand, PrefillCommand, ResendCommand
+from headrace.core.commands import JoinCommand, OfferCommand, PrefillCommand, ResendCommand
 from headrace.core.errors import Cancelled, DeadlineExceeded, HeadraceError, Overloaded
 from headrace.core.types import FinishReason, Key, TensorHandle
 from headrace.engines.base import Embeddings
@@ -21,14 +20,13 @@ from headrace.mesh.transfer import TensorStore
 from headrace.worker.handover import embedding_of
 from headrace.worker.holds import Held, Holds
 from headrace.worker.intake import Intake
+from headrace.worker.offers import Offers, Spawn
 from headrace.worker.outbox import Outbox
 from headrace.worker.roster import Roster
 from headrace.worker.spans import Spans
 
 # Late commands come within seconds of the cancel that they missed; more than this are not cancelled in that time.
 FENCED_MAX = 4096
-
-Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 
 class Requests:
@@ -39,6 +37,7 @@ class Requests:
         roster: Roster,
         outbox: Outbox,
         tensors: TensorStore,
+        offers: Offers,
         spans: Spans,
         spawn: Spawn,
         wake: Callable[[], None],
@@ -49,6 +48,7 @@ class Requests:
         self._roster = roster
         self._outbox = outbox
         self._tensors = tensors
+        self._offers = offers
         self._spans = spans
         self._spawn = spawn
         self._wake = wake
@@ -78,14 +78,26 @@ class Requests:
         if self._admit(held):
             self._spawn(self._pull_kv(held, command.kv))
 
+    def offer(self, command: OfferCommand) -> None:
+        """The request itself may never come; whatever is held of an older attempt stays until it does."""
+        if command.key.attempt > self._newest(command.key):
+            reach("decode.offer_received", command.key.request_id)
+            self._offers.receive(command)
+
     def _is_new(self, key: Key) -> bool:
         """A duplicate of the same attempt is ignored, an older one too; a newer one replaces what is here."""
-        known = self._holds.requests.get(key.request_id)
-        if key.attempt <= max(self._fenced.get(key.request_id, 0), known.key.attempt if known else 0):
+        if key.attempt <= self._newest(key):
             return False
+        known = self._holds.requests.get(key.request_id)
         if known is not None:
             self._forget(known)
+        self._offers.withdraw(replace(key, attempt=key.attempt - 1))
         return True
+
+    def _newest(self, key: Key) -> int:
+        """The newest attempt at its request that is here, or is over."""
+        known = self._holds.requests.get(key.request_id)
+        return max(self._fenced.get(key.request_id, 0), known.key.attempt if known else 0)
 
     def _admit(self, held: Held) -> bool:
         objection = self._intake.objection(held)
@@ -130,7 +142,9 @@ class Requests:
 
     async def _pull_kv(self, held: Held, handle: TensorHandle) -> None:
         try:
-            held.pulled_kv = await self._tensors.fetch(handle)
+            held.pulled_kv = await self._offers.pull(held.key, handle)
+            if held.pulled_kv is None and held.state == "joining":
+                held.pulled_kv = await self._tensors.fetch(handle)
         except TransferError as error:
             self.fail(held, error, retryable=True)
             return
@@ -185,6 +199,7 @@ class Requests:
 
     def cancel(self, key: Key) -> None:
         self._fence(key)
+        self._offers.withdraw(key)
         held = self._holds.requests.get(key.request_id)
         if held is None or held.key.attempt > key.attempt or held.state == "ended":
             return
@@ -211,13 +226,15 @@ class Requests:
         self._outbox.resend(held, command.from_index)
 
     def repeat_ends(self, before_s: float) -> None:
-        """Ends that nobody has acknowledged since."""
+        """Ends that nobody has acknowledged since; once a heartbeat, as is the look at offers that nobody came for."""
+        self._offers.sweep(time.monotonic())
         for held in self._holds.requests.values():
             if held.state == "ended" and held.ended_s < before_s:
                 self._outbox.report_end(held)
 
     def release(self, key: Key) -> None:
         self._fence(key)
+        self._offers.withdraw(key)
         held = self._holds.requests.get(key.request_id)
         if held is not None and held.key.attempt <= key.attempt:
             self._forget(held)

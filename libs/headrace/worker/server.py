@@ -9,7 +9,7 @@ import grpc.aio
 from headrace.core.errors import Unavailable
 from headrace.mesh import rpc
 from headrace.mesh.transfer import TensorStore
-from headrace.v1 import transfer_pb2, transfer_pb2_grpc, worker_pb2, worker_pb2_grpc
+from headrace.v1 import transfer_pb2, worker_pb2, worker_pb2_grpc
 
 NAMES = [
     service.full_name for file in (worker_pb2, transfer_pb2) for service in file.DESCRIPTOR.services_by_name.values()
@@ -37,4 +37,4 @@ async def listen(address: str, service: WorkerService, tensors: TensorStore) -> 
 
 def _add_servicers(service: WorkerService, tensors: TensorStore, server: grpc.aio.Server) -> None:
     worker_pb2_grpc.add_WorkerServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
-    transfer_pb2_grpc.add_TransferServiceServicer_to_server(tensors.servicer(), server)  # type: ignore[no-untyped-call]
+    tensors.servicer().add_to(server)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from headrace.mesh.errors import StoreDown
 from headrace.mesh.logs import get_logger
 from headrace.mesh.store import Store
+from headrace.mesh.token_log import TokenChunk
 from headrace.worker.holds import Held, Holds
 from headrace.worker.lease import Lease
 
@@ -50,7 +51,7 @@ class TokenLog:
         return [held for held in self._holds.requests.values() if held.state == "running" and _is_due(held, now_s)]
 
     async def _write(self, due: list[Held]) -> None:
-        entries = [(held.key, held.logged, held.tokens[held.logged :]) for held in due]
+        entries = [_unlogged(held) for held in due]
         self._writing = frozenset(held.key.request_id for held in due)
         try:
             torn = await self._store.append_tokens(entries)
@@ -61,13 +62,19 @@ class TokenLog:
             self._writing = frozenset()
         self._tell(down=False)
         now_s = time.time()
-        for held, (key, start, tokens) in zip(due, entries, strict=True):
-            held.logged, held.logged_s = 0 if key in torn else start + len(tokens), now_s
+        for held, chunk in zip(due, entries, strict=True):
+            held.logged, held.logged_s = 0 if chunk.key in torn else chunk.start + len(chunk.tokens), now_s
 
     def _tell(self, *, down: bool, why: str = "") -> None:
         if down != self._down:
             log.warning("token_log", down=down, why=why)
         self._down = down
+
+
+def _unlogged(held: Held) -> TokenChunk:
+    start = held.logged
+    logprobs = tuple([(index, told) for index, told in held.logprobs.items() if index >= start])
+    return TokenChunk(held.key, start, held.tokens[start:], logprobs)
 
 
 def _is_due(held: Held, now_s: float) -> bool:
