@@ -4,7 +4,7 @@ Continuous batching with chunked prefill. A sequence waits for prefill, runs, is
 and blocks are reserved in all phases but the last, for prefix + prompt + all output it may have.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -85,6 +85,10 @@ class Batch(Generic[S]):
     def __len__(self) -> int:
         """Slots in use."""
         return len(self._all) - len(self._evicted)
+
+    def __iter__(self) -> Iterator[Live[S]]:
+        """All of them, evicted ones too."""
+        return iter(self._all.values())
 
     @property
     def running(self) -> Collection[Live[S]]:
@@ -248,4 +252,7 @@ def check_manifest(
         raise KvMismatch(f"KV of {manifest.length} positions does not fit {behind}")
     if manifest != (expected := expect(filled)):
         raise KvMismatch(f"KV is {manifest}; this engine continues {expected}")
+    for span in sequence.spans if not manifest.cross_length else ():  # cross-attention KV holds all media at once
+        if span.offset + span.length > filled and span.part >= len(sequence.embeddings):
+            raise KvMismatch(f"KV of {filled} tokens lacks media part {span.part}, and so do the embeddings")
     return filled

@@ -6,6 +6,7 @@ A backend is imported when it is asked for: the profile engine needs neither onn
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from headrace.core.errors import Unavailable
 from headrace.engines.base import Engine
 from headrace.engines.families import checkpoint, family
 
@@ -70,6 +71,22 @@ def _onnx(model: str, size: EngineSize, _profile: str) -> Engine:
     )
 
 
+def _torch(model: str, size: EngineSize, _profile: str) -> Engine:
+    try:
+        from headrace.engines.torch_load import load
+    except ImportError as error:
+        raise Unavailable("the torch engine needs torch: pip install 'headrace[torch]'") from error
+    return load(
+        family(model).spec,
+        model,
+        threads=size.threads,
+        slots=size.slots,
+        blocks=size.blocks,
+        chunk_tokens=size.chunk_tokens,
+        prefix_cache_bytes=size.prefix_cache_bytes(_TORCH_PREFIX_CACHE_MB),
+    )
+
+
 def _profile(model: str, size: EngineSize, profile: str) -> Engine:
     from headrace.engines.profile import ProfileEngine
     from headrace.engines.profiles import ProfileError, load_profile
@@ -93,5 +110,6 @@ def _profile(model: str, size: EngineSize, profile: str) -> Engine:
 # A chunk on a CPU takes a third of a second at 256 tokens; running sequences wait for it.
 _ONNX_CHUNK_TOKENS = 256
 _ONNX_PREFIX_CACHE_MB = 512  # 11,000 tokens of the default model
+_TORCH_PREFIX_CACHE_MB = 512  # beside the KV cache, in the device's memory
 
-ENGINES: dict[str, Callable[[str, EngineSize, str], Engine]] = {"onnx": _onnx, "profile": _profile}
+ENGINES: dict[str, Callable[[str, EngineSize, str], Engine]] = {"onnx": _onnx, "torch": _torch, "profile": _profile}

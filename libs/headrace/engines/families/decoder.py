@@ -60,7 +60,7 @@ class Decoder:
     query_heads: int
     kv_heads: int
     head_width: int
-    vocab: int  # rows of the embedding table, which may have more than the head
+    vocab: int | None  # rows of the embedding table, which may have more than the head; None: as many as there are
     norm_epsilon: float
     rope: Rope
     rename: Callable[[str], str]
