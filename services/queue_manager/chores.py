@@ -61,7 +61,9 @@ class Chores:
     async def _store_results(self) -> None:
         while True:
             effect = await self._results.get()
-            record = result_to_proto(effect.request, effect.attempt, effect.tokens, effect.end, effect.ended_s)
+            record = result_to_proto(
+                effect.request, effect.attempt, effect.tokens, effect.end, effect.ended_s, effect.logprobs
+            )
             await self._store_result(effect.request.id, record.SerializeToString())
             reach("queue.result_stored", effect.request.id)
             self._on_event(ResultStored(effect.request.id))

@@ -12,8 +12,9 @@ from headrace.mesh.errors import StoreDown
 from headrace.mesh.journal import Journal
 from headrace.mesh.logs import get_logger
 from headrace.mesh.store import Store
+from headrace.mesh.token_log import Logged
 from headrace.v1 import queue_pb2
-from headrace.wire.convert import end_from_proto, key_to_proto
+from headrace.wire.convert import end_from_proto, key_to_proto, logprobs_from_proto
 
 HELD_WAIT_S = 0.5  # a gateway that does not answer by then is taken for gone
 FENCES_MAX = 256  # in one query: with 1,000 tokens each held the answer still fits into 1 MB
@@ -35,14 +36,13 @@ class Recovery:
         logs, held = await asyncio.gather(self._logs(effect), self._held(effect))
         return TokensRecovered(tuple([_longest(orphan, logs, held) for orphan in effect.orphans]))
 
-    async def _logs(self, effect: RecoverTokens) -> dict[str, tuple[int, ...]]:
+    async def _logs(self, effect: RecoverTokens) -> dict[str, Logged]:
         ids = [orphan.key.request_id for orphan in effect.orphans]
         try:
-            found = await self._store.read_tokens(ids)
+            return await self._store.read_tokens(ids)
         except StoreDown:
             log.warning("token_logs_unreadable", requests=len(ids))
             return {}
-        return {request_id: tuple(tokens) for request_id, tokens in found.items()}
 
     async def _held(self, effect: RecoverTokens) -> dict[str, queue_pb2.HeldTokens]:
         by_gateway: dict[str, list[Orphan]] = defaultdict(list)
@@ -83,11 +83,12 @@ class Recovery:
                 await asyncio.sleep(AGAIN_S)
 
 
-def _longest(orphan: Orphan, logs: dict[str, tuple[int, ...]], held: dict[str, queue_pb2.HeldTokens]) -> Recovered:
+def _longest(orphan: Orphan, logs: dict[str, Logged], held: dict[str, queue_pb2.HeldTokens]) -> Recovered:
     request_id = orphan.key.request_id
-    logged, shown = logs.get(request_id, ()), held.get(request_id)
+    logged, shown = logs.get(request_id, Logged()), held.get(request_id)
     if shown is None:
-        return Recovered(orphan.key, logged)
-    if shown.HasField("end"):
-        return Recovered(orphan.key, tuple(shown.tokens), end_from_proto(shown.end))
-    return Recovered(orphan.key, max(logged, tuple(shown.tokens), key=len))
+        return Recovered(orphan.key, logged.tokens, logprobs=logged.logprobs)
+    end = end_from_proto(shown.end) if shown.HasField("end") else None
+    tokens = tuple(shown.tokens) if end is not None else max(logged.tokens, tuple(shown.tokens), key=len)
+    told = {**dict(logged.logprobs), **dict(logprobs_from_proto(shown.logprobs))}
+    return Recovered(orphan.key, tokens, end, tuple([(at, told[at]) for at in sorted(told) if at < len(tokens)]))

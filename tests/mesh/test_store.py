@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator
 import pytest
 import redis as redis_sync
 
-from headrace.core.types import Key, TensorHandle
+from headrace.core.types import Key, TensorHandle, TokenLogprobs
 from headrace.mesh import store as store_module
 from headrace.mesh.errors import BadSetup, StoreDown
 from headrace.mesh.servers import RedisServer
-from headrace.mesh.store import Store, _pack, join_chunks
+from headrace.mesh.store import Store
+from headrace.mesh.token_log import TokenChunk, join, pack
 
 
 @pytest.fixture
@@ -44,17 +45,45 @@ A, B = 4097, 4098  # attempts
     ],
 )
 def test_a_token_log_reads_as(chunks: list[tuple[int, int, list[int]]], tokens: list[int], why: str) -> None:
-    assert join_chunks([_pack(*chunk) for chunk in chunks]) == tokens, why
+    log = join([pack(TokenChunk(Key("r1", attempt), start, some)) for attempt, start, some in chunks])
+    assert list(log.tokens) == tokens, why
+    assert log.logprobs == ()
+
+
+def told(token: int) -> TokenLogprobs:
+    return TokenLogprobs(-token / 8, ((token, -token / 8), (0, -20.5)))
+
+
+@pytest.mark.parametrize(
+    ("chunks", "known", "why"),
+    [
+        ([(A, 0, [1, 2]), (A, 2, [3])], {0: 1, 1: 2, 2: 3}, "in order"),
+        ([(A, 0, [1, 2, 3]), (B, 2, [7])], {0: 1, 1: 2, 2: 7}, "they go with the tokens that are overwritten"),
+        ([(A, 0, [1, 2]), (B, 1, [7]), (A, 2, [3])], {0: 1, 1: 7}, "of a paused worker they do not count either"),
+        ([(A, 0, [1]), (A, 5, [6])], {0: 1}, "up to the gap"),
+    ],
+)
+def test_a_token_log_tells_logprobs(chunks: list[tuple[int, int, list[int]]], known: dict[int, int], why: str) -> None:
+    packed = [
+        pack(TokenChunk(Key("r1", attempt), start, some, tuple((start + n, told(t)) for n, t in enumerate(some))))
+        for attempt, start, some in chunks
+    ]
+    assert dict(join(packed).logprobs) == {index: told(token) for index, token in known.items()}, why
+
+
+def test_tokens_without_logprobs_stand_between_others() -> None:
+    chunks = [TokenChunk(Key("r", A), 0, [1, 2], ((1, told(2)),)), TokenChunk(Key("r", A), 2, [3])]
+    assert join(map(pack, chunks)) == ((1, 2, 3), ((1, told(2)),))
 
 
 async def test_token_logs_are_written_read_and_dropped(store: Store) -> None:
-    many = [(Key(f"{i:032x}", 4097), 0, [i, i + 1]) for i in range(1200)]
+    many = [TokenChunk(Key(f"{i:032x}", 4097), 0, [i, i + 1]) for i in range(1200)]
     await store.append_tokens(many)
-    await store.append_tokens([(Key(f"{5:032x}", 4097), 2, [49151])])
+    await store.append_tokens([TokenChunk(Key(f"{5:032x}", 4097), 2, [49151], ((2, told(9)),))])
     found = await store.read_tokens([f"{i:032x}" for i in range(1201)])
-    assert found[f"{5:032x}"] == [5, 6, 49151]
-    assert found[f"{1199:032x}"] == [1199, 1200]
-    assert found[f"{1200:032x}"] == []
+    assert found[f"{5:032x}"] == ((5, 6, 49151), ((2, told(9)),))
+    assert found[f"{1199:032x}"].tokens == (1199, 1200)
+    assert found[f"{1200:032x}"].tokens == ()
     assert await store.count("tokens") == 1200
     await store.drop(list(found))
     assert await store.count("tokens") == 0
@@ -77,7 +106,7 @@ async def test_leases_and_the_queue(store: Store) -> None:
 
 
 async def test_every_key_has_a_time_to_live(store: Store, redis_url: str) -> None:
-    await store.append_tokens([(Key("r1", 1), 0, [1])])
+    await store.append_tokens([TokenChunk(Key("r1", 1), 0, [1])])
     await store.put_handles([handle("kv.r1.1")])
     await store.put_leases({"w": b"x"})
     await store.put_queue(b"x")
@@ -89,12 +118,12 @@ async def test_every_key_has_a_time_to_live(store: Store, redis_url: str) -> Non
 
 
 async def test_after_flushall_it_works_on(store: Store, redis_url: str) -> None:
-    await store.append_tokens([(Key("r1", 1), 0, [1])])
+    await store.append_tokens([TokenChunk(Key("r1", 1), 0, [1])])
     with redis_sync.Redis.from_url(redis_url) as client:
         client.flushall()
         client.script_flush()
-    await store.append_tokens([(Key("r1", 1), 1, [2]), (Key("r2", 1), 0, [3])])
-    assert await store.read_tokens(["r1", "r2"]) == {"r1": [], "r2": [3]}
+    await store.append_tokens([TokenChunk(Key("r1", 1), 1, [2]), TokenChunk(Key("r2", 1), 0, [3])])
+    assert await store.read_tokens(["r1", "r2"]) == {"r1": ((), ()), "r2": ((3,), ())}
 
 
 async def test_an_outage_is_typed_and_quick_and_ends(redis_server: RedisServer) -> None:

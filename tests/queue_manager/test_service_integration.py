@@ -15,6 +15,7 @@ from headrace.mesh import rpc
 from headrace.mesh.blobs import DirectoryBlobs
 from headrace.mesh.servers import NatsServer, RedisServer
 from headrace.mesh.store import Store
+from headrace.mesh.token_log import TokenChunk
 from headrace.v1 import common_pb2, queue_pb2, queue_pb2_grpc
 from tests.queue_manager.cellmates import Cell, Manager, cell, make_request, until
 
@@ -106,7 +107,7 @@ async def test_a_lost_workers_request_goes_on_from_what_was_seen(mates: Cell, ma
     await mates.accept(request)
     await until(lambda: request.id in mates.sent)
     store = await Store.connect(mates.settings.redis_url, "local")
-    await store.append_tokens([(Key(request.id, mates.prefills[request.id].key.attempt), 0, [7, 8])])
+    await store.append_tokens([TokenChunk(Key(request.id, mates.prefills[request.id].key.attempt), 0, [7, 8])])
     mates.held[request.id] = queue_pb2.HeldTokens(request_id=request.id, known=True, tokens=[7, 8, 9])
     first = mates.prefills[request.id].key.attempt
     mates.beating = False

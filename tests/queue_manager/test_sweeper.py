@@ -12,6 +12,7 @@ from headrace.core.queue import QueueConfig, QueueCore
 from headrace.core.types import Key
 from headrace.mesh.blobs import DirectoryBlobs
 from headrace.mesh.store import Store
+from headrace.mesh.token_log import TokenChunk
 from services.queue_manager.sweeper import BLOBS_OLDER_S, Sweeper
 from tests.queue_manager.cellmates import make_request
 
@@ -25,7 +26,7 @@ async def test_strays_go_and_the_living_stay(redis_url: str, tmp_path: Path) -> 
         await blobs.put(request_id, b"picture")
     for request_id in (LIVE, STRAY):
         os.utime(tmp_path / "blobs" / request_id, (0, time.time() - 2 * BLOBS_OLDER_S))
-        await store.append_tokens([(Key(request_id, 1), 0, [1, 2])])
+        await store.append_tokens([TokenChunk(Key(request_id, 1), 0, [1, 2])])
     core = QueueCore(QueueConfig(epoch=1))
     core.handle(RequestAccepted(make_request(1), 1), time.time())
     sweeping = asyncio.create_task(Sweeper(store, blobs, every_s=0.02).run(core))

@@ -6,7 +6,7 @@ Sends may be lost and are repaired by heartbeats; what stores, deletes, finds or
 from dataclasses import dataclass
 
 from headrace.core.commands import EncodeCommand, PrefillCommand, ResendCommand
-from headrace.core.types import End, Key, Request, StageSpan
+from headrace.core.types import End, Key, Logprobs, Request, StageSpan
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,7 @@ class StoreResult:
     tokens: tuple[int, ...]
     end: End
     ended_s: float
+    logprobs: Logprobs = ()
 
 
 @dataclass(frozen=True, slots=True)

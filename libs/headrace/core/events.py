@@ -6,7 +6,7 @@ Any of these may arrive twice, late or out of order, and all but the journal's m
 from dataclasses import dataclass
 
 from headrace.core.commands import Hold
-from headrace.core.types import End, Failure, Key, Request, StageSpan, TensorHandle
+from headrace.core.types import End, Failure, Key, Logprobs, Request, StageSpan, TensorHandle
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class Ended:
     key: Key
     end: End
     tokens: tuple[int, ...]
+    logprobs: Logprobs = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,7 @@ class Recovered:
     key: Key  # the attempt that RecoverTokens named: the one to come
     tokens: tuple[int, ...] = ()
     end: End | None = None
+    logprobs: Logprobs = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,10 @@ class TokenLogprobs:
     top: tuple[tuple[int, float], ...] = ()  # the likeliest tokens, likeliest first
 
 
+# By output index, ascending; of requests that asked, and without the tokens of which nobody knows them any more.
+Logprobs = tuple[tuple[int, TokenLogprobs], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class End:
     """How a request ended. Every accepted request has exactly one."""

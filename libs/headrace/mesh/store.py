@@ -6,7 +6,6 @@ of a Redis cluster.
 """
 
 import asyncio
-import struct
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -22,9 +21,9 @@ from redis.retry import Retry
 from headrace.core.types import Key, TensorHandle
 from headrace.mesh.errors import BadSetup, StoreDown
 from headrace.mesh.logs import get_logger
+from headrace.mesh.token_log import Logged, TokenChunk, join, pack
 
 T = TypeVar("T")
-TokenChunk = tuple[Key, int, Sequence[int]]  # request and attempt, index of the first token, tokens
 
 TOKENS_TTL_S = 3600  # since the last append: nothing decodes for longer without appending
 HANDLE_TTL_S = 3600  # dropped with its request; this is for what nobody drops
@@ -57,7 +56,6 @@ for i, key in ipairs(KEYS) do
   redis.call('EXPIRE', key, ARGV[1])
 end
 """
-_HEAD = struct.Struct("<QI")  # attempt, first index
 
 
 class Store:
@@ -130,21 +128,21 @@ class Store:
         """
         torn: list[Key] = []
         for part in _parts(list(chunks)):
-            keys = [self.key("tokens", key.request_id) for key, _, _ in part]
-            args = [TOKENS_TTL_S, *(_pack(key.attempt, start, tokens) for key, start, tokens in part)]
+            keys = [self.key("tokens", chunk.key.request_id) for chunk in part]
+            args = [TOKENS_TTL_S, *map(pack, part)]
             new: list[int] = await self._call(lambda keys=keys, args=args: self._append(keys=keys, args=args))  # type: ignore[misc]
-            torn += [part[place - 1][0] for place in new if part[place - 1][1] > 0]
+            torn += [part[place - 1].key for place in new if part[place - 1].start > 0]
         return torn
 
-    async def read_tokens(self, request_ids: Sequence[str]) -> dict[str, list[int]]:
+    async def read_tokens(self, request_ids: Sequence[str]) -> dict[str, Logged]:
         """What is known of each request's output from its first token on, without gaps; empty if nothing is."""
-        found: dict[str, list[int]] = {}
+        found: dict[str, Logged] = {}
         for part in _parts(list(request_ids)):
             pipeline = self._client.pipeline(transaction=False)
             for request_id in part:
                 pipeline.lrange(self.key("tokens", request_id), 0, -1)
             for request_id, chunks in zip(part, await self._call(pipeline.execute), strict=True):
-                found[request_id] = join_chunks(chunks)
+                found[request_id] = join(chunks)
         return found
 
     # --- tensor handles ---
@@ -207,27 +205,6 @@ class Store:
 
     async def close(self) -> None:
         await self._client.aclose()
-
-
-def _pack(attempt: int, start: int, tokens: Sequence[int]) -> bytes:
-    return _HEAD.pack(attempt, start) + struct.pack(f"<{len(tokens)}I", *tokens)
-
-
-def join_chunks(chunks: Iterable[bytes]) -> list[int]:
-    """Chunks in the order of their writing -> tokens from index 0 on, up to the first gap.
-
-    A later attempt overwrites from where it starts; what an older one writes after it (a worker that was
-    paused) does not count.
-    """
-    tokens: list[int] = []
-    newest = 0
-    for chunk in chunks:
-        attempt, start = _HEAD.unpack_from(chunk)
-        if attempt < newest or start > len(tokens):
-            continue
-        newest = attempt
-        tokens[start:] = struct.unpack_from(f"<{(len(chunk) - _HEAD.size) // 4}I", chunk, _HEAD.size)
-    return tokens
 
 
 def _request_of(handle_id: str) -> str:

@@ -3,7 +3,7 @@
 Names are <noun>_to_proto and <noun>_from_proto. Lists of numbers are copied whole, never appended one by one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from headrace.core.types import (
@@ -11,6 +11,7 @@ from headrace.core.types import (
     Failure,
     FinishReason,
     Key,
+    Logprobs,
     Media,
     MediaMeta,
     MediaSpan,
@@ -19,6 +20,7 @@ from headrace.core.types import (
     Sampling,
     StageSpan,
     TensorHandle,
+    TokenLogprobs,
     Usage,
 )
 from headrace.v1 import common_pb2, queue_pb2
@@ -153,6 +155,25 @@ def usage_from_proto(message: common_pb2.Usage) -> Usage:
     )
 
 
+def logprobs_to_proto(logprobs: Iterable[tuple[int, TokenLogprobs]]) -> list[common_pb2.TokenLogprobs]:
+    """Rows are the numbers that come with them: output indexes, or rows of a batch."""
+    return [_token_logprobs_to_proto(row, told) for row, told in logprobs]
+
+
+def _token_logprobs_to_proto(row: int, told: TokenLogprobs) -> common_pb2.TokenLogprobs:
+    tokens, values = zip(*told.top, strict=True) if told.top else ((), ())
+    return common_pb2.TokenLogprobs(row=row, logprob=told.logprob, top=tokens, top_logprob=values)
+
+
+def logprobs_from_proto(messages: Iterable[common_pb2.TokenLogprobs]) -> Logprobs:
+    return tuple(
+        [
+            (told.row, TokenLogprobs(told.logprob, tuple(zip(told.top, told.top_logprob, strict=False))))
+            for told in messages
+        ]
+    )
+
+
 def stage_span_to_proto(span: StageSpan) -> common_pb2.StageSpan:
     return common_pb2.StageSpan(
         stage=span.stage, start_s=span.start_s, end_s=span.end_s, worker=span.worker, part=span.part
@@ -277,10 +298,11 @@ class Result:
     idempotency_key: str = ""
     body_hash: bytes = b""
     stop: tuple[str, ...] = ()
+    logprobs: Logprobs = ()
 
 
 def result_to_proto(
-    request: Request, attempt: int, tokens: Sequence[int], end: End, ended_s: float
+    request: Request, attempt: int, tokens: Sequence[int], end: End, ended_s: float, logprobs: Logprobs = ()
 ) -> queue_pb2.ResultRecord:
     return queue_pb2.ResultRecord(
         request_id=request.id,
@@ -294,6 +316,7 @@ def result_to_proto(
         accepted_s=request.accepted_s,
         ended_s=ended_s,
         stop=request.sampling.stop,
+        logprobs=logprobs_to_proto(logprobs),
     )
 
 
@@ -310,4 +333,5 @@ def result_from_proto(record: queue_pb2.ResultRecord) -> Result:
         record.idempotency_key,
         record.body_hash,
         tuple(record.stop),
+        logprobs_from_proto(record.logprobs),
     )

@@ -86,6 +86,7 @@ def _join(held: Held) -> JoinCommand:
         held.command,
         emitted=tuple(held.tokens),
         emitted_logprobs=tuple(held.logprobs.items()),
+        emitted_logprobs=tuple(held.logprobs.items()),
         gateway=held.gateway,
         embeddings=(),
         timeline=timeline,

@@ -85,6 +85,7 @@ def send_prefill(cell: Cell, job: Job, now_s: float) -> None:
         job.emitted,
         request.traceparent,
         job.timeline,
+        emitted_logprobs=job.logprobs,
     )
     cell.emit(SendPrefill(job.prefill, command))
 

@@ -18,7 +18,7 @@ from headrace.core.queue.cell import Cell
 from headrace.core.queue.encoding import leave_lane, release_parts
 from headrace.core.queue.job import AT_WORKER, Job, Stop
 from headrace.core.queue.spans import add_span
-from headrace.core.types import End, Failure, FinishReason
+from headrace.core.types import End, Failure, FinishReason, Logprobs
 from headrace.core.usage import usage_of
 
 
@@ -39,10 +39,10 @@ def worker_ended(cell: Cell, event: Ended, now_s: float) -> None:
     end = event.end
     if job.stop == "deadline" and end.reason == "cancelled":
         end = replace(end, reason="deadline", failure=_stop_failure("deadline"))
-    finish(cell, job, end, event.tokens, now_s)
+    finish(cell, job, end, event.tokens, event.logprobs, now_s)
 
 
-def finish(cell: Cell, job: Job, end: End, tokens: tuple[int, ...], now_s: float) -> None:
+def finish(cell: Cell, job: Job, end: End, tokens: tuple[int, ...], logprobs: Logprobs, now_s: float) -> None:
     """Free the books, store the result. Whoever keeps tokens keeps them until it is stored."""
     for worker_id in job.workers():
         worker = cell.workers.get(worker_id)
@@ -54,7 +54,7 @@ def finish(cell: Cell, job: Job, end: End, tokens: tuple[int, ...], now_s: float
     cell.move(job, "ending")
     job.end = end
     cell.dirty = True
-    cell.emit(StoreResult(job.request, job.attempt, tokens, end, now_s))
+    cell.emit(StoreResult(job.request, job.attempt, tokens, end, now_s, logprobs))
 
 
 def decide(cell: Cell, job: Job, reason: FinishReason, failure: Failure | None, now_s: float) -> None:
@@ -72,7 +72,7 @@ def decide(cell: Cell, job: Job, reason: FinishReason, failure: Failure | None, 
         add_span(cell, job, "queue" if job.state == "queued" else "media", job.ready_s, now_s)
     end = End(reason, failure, usage, job.timeline)
     cell.emit(GatewayEnded(job.gateway, job.key, end))
-    finish(cell, job, end, job.emitted, now_s)
+    finish(cell, job, end, job.emitted, job.logprobs, now_s)
 
 
 def fail(cell: Cell, job: Job, error: HeadraceError, now_s: float) -> None:

@@ -6,7 +6,7 @@ worker was lost. Only Cell.move changes a state, and only along this table.
 
 from typing import Literal
 
-from headrace.core.types import End, Key, Request, StageSpan, TensorHandle
+from headrace.core.types import End, Key, Logprobs, Request, StageSpan, TensorHandle
 
 State = Literal["accepted", "encoding", "queued", "prefill", "handover", "decode", "recovering", "ending", "ended"]
 
@@ -66,6 +66,7 @@ class Job:
         "gateway_known",
         "kv_tokens",
         "lane",
+        "logprobs",
         "parts",
         "patience_s",
         "prefill",
@@ -98,6 +99,7 @@ class Job:
         self.prefill = ""  # worker ids; the job has a seat at each that is named
         self.decode = ""
         self.emitted: tuple[int, ...] = ()  # by earlier attempts
+        self.logprobs: Logprobs = ()  # of emitted
         self.start_index = 0  # of this attempt's first new token
         self.progress = 0  # next index that a worker has told
         self.ready_s = 0.0  # since when it waits: for encoders first, then for workers

@@ -124,9 +124,11 @@ def tokens_recovered(cell: Cell, event: TokensRecovered, now_s: float) -> None:
 
 def _go_on(cell: Cell, job: Job, recovered: Recovered, now_s: float) -> None:
     if recovered.end is not None:
-        finish(cell, job, recovered.end, recovered.tokens, now_s)
+        finish(cell, job, recovered.end, recovered.tokens, recovered.logprobs, now_s)
         return
     job.emitted = max(job.emitted, recovered.tokens, key=len)
+    if recovered.logprobs:
+        job.logprobs = tuple(sorted({**dict(recovered.logprobs), **dict(job.logprobs)}.items()))
     if job.stop:
         stopped(cell, job, job.stop, now_s)
     elif len(job.emitted) >= job.request.sampling.max_tokens:
