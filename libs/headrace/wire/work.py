@@ -87,7 +87,6 @@ def prefill_to_proto(command: PrefillCommand) -> queue_pb2.PrefillCommand:
         timeline=[stage_span_to_proto(span) for span in command.timeline],
         cached_tokens=command.cached_tokens,
         emitted_logprobs=convert.logprobs_to_proto(command.emitted_logprobs),
-        emitted_logprobs=convert.logprobs_to_proto(command.emitted_logprobs),
     )
 
 
@@ -105,7 +104,6 @@ def prefill_from_proto(message: queue_pb2.PrefillCommand) -> PrefillCommand:
         traceparent=message.traceparent,
         timeline=tuple(map(stage_span_from_proto, message.timeline)),
         cached_tokens=message.cached_tokens,
-        emitted_logprobs=convert.logprobs_from_proto(message.emitted_logprobs),
         emitted_logprobs=convert.logprobs_from_proto(message.emitted_logprobs),
     )
 

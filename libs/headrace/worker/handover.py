@@ -86,7 +86,6 @@ def _join(held: Held) -> JoinCommand:
         held.command,
         emitted=tuple(held.tokens),
         emitted_logprobs=tuple(held.logprobs.items()),
-        emitted_logprobs=tuple(held.logprobs.items()),
         gateway=held.gateway,
         embeddings=(),
         timeline=timeline,

@@ -61,7 +61,6 @@ class Held:
     logged_s: float
     traced: bool
     logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)  # by output index, as far as they are known
-    logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)  # by output index, as far as they are known
     cached_tokens: int = 0  # of the prompt, found in the prefill worker's prefix cache
     spans: list[StageSpan] = field(default_factory=list)
     place: Place = "outside"

@@ -143,8 +143,6 @@ class Llm:
         held.tokens.append(emitted.token)
         if emitted.logprobs is not None:
             held.logprobs[emitted.index] = emitted.logprobs
-        if emitted.logprobs is not None:
-            held.logprobs[emitted.index] = emitted.logprobs
         self._outbox.token(held, emitted.index, emitted.token)
         reason = held.finish.after(emitted.token)
         if reason is not None:
