@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from headrace.core.types import Key
-from headrace.engines.base import Engine, KvManifest
+from headrace.engines.base import Engine, KvManifest, Prefilled
 
 
 def run(engine: Engine, wanted: Mapping[Key, int], out: dict[Key, list[int]] | None = None) -> dict[Key, list[int]]:
@@ -26,6 +26,14 @@ def advance(engine: Engine, key: Key, count: int) -> list[int]:
     while len(tokens) < count:
         tokens += [token.token for token in engine.step().emitted if token.key == key]
     return tokens
+
+
+def prefill(engine: Engine, key: Key) -> Prefilled:
+    """Step until the sequence's prefill has ended."""
+    while True:
+        for ended in engine.step().prefilled:
+            if ended.key == key:
+                return ended
 
 
 def export(engine: Engine, key: Key) -> tuple[KvManifest, bytearray]:

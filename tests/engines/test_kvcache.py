@@ -89,3 +89,11 @@ def test_rows_of_very_different_lengths_do_not_share_a_padding() -> None:
     cache.place(Key("short", 1), np.zeros((4, 1, 20, 2), np.float32))
     cache.place(Key("long", 1), np.zeros((4, 1, 1500, 2), np.float32))
     assert [group.stride for group in cache.groups()] == [64, 1728]
+
+
+def test_many_short_rows_fit_into_few_tokens() -> None:
+    """Less than the smallest group's capacity in all, shared by as many sequences as there are slots."""
+    cache = KvCache(SHAPE, slots=SLOTS, tokens=96)
+    for row in range(SLOTS):
+        cache.place(Key(f"r{row}", 1), np.zeros((4, 1, 16, 2), np.float32))
+    assert len(cache) == SLOTS

@@ -67,10 +67,12 @@ def prefix(_name: str) -> Array:
     return np.random.default_rng(7).normal(size=axes).astype(np.float32)
 
 
+CHECKPOINT = Checkpoint("tiny", SHAPE, "tiny seed 0", weights, prefix)
+
+
 def engine(cache: Path, *, slots: int = 8, blocks: int = 256, chunk_tokens: int = 32) -> OnnxEngine:
-    checkpoint = Checkpoint("tiny", SHAPE, "tiny seed 0", weights, prefix)
-    model = Llama(graph_folder(checkpoint, cache), SHAPE, threads=1)
-    return OnnxEngine(SPEC, checkpoint, model, slots=slots, blocks=blocks, chunk_tokens=chunk_tokens)
+    model = Llama(graph_folder(CHECKPOINT, cache), SHAPE, threads=1)
+    return OnnxEngine(SPEC, CHECKPOINT, model, slots=slots, blocks=blocks, chunk_tokens=chunk_tokens)
 
 
 def sequence(

@@ -123,10 +123,11 @@ class KvCache:
     """Places sequences in groups by length. Blocks are the batch's to account; this only has room for them."""
 
     def __init__(self, shape: LlamaShape, *, slots: int, tokens: int) -> None:
-        self._groups = [
-            Group(shape, rows=min(slots, max(1, tokens * _GROUP_RATIO // capacity)), capacity=capacity)
-            for capacity in _capacities(shape.context_tokens)
-        ]
+        smallest, *larger = _capacities(shape.context_tokens)
+        self._groups = [Group(shape, rows=slots, capacity=smallest)]
+        # What is longer than the capacity below: as many as there may be at once.
+        rows = [min(slots, max(1, tokens * _GROUP_RATIO // capacity)) for capacity in larger]
+        self._groups += [Group(shape, rows=n, capacity=capacity) for n, capacity in zip(rows, larger, strict=True)]
         self._at: dict[Key, Group] = {}
 
     def __contains__(self, owner: Key) -> bool:

@@ -131,8 +131,7 @@ class OnnxEngine:
             logits = self._prefill(pack)
             tokens += sum(chunk.stop - chunk.start for chunk in pack)
             ended = [row for row, chunk in enumerate(pack) if chunk.ends_prefill]
-            for row in ended:
-                prefilled.append(self._end_prefill(pack[row].live))
+            prefilled += [pack[row].live.prefilled() for row in ended]
             if ended:
                 emitted += self._emit([pack[row].live for row in ended], logits[ended])
         return StepResult(tuple(emitted), tuple(prefilled), tokens, decoded)
@@ -161,6 +160,7 @@ class OnnxEngine:
         logits, _ = self._model.prefill(rows, past, lambda array, new: self._fill(pack, array, new))
         for chunk in pack:
             self._batch.filled(chunk)
+            self._keep_blocks(chunk.live)
         return logits
 
     def _fill(self, pack: list[Chunk[Held]], first: int, new: list[Kv]) -> None:
@@ -175,6 +175,7 @@ class OnnxEngine:
             at += size
             if live.state.sink is not None and chunk.ends_prefill:
                 _pour(own, arrays, live.state.sink)
+                live.state.sink = live.state.sink if arrays.stop < len(own) else None  # it is not ours any longer
 
     def _rows(self, chunk: Chunk[Held]) -> NDArray[np.float32]:
         """Embeddings of the chunk's tokens, soft tokens at media positions."""
@@ -199,11 +200,6 @@ class OnnxEngine:
             start = live.prefix_len + index * size
             own[:, :, start : start + size] = block
         return len(blocks) * size
-
-    def _end_prefill(self, live: Live[Held]) -> Prefilled:
-        live.state.sink = None
-        self._keep_blocks(live)
-        return live.prefilled()
 
     def _keep_blocks(self, live: Live[Held]) -> None:
         """The whole blocks of all that was computed may serve a prompt that starts as this sequence does."""
