@@ -222,12 +222,8 @@ class TorchEngine:
 
     def _emit(self, lives: Sequence[Live[Held]], logits: torch.Tensor) -> tuple[Emitted, ...]:
         draws = [Draw(live.input.sampling, live.next_index, live.tokens) for live in lives]
-        emitted = []
-        for live, draw, drawn in zip(lives, draws, draw_tokens(logits, draws), strict=True):
-            assert draw.index < live.input.sampling.max_tokens, "the caller removes a finished sequence"
-            live.tokens.append(drawn.token)
-            emitted.append(Emitted(live.key, draw.index, drawn.token, drawn.logprobs))
-        return tuple(emitted)
+        drawn = draw_tokens(logits, draws)
+        return tuple(live.emit(each.token, each.logprobs) for live, each in zip(lives, drawn, strict=True))
 
     def _reuse(self, live: Live[Held]) -> int:
         """Copy cached blocks that the sequence starts with; the last token is always computed: it has the logits."""
@@ -243,7 +239,7 @@ class TorchEngine:
     def _end_prefill(self, live: Live[Held]) -> Prefilled:
         live.state.sink = None
         self._keep_blocks(live)
-        return Prefilled(live.key, live.prefix_len + min(live.cached, live.input.prompt_len))
+        return live.prefilled()
 
     def _keep_blocks(self, live: Live[Held]) -> None:
         """The whole blocks of all that was computed may serve a prompt that starts as this sequence does."""
