@@ -12,6 +12,16 @@ import pytest
 from headrace.mesh import servers
 
 
+# Tests that mostly wait for leases and restarts: `make test` runs them beside the others (pytest-xdist, two workers).
+_WAITING = tuple(Path(__file__).parent / name for name in ("chaos", "deploy"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        waits = any(folder in item.path.parents for folder in _WAITING)
+        item.add_marker(pytest.mark.xdist_group("waiting" if waits else "working"))
+
+
 @pytest.fixture(scope="session")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = servers.nats_server(tmp_path_factory.mktemp("nats"))
