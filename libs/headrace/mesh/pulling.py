@@ -54,7 +54,7 @@ class Pulled:
     xxh3: int
 
 
-async def pull_mapped(handle: TensorHandle, in_thread: InThread) -> Pulled:
+async def pull_mapped(handle: TensorHandle, in_thread: InThread, _silence_s: float) -> Pulled:
     """Raises FileNotFoundError, TransferError."""
     mapped = tensor_files.map_for_reading(Path(handle.path), handle.size_bytes)
     fetched = Fetched(memoryview(mapped), mapped)
@@ -63,15 +63,14 @@ async def pull_mapped(handle: TensorHandle, in_thread: InThread) -> Pulled:
     return Pulled(fetched, await in_thread(xxhash.xxh3_64_intdigest, fetched.buffer))
 
 
-async def follow_mapped(handle: TensorHandle, in_thread: InThread) -> Pulled:
+async def follow_mapped(handle: TensorHandle, in_thread: InThread, silence_s: float) -> Pulled:
     """A draft, read while it is written. Raises FileNotFoundError; TransferError when it ends before it is whole."""
-    path = Path(handle.path)
-    file = tensor_files.map_draft(path, handle.size_bytes)
+    file = tensor_files.map_draft(Path(handle.path), handle.size_bytes)
     fetched = Fetched(memoryview(file.map)[: handle.size_bytes], file.map)
     digest, seen = xxhash.xxh3_64(), 0
     try:
         while seen < handle.size_bytes:
-            ready = await _more_than(seen, file, handle, path.parent)
+            ready = await _more_than(seen, file, handle, silence_s)
             await in_thread(digest.update, fetched.buffer[seen:ready])
             seen = ready
     finally:
@@ -80,8 +79,8 @@ async def follow_mapped(handle: TensorHandle, in_thread: InThread) -> Pulled:
     return Pulled(fetched, digest.intdigest())
 
 
-async def _more_than(seen: int, file: tensor_files.FollowedFile, handle: TensorHandle, directory: Path) -> int:
-    now = asyncio.get_running_loop().time
+async def _more_than(seen: int, file: tensor_files.FollowedFile, handle: TensorHandle, silence_s: float) -> int:
+    directory, now = Path(handle.path).parent, asyncio.get_running_loop().time
     began_s = looked_s = now()
     while True:
         ready = file.ready_bytes()
@@ -89,10 +88,8 @@ async def _more_than(seen: int, file: tensor_files.FollowedFile, handle: TensorH
             raise TransferError(f"{handle.id} was dropped by {handle.owner} before it was whole")
         if seen < ready <= handle.size_bytes:
             return ready
-        if ready > handle.size_bytes or now() - began_s > FETCH_WAIT_S:
-            raise TransferError(
-                f"{handle.id}: {ready} bytes of {handle.size_bytes}, and nothing for {FETCH_WAIT_S:g} s"
-            )
+        if ready > handle.size_bytes or now() - began_s > silence_s:
+            raise TransferError(f"{handle.id}: {ready} bytes of {handle.size_bytes}, and nothing for {silence_s:g} s")
         if now() - looked_s > OWNER_LOOK_S:
             looked_s = now()
             if not tensor_files.lives(directory, handle.owner, handle.incarnation):
@@ -100,27 +97,32 @@ async def _more_than(seen: int, file: tensor_files.FollowedFile, handle: TensorH
         await asyncio.sleep(LOOK_S)
 
 
-async def pull_remote(channel: grpc.aio.Channel, handle: TensorHandle, in_thread: InThread, *, follow: bool) -> Pulled:
+async def pull_remote(
+    channel: grpc.aio.Channel, handle: TensorHandle, in_thread: InThread, silence_s: float, *, follow: bool
+) -> Pulled:
     """Chunk after chunk, each one's copy and checksum while the next is on its way. Raises TransferError."""
     landing = _Landing(handle)
     try:
-        async with asyncio.timeout(FETCH_WAIT_S) as patience:
-            await _land_all(landing, fetch_call(channel, handle, follow=follow), in_thread, patience)
+        async with asyncio.timeout(silence_s) as patience:
+            pieces = fetch_call(channel, handle, follow=follow)
+            await _land_all(landing, pieces, in_thread, patience, silence_s)
     except (grpc.aio.AioRpcError, TimeoutError) as error:
-        raise TransferError(f"{handle.id} of {handle.owner} at {handle.grpc_address}: {_why(error)}") from error
+        raise TransferError(
+            f"{handle.id} of {handle.owner} at {handle.grpc_address}: {_why(error, silence_s)}"
+        ) from error
     if landing.arrived != handle.size_bytes:
         raise TransferError(f"{handle.id}: {landing.arrived} of {handle.size_bytes} bytes came")
     return Pulled(Fetched(landing.data.data.toreadonly()), landing.digest.intdigest())
 
 
 async def _land_all(
-    landing: "_Landing", pieces: AsyncIterator[Piece], in_thread: InThread, patience: asyncio.Timeout
+    landing: "_Landing", pieces: AsyncIterator[Piece], in_thread: InThread, patience: asyncio.Timeout, silence_s: float
 ) -> None:
     last: asyncio.Future[None] | None = None
     now = asyncio.get_running_loop().time
     try:
         async for piece in pieces:
-            patience.reschedule(now() + FETCH_WAIT_S)
+            patience.reschedule(now() + silence_s)
             if last is not None:
                 await last
             last = asyncio.ensure_future(in_thread(landing.land, piece))
@@ -148,7 +150,7 @@ class _Landing:
         self.arrived = end
 
 
-def _why(error: Exception) -> str:
+def _why(error: Exception, silence_s: float) -> str:
     if isinstance(error, grpc.aio.AioRpcError):
         return f"{error.code().name} {error.details()}"
-    return f"silent for {FETCH_WAIT_S:g} s"
+    return f"silent for {silence_s:g} s"

@@ -15,7 +15,7 @@ from headrace.mesh import tensor_files
 from headrace.mesh.config import Settings
 from headrace.mesh.drafts import Draft
 from headrace.mesh.errors import TransferError
-from headrace.mesh.pulling import FETCH_WAIT_S, Fetched, Pulled, follow_mapped, pull_mapped, pull_remote
+from headrace.mesh.pulling import FETCH_WAIT_S, Fetched, InThread, Pulled, follow_mapped, pull_mapped, pull_remote
 from headrace.mesh.rpc import Channels
 from headrace.mesh.tensor_service import TransferServicer
 from headrace.mesh.tensor_wire import CHUNK_BYTES
@@ -52,8 +52,10 @@ class TensorStore:
         *,
         limit_bytes: int = 4 << 30,
         force_grpc: bool = False,
+        silence_s: float = FETCH_WAIT_S,
     ) -> None:
         """grpc_address may be set later, when the server listens; handles made before carry none."""
+        self.silence_s = silence_s
         self.grpc_address = grpc_address
         self.limit_bytes = limit_bytes
         self._files = tensor_files.FileStore(directory, owner, incarnation)
@@ -203,17 +205,17 @@ class TensorStore:
         return verified(handle, await self._pull(handle, pull_mapped, follow=False))
 
     async def follow(self, offered: TensorHandle) -> Pulled:
-        """An offered tensor as it grows, to its last byte; `verified` says whether it is what the sealed handle promises.
+        """An offered tensor as it grows, to its last byte; `verified` tells whether it is what the sealed one promises.
 
         Raises:
-            TransferError: it was dropped, its owner is gone or out of reach, or it grew no more for FETCH_WAIT_S.
+            TransferError: it was dropped, its owner is gone or out of reach, or it grew no more for silence_s.
         """
         return await self._pull(offered, follow_mapped, follow=True)
 
     async def _pull(
         self,
         handle: TensorHandle,
-        mapped: Callable[[TensorHandle, Callable[..., Awaitable[T]]], Awaitable[Pulled]],
+        mapped: Callable[[TensorHandle, InThread, float], Awaitable[Pulled]],
         *,
         follow: bool,
     ) -> Pulled:
@@ -222,12 +224,13 @@ class TensorStore:
             raise TransferError(f"{handle.id}: {handle.size_bytes} bytes cannot be right")
         if self._may_map(handle, follow=follow):
             try:
-                return await mapped(handle, self._in_thread)
+                return await mapped(handle, self._in_thread, self.silence_s)
             except FileNotFoundError:
                 pass
         if not handle.grpc_address:
             raise TransferError(f"{handle.id} of {handle.owner} is gone")
-        return await pull_remote(self._channels.get(handle.grpc_address), handle, self._in_thread, follow=follow)
+        channel = self._channels.get(handle.grpc_address)
+        return await pull_remote(channel, handle, self._in_thread, self.silence_s, follow=follow)
 
     def _may_map(self, handle: TensorHandle, *, follow: bool) -> bool:
         path = Path(handle.path)
