@@ -212,4 +212,101 @@ def llava(folder: Path, seed: int, **changes: Any) -> None:
     write_json(folder / "processor_config.json", processor)
 
 
-BUILDERS: dict[str, Callable[..., None]] = {"llama": llama, "qwen2": qwen2, "qwen3": qwen3, "llava": llava}
+ONEVISION_TEMPLATE = LLAVA_TEMPLATE.replace("'<image>\\n'", "'<image>'")
+
+
+def llava_onevision(folder: Path, seed: int, **changes: Any) -> None:
+    """SigLIP of two-by-two patches a tile, grids of up to nine tiles; more than two tiles' patches are shrunk."""
+    import transformers as hf
+
+    special = ("<image>", "<video>")
+    write_tokenizer(folder, special, ONEVISION_TEMPLATE)
+    pinpoints = [[28 * down, 28 * across] for down in (1, 2, 3) for across in (1, 2, 3)]
+    vision = hf.SiglipVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        image_size=28,
+        patch_size=7,
+        vision_use_head=False,
+    )
+    config = hf.LlavaOnevisionConfig(
+        vision_config=vision,
+        text_config=hf.Qwen2Config(**text_fields()),
+        image_token_index=special_id(special, "<image>"),
+        video_token_index=special_id(special, "<video>"),
+        image_grid_pinpoints=pinpoints,
+        vision_aspect_ratio="anyres_max_4",
+        **changes,
+    )
+    save_model(hf.LlavaOnevisionForConditionalGeneration(config), folder, seed)
+    preprocessor = {
+        **_CLIP_NUMBERS,
+        "image_processor_type": "LlavaOnevisionImageProcessor",
+        "do_resize": True,
+        "size": {"height": 28, "width": 28},
+        "resample": 3,
+        "do_pad": True,
+        "image_grid_pinpoints": pinpoints,
+    }
+    write_json(folder / "preprocessor_config.json", preprocessor)
+    processor = {
+        "processor_class": "LlavaOnevisionProcessor",
+        "image_token": "<image>",
+        "video_token": "<video>",
+        "num_image_tokens": 16,
+        "vision_feature_select_strategy": "full",
+        "vision_aspect_ratio": "anyres_max_4",
+    }
+    write_json(folder / "processor_config.json", processor)
+
+
+def internvl(folder: Path, seed: int, **changes: Any) -> None:
+    """Tiles of four by four patches that become two by two rows; up to six tiles and a thumbnail."""
+    import transformers as hf
+
+    special = ("<img>", "</img>", "<IMG_CONTEXT>", "<video>")
+    names = ("start_image_token", "end_image_token", "context_image_token", "video_token")
+    template = LLAVA_TEMPLATE.replace("<image>", "<IMG_CONTEXT>")
+    write_tokenizer(folder, special, template, dict(zip(names, special, strict=True)))
+    vision = hf.InternVLVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        image_size=[28, 28],
+        patch_size=[7, 7],
+        layer_scale_init_value=1.0,
+    )
+    config = hf.InternVLConfig(
+        vision_config=vision,
+        text_config=hf.Qwen2Config(**text_fields()),
+        image_token_id=special_id(special, "<IMG_CONTEXT>"),
+        image_seq_length=4,
+        tie_word_embeddings=False,
+        **changes,
+    )
+    save_model(hf.InternVLForConditionalGeneration(config), folder, seed)
+    preprocessor = {
+        **_CLIP_NUMBERS,
+        "image_processor_type": "GotOcr2ImageProcessor",
+        "do_resize": True,
+        "size": {"height": 28, "width": 28},
+        "resample": 3,
+        "crop_to_patches": False,
+        "min_patches": 1,
+        "max_patches": 6,
+    }
+    write_json(folder / "preprocessor_config.json", preprocessor)
+    write_json(folder / "processor_config.json", {"processor_class": "InternVLProcessor", "image_seq_length": 4})
+
+
+BUILDERS: dict[str, Callable[..., None]] = {
+    "llama": llama,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
+    "llava": llava,
+    "llava_onevision": llava_onevision,
+    "internvl": internvl,
+}

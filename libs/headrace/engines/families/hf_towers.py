@@ -3,13 +3,18 @@
 Shared by families whose tower takes tiles of one size and whose projector follows at once.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
 from torch import Tensor, nn
 
+from headrace.core.errors import Unavailable
 from headrace.engines.families.directory import Directory
 from headrace.engines.families.exporting import load_part, write_graph
 from headrace.engines.families.hf_image import GRAPH
@@ -43,6 +48,30 @@ def selected(tower: Any, pixels: Tensor, layers: int | Sequence[int], strategy: 
     chosen = [states[layer] for layer in ([layers] if isinstance(layers, int) else layers)]
     first = 1 if strategy == "default" else 0
     return torch.cat([state[:, first:] for state in chosen], dim=-1)
+
+
+def shuffled(tower: Any, pixels: Tensor, layer: int, strategy: str, ratio: float) -> Tensor:
+    """A layer's patches, those of a square of 1 / ratio a side put one behind the other: fewer rows, wider ones."""
+    found = tower(pixels, output_hidden_states=True)
+    state = found.last_hidden_state if layer == -1 else found.hidden_states[layer]
+    state = state[:, 1 if strategy == "default" else 0 :]
+    block, side = round(1 / ratio), math.isqrt(state.shape[1])
+    squares = state.reshape(-1, side // block, block, side // block, block, state.shape[2])
+    return squares.permute(0, 1, 3, 2, 4, 5).reshape(-1, (side // block) ** 2, block**2 * state.shape[2])
+
+
+def weight(directory: Directory, names: Sequence[str]) -> NDArray[np.float32]:
+    """One weight of the checkpoint, under whichever of its names it has.
+
+    Raises:
+        Unavailable: under none.
+    """
+    for file in sorted(directory.path.glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            for name in set(names) & set(tensors.keys()):
+                found: NDArray[np.float32] = tensors.get_tensor(name).float().numpy()
+                return found
+    raise Unavailable(f"{directory.path}: no weight is called {' or '.join(names)}")
 
 
 def export_projected(

@@ -26,6 +26,14 @@ def decoder_name(name: str) -> str:
     return "" if name.endswith("rotary_emb.inv_freq") else name.removeprefix("model.")
 
 
+def wrapped_decoder(directory: Directory, *, tied: bool = False) -> Decoder:
+    """The language model inside another. tied: what the whole's configuration class assumes of the head."""
+    fields = language(directory.config)
+    whole = directory.config.get("tie_word_embeddings", tied)
+    changed = {**fields, "tie_word_embeddings": whole or fields["tie_word_embeddings"]}
+    return text_decoder(directory, changed, wrapped_name)
+
+
 def wrapped_name(name: str) -> str:
     """The same for a language model inside another: what is not its own has no name. Old and new files differ."""
     name = name.removeprefix("model.")

@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 from headrace.engines.families import Family
-from headrace.engines.families.decoder import Decoder, text_decoder
+from headrace.engines.families.decoder import Decoder
 from headrace.engines.families.directory import Directory
 from headrace.engines.families.hf import Slot, open_hf
-from headrace.engines.families.hf_config import language, model_spec, named_token
+from headrace.engines.families.hf_config import model_spec, named_token
 from headrace.engines.families.hf_image import Constants, HfImages
 from headrace.engines.families.hf_pixels import (
     CLIP_MEAN,
@@ -28,12 +28,13 @@ from headrace.engines.families.hf_pixels import (
     pad_to_square,
     shortest_edge,
 )
-from headrace.engines.families.llama_text import wrapped_name
+from headrace.engines.families.llama_text import wrapped_decoder
 from headrace.modalities import Rows
 
 # What LlavaConfig, CLIPVisionConfig and the image processor assume where the files are silent.
 _CONFIG: dict[str, Any] = {"vision_feature_select_strategy": "default", "vision_feature_layer": -2}
 _VISION: dict[str, Any] = {"image_size": 224, "patch_size": 32}
+_NO_VISION: dict[str, Any] = {"image_size": 336, "patch_size": 14}
 _PREPROCESSOR: dict[str, Any] = {
     "do_resize": True,
     "size": {"shortest_edge": 224},
@@ -88,7 +89,7 @@ def family(directory: Directory) -> Family:
 
 def _tile_rows(config: Mapping[str, Any]) -> int:
     """Patches of the tower; with the class token where it is not left out."""
-    vision = {**_VISION, **config["vision_config"]}
+    vision = {**_VISION, **(config.get("vision_config") or _NO_VISION)}
     patches = (vision["image_size"] // vision["patch_size"]) ** 2
     strategy = {**_CONFIG, **config}["vision_feature_select_strategy"]
     has_class = vision.get("model_type", "clip_vision_model") == "clip_vision_model"
@@ -96,7 +97,7 @@ def _tile_rows(config: Mapping[str, Any]) -> int:
 
 
 def decoder(directory: Directory) -> Decoder:
-    return text_decoder(directory, language(directory.config), wrapped_name)
+    return wrapped_decoder(directory)
 
 
 def export(directory: Directory, out: Path) -> None:
