@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -138,4 +139,40 @@ def _onnx() -> Backend:
     return Backend("onnx", tiny_llama.SPEC, make)
 
 
-BACKENDS = [_profile(), _onnx()]
+@cache
+def _tiny_torch() -> Any:
+    import torch
+
+    from headrace.engines.torch_decoder import TorchDecoder
+    from headrace.engines.torch_load import checkpoint_decoder
+
+    torch.set_num_threads(1)
+    decoder = checkpoint_decoder(tiny_llama.CHECKPOINT)
+    return TorchDecoder(decoder, device=torch.device("cpu"), dtype=torch.float32)
+
+
+def _torch(name: str, *, graphs: bool) -> Backend:
+    """graphs: decode iterations padded as CUDA graphs have them."""
+
+    def make(*, slots: int = 8, blocks: int = 256, prefix_cache_bytes: int = 0) -> Checked:
+        from headrace.engines.torch_engine import TorchEngine
+
+        engine = TorchEngine(
+            tiny_llama.SPEC,
+            _tiny_torch(),
+            slots=slots,
+            blocks=blocks,
+            chunk_tokens=CHUNK_TOKENS,
+            prefix_cache_bytes=prefix_cache_bytes,
+        )
+        if graphs:
+            engine.use_graphs()
+        return engine
+
+    return Backend(name, tiny_llama.SPEC, make)
+
+
+BACKENDS = [_profile(), _onnx(), _torch("torch", graphs=False)]
+if find_spec("torch") is None:
+    BACKENDS = BACKENDS[:2]
+

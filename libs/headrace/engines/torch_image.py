@@ -4,6 +4,7 @@ Keys and values of each self-attention layer front to back, [positions, kv_heads
 model attends across, those of each cross-attention layer, [rows, kv_heads, head_width].
 """
 
+import numpy as np
 import torch
 
 from headrace.engines.base import KvManifest, KvSink
@@ -43,8 +44,13 @@ class Images:
         return 2 * layers * self._row
 
     def tensor(self, memory: memoryview, length: int, cross_rows: int) -> torch.Tensor:
-        """The image in a buffer, as numbers."""
-        return torch.frombuffer(memory, dtype=self.dtype, count=self.numbers(length, cross_rows))
+        """The image in a buffer, as numbers; a copy if the buffer may not be written."""
+        count = self.numbers(length, cross_rows)
+        if memory.readonly or not count:
+            copy = torch.empty(count, dtype=self.dtype)
+            copy.view(torch.uint8).numpy()[:] = np.frombuffer(memory, np.uint8, copy.nbytes)
+            return copy
+        return torch.frombuffer(memory, dtype=self.dtype, count=count)
 
     def save(self, held: Held, length: int, cross_rows: int, into: torch.Tensor) -> None:
         for layer in range(self._decoder.self_layers):
