@@ -18,7 +18,7 @@ from headrace.training.questions import Question, ask, draw_layout, message
 
 _MEDIA = Media(MediaMeta("image", "image/png", SPEC.embed_width, 1, 1), "", ROWS)
 _PREFIX_TOKENS = SPEC.prefix_tokens[IMAGE_PREFIX]
-_POOL_ROWS = 96  # rows sorted by length together
+POOL_ROWS = 96  # rows sorted by length together
 # (fewest images, most images, weight) of rows with several images: mostly few, some many
 _SEVERAL = ((2, 2, 29), (3, 3, 27), (4, 4, 27), (5, 8, 13), (9, 16, 4))
 
@@ -79,7 +79,7 @@ class Sampler:
         asked = self._ask(labels, questions or shared)
         media = [_MEDIA] * images
         prompts = [self._family.render([message(q.text, images, layout, rng)], media) for q in asked]
-        return _branched(self._family, prompts[0].spans, [list(p.tokens) for p in prompts], asked, pictures)
+        return branched(self._family, prompts[0].spans, [list(p.tokens) for p in prompts], asked, pictures)
 
     def _ask(self, labels: Sequence[Label], count: int) -> list[Question]:
         """Up to `count` questions with different answers."""
@@ -98,13 +98,11 @@ class Sampler:
     def batches(self, token_budget: int) -> Iterator[Batch]:
         """Batches without end: rows of like length together, in random order."""
         while True:
-            rows = sorted((self.row() for _ in range(_POOL_ROWS)), key=lambda row: len(row.tokens))
-            cuts = list(_cut(rows, token_budget))
-            self._rng.shuffle(cuts)
-            yield from map(collate, cuts)
+            rows = [self.row() for _ in range(POOL_ROWS)]
+            yield from cut(rows, token_budget, self._rng)
 
 
-def _branched(
+def branched(
     family: SmolLM2, spans: tuple[MediaSpan, ...], prompts: list[list[int]], asked: list[Question], pictures: list[int]
 ) -> Row:
     """Everything up to the last image is shared; a lone question is a branch like any other."""
@@ -122,14 +120,15 @@ def _branched(
     return Row(tokens, [_PREFIX_TOKENS + p for p in positions], branches, targets, spans, pictures, asked)
 
 
-def _cut(rows: list[Row], token_budget: int) -> Iterator[list[Row]]:
-    batch: list[Row] = []
-    for row in rows:
-        if batch and len(row.tokens) * (len(batch) + 1) > token_budget:
-            yield batch
-            batch = []
-        batch.append(row)
-    yield batch
+def cut(rows: list[Row], token_budget: int, rng: Random) -> Iterator[Batch]:
+    """Batches of rows of like length, in random order."""
+    batches: list[list[Row]] = [[]]
+    for row in sorted(rows, key=lambda row: len(row.tokens)):
+        if batches[-1] and len(row.tokens) * (len(batches[-1]) + 1) > token_budget:
+            batches.append([])
+        batches[-1].append(row)
+    rng.shuffle(batches)
+    yield from map(collate, batches)
 
 
 def collate(rows: list[Row]) -> Batch:

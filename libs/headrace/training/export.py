@@ -13,8 +13,12 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from headrace.modalities.image import SIDE
+from headrace.modalities.mel import ROW_FRAMES
+from headrace.training.hearing import fold
 from headrace.training.prefix import Adapter
+from headrace.training.scenes import Listener
 from headrace.training.tower import Tower
+from headrace.training.whisper import MELS, WhisperEncoder
 
 _SMALL = 256  # values; smaller tensors stay in single precision
 _OPSET = 17
@@ -47,6 +51,36 @@ def export(tower: Tower, adapter: Adapter, manifest: dict[str, object], out: Pat
     onnx.save(_halve(onnx.load(str(graph))), str(graph))
     np.savez(out / "image_prefix.npz", kv=adapter.past().detach().half().numpy())
     (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+class _Hearing(nn.Module):
+    def __init__(self, whisper: WhisperEncoder, listener: Listener) -> None:
+        super().__init__()
+        self.whisper = whisper
+        self.listener = listener
+
+    def forward(self, mel: Tensor) -> Tensor:
+        return self.listener.rows(fold(self.whisper(mel)))
+
+
+def export_listener(whisper: WhisperEncoder, listener: Listener, manifest: dict[str, object], out: Path) -> None:
+    """Write audio_encoder.onnx, media_prefix.npz and audio_manifest.json into `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    graph = out / "audio_encoder.onnx"
+    torch.onnx.export(
+        _Hearing(whisper, listener).eval(),
+        (torch.zeros(1, MELS, 8 * ROW_FRAMES),),
+        str(graph),
+        input_names=["mel"],
+        output_names=["rows"],
+        dynamic_axes={"mel": {0: "n", 2: "frames"}, "rows": {0: "n", 1: "rows"}},
+        opset_version=_OPSET,
+        dynamo=False,
+        do_constant_folding=False,  # folding would store Whisper's 8-bit matrices as floats
+    )
+    onnx.save(_halve(onnx.load(str(graph))), str(graph))
+    np.savez(out / "media_prefix.npz", kv=listener.past().detach().half().numpy())
+    (out / "audio_manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def _halve(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -104,7 +104,7 @@ class Run:
         New draws follow a resumed step.
         """
         path = self._work / f"phase-{number}.pt"
-        trainer = Trainer(self._model, adapter, self._features["train"], phase)
+        trainer = Trainer(self._model, adapter, adapter.embed(self._features["train"]), phase)
         if path.exists():
             trainer.take_up(torch.load(path))
         seed = SEED + 1_000_000 * number + trainer.step

@@ -4,9 +4,9 @@ The prefix starts as the exact KV of the default system prompt and the user's he
 2021), so that step 0 is the plain model.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from headrace.engines.families.smollm2 import PREFIX_TEXT, WIDTH, SmolLM2
 from headrace.modalities.image import ROWS
-from headrace.training.batches import Batch, Sampler, collate
+from headrace.training.batches import Batch, Row, Sampler, collate
 from headrace.training.llama import FrozenLlama
 from headrace.training.tower import Projector, cosine
 
@@ -22,8 +22,27 @@ _WARM_UP = 15
 _VALIDATION_ROWS = ((1, 100), (2, 30), (3, 30), (4, 30), (8, 4))  # (images, rows)
 
 
+class Trained(Protocol):
+    """What the stage trains; a Module."""
+
+    projector: nn.Module
+    edges: nn.Parameter
+    keys: nn.Parameter
+    values: nn.Parameter
+
+    def past(self) -> Tensor: ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def state_dict(self) -> dict[str, Tensor]: ...
+    def load_state_dict(self, state: dict[str, Tensor]) -> object: ...
+
+
+# Indices into the pool, by media part -> the embeddings of those parts one after the other, [rows, width]
+Embed = Callable[[Tensor], Tensor]
+Counts = dict[str, list[int]]  # name -> right, total
+
+
 class Adapter(nn.Module):
-    """What the stage trains."""
+    """The image adapter: projector, begin and end vectors, prefix."""
 
     def __init__(self, projector: Projector, edges: Tensor, keys: Tensor, values: Tensor) -> None:
         super().__init__()
@@ -37,6 +56,16 @@ class Adapter(nn.Module):
         # shape[0], not len(): the exporter traces the one and bakes the other into the graph
         begin, end = (self.edges[i].expand(features.shape[0], 1, WIDTH) for i in (0, 1))
         return torch.cat([begin, self.projector(features), end], 1)
+
+    def embed(self, features: Tensor) -> Embed:
+        """Pictures of a pool of features."""
+
+        def rows(pictures: Tensor) -> Tensor:
+            images = self.rows(features[pictures].float())
+            assert images.shape[1] == ROWS
+            return images.flatten(0, 1)
+
+        return rows
 
     def past(self) -> Tensor:
         return torch.stack([self.keys, self.values], 1)
@@ -60,8 +89,8 @@ class Phase:
 class Trainer:
     """One cosine cycle of AdamW over answer tokens; its state can be kept and taken up again at any step."""
 
-    def __init__(self, model: FrozenLlama, adapter: Adapter, features: Tensor, phase: Phase) -> None:
-        self._model, self._adapter, self._features = model, adapter, features
+    def __init__(self, model: FrozenLlama, adapter: Trained, embed: Embed, phase: Phase) -> None:
+        self._model, self._adapter, self._embed = model, adapter, embed
         self._optimizer = _optimizer(adapter, phase.rate)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self._optimizer, lambda step: cosine(step, phase.steps, _WARM_UP)
@@ -73,7 +102,7 @@ class Trainer:
         return sum(self._learn(next(batches)) for _ in range(steps)) / steps
 
     def _learn(self, batch: Batch) -> float:
-        loss = F.cross_entropy(_predict(self._model, self._adapter, self._features, batch), batch.targets)
+        loss = F.cross_entropy(predict(self._model, self._adapter, self._embed, batch), batch.targets)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self._adapter.parameters(), 1.0)
@@ -98,7 +127,7 @@ class Trainer:
         self.step = state["step"]
 
 
-def _optimizer(adapter: Adapter, rate: float) -> torch.optim.AdamW:
+def _optimizer(adapter: Trained, rate: float) -> torch.optim.AdamW:
     groups = [
         {"params": list(adapter.projector.parameters()), "lr": 6e-4 * rate},
         {"params": [adapter.edges], "lr": 2e-3 * rate},
@@ -108,42 +137,52 @@ def _optimizer(adapter: Adapter, rate: float) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)
 
 
-def _predict(model: FrozenLlama, adapter: Adapter, features: Tensor, batch: Batch) -> Tensor:
+def predict(model: FrozenLlama, adapter: Trained, embed: Embed, batch: Batch) -> Tensor:
     """Logits at every position that predicts an answer token."""
-    images = adapter.rows(features[batch.pictures].float())
-    assert images.shape[1] == ROWS
-    x = model.embedding[batch.tokens].index_put(batch.slots, images.flatten(0, 1))
+    x = model.embedding[batch.tokens].index_put(batch.slots, embed(batch.pictures))
     hidden, _ = model.hidden(x, batch.positions, batch.mask, adapter.past())
     return model.logits(hidden[batch.predicting])
 
 
 def evaluate(model: FrozenLlama, adapter: Adapter, features: Tensor, sampler: Sampler) -> dict[str, object]:
     """Shares of whole answers that greedy decoding gets right: every token the best one given the right ones before."""
-    counts: dict[str, list[int]] = {}
+    counts: Counts = {}
     for images, wanted in _VALIDATION_ROWS:
-        rows = sorted((sampler.row_of(images, 1) for _ in range(wanted)), key=lambda row: len(row.tokens))
-        for at in range(0, wanted, 20):
-            _score(model, adapter, features, collate(rows[at : at + 20]), counts)
+        rows = [sampler.row_of(images, 1) for _ in range(wanted)]
+        score(model, adapter, adapter.embed(features), rows, _name, counts)
     return {
-        "single": _share(counts, "single."),
-        "multi": _share(counts, "multi."),
-        "by_question": {name: f"{right}/{total}" for name, (right, total) in sorted(counts.items())},
+        "single": share(counts, "single."),
+        "multi": share(counts, "multi."),
+        "by_question": by_name(counts),
     }
 
 
-def _score(model: FrozenLlama, adapter: Adapter, features: Tensor, batch: Batch, counts: dict[str, list[int]]) -> None:
-    with torch.no_grad():
-        best = _predict(model, adapter, features, batch).argmax(-1)
-    wrong = {owner for owner, ok in zip(batch.owners, (best == batch.targets).tolist(), strict=True) if not ok}
-    for r, row in enumerate(batch.rows):
-        images = len(row.pictures)
-        for number, question in enumerate(row.questions):
-            name = f"{'single' if images == 1 else 'multi'}.{question.kind}{'' if images == 1 else f'.{images}'}"
-            count = counts.setdefault(name, [0, 0])
-            count[0] += (r, number) not in wrong
-            count[1] += 1
+def _name(row: Row, kind: str) -> str:
+    images = len(row.pictures)
+    return f"single.{kind}" if images == 1 else f"multi.{kind}.{images}"
 
 
-def _share(counts: dict[str, list[int]], prefix: str) -> float:
+def score(
+    model: FrozenLlama, adapter: Trained, embed: Embed, rows: list[Row], name: Callable[[Row, str], str], counts: Counts
+) -> None:
+    """Count right answers under name(row, kind of question)."""
+    ordered = sorted(rows, key=lambda row: len(row.tokens))
+    for at in range(0, len(ordered), 20):
+        batch = collate(ordered[at : at + 20])
+        with torch.no_grad():
+            best = predict(model, adapter, embed, batch).argmax(-1)
+        wrong = {owner for owner, ok in zip(batch.owners, (best == batch.targets).tolist(), strict=True) if not ok}
+        for r, row in enumerate(batch.rows):
+            for number, question in enumerate(row.questions):
+                count = counts.setdefault(name(row, question.kind), [0, 0])
+                count[0] += (r, number) not in wrong
+                count[1] += 1
+
+
+def by_name(counts: Counts) -> dict[str, str]:
+    return {name: f"{right}/{total}" for name, (right, total) in sorted(counts.items())}
+
+
+def share(counts: Counts, prefix: str) -> float:
     chosen = [count for name, count in counts.items() if name.startswith(prefix)]
     return round(sum(right for right, _ in chosen) / sum(total for _, total in chosen), 4)
