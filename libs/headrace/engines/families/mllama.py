@@ -104,4 +104,4 @@ def _pictures(directory: Directory) -> MllamaPictures:
     fields = language(directory.config)
     crossing = len(fields["cross_attention_layers"])
     share = (crossing, number(directory, fields, "num_hidden_layers") - crossing)
-    return MllamaPictures(tiling, preprocessor, share, directory.encoders / GRAPH)
+    return MllamaPictures(tiling, preprocessor, share, directory)

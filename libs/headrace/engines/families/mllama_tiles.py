@@ -7,15 +7,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from headrace.core.errors import InvalidInput, Unavailable
+from headrace.core.errors import InvalidInput
 from headrace.core.types import Media, MediaMeta, MediaSpan
+from headrace.engines.families.directory import Directory
 from headrace.engines.families.hf_pixels import Preprocessor
 from headrace.engines.runtime import open_session
 from headrace.modalities import Encoder, Input, Rows
@@ -105,7 +105,7 @@ class MllamaPictures:
     tiling: Tiling
     preprocessor: Preprocessor
     share: tuple[int, int]  # cross-attention layers, self-attention layers: what KV of a row is to that of a token
-    graph: Path
+    directory: Directory
     name: str = "image"
 
     def probe(self, data: bytes) -> MediaMeta:
@@ -123,13 +123,8 @@ class MllamaPictures:
         return MediaSpan(part, offset, 1, grid=grid, rows=media.tokens, kv_tokens=kv_tokens)
 
     def load(self, threads: int) -> Encoder:
-        """
-        Raises:
-            Unavailable: the tower has not been exported.
-        """
-        if not self.graph.is_file():
-            raise Unavailable(f"{self.graph} is missing: run `headrace model export` on the checkpoint")
-        return MllamaEncoder(self, open_session(self.graph, threads))
+        """Raises Unavailable: the tower has not been exported."""
+        return MllamaEncoder(self, open_session(self.directory.graph(GRAPH), threads))
 
     def tiles(self, image: Image.Image) -> Tiles:
         """RGB picture -> scaled onto its canvas, at the upper left, black elsewhere; cut into tiles, row by row."""

@@ -61,4 +61,4 @@ def _pictures(directory: Directory) -> QwenPictures:
     fields = vision_fields(directory, _VISION)
     window = int(fields["window_size"]) // int(fields["spatial_merge_size"]) // int(fields["patch_size"])
     vision = vision_of(fields, window=window)
-    return QwenPictures(patching(directory, fields), vision, directory.encoders / GRAPH)
+    return QwenPictures(patching(directory, fields), vision, directory)

@@ -73,4 +73,4 @@ def _deep(directory: Directory) -> int:
 def _pictures(directory: Directory) -> QwenPictures:
     fields = vision_fields(directory, _VISION)
     vision = vision_of(fields, table=math.isqrt(int(fields["num_position_embeddings"])))
-    return QwenPictures(patching(directory, fields), vision, directory.encoders / GRAPH)
+    return QwenPictures(patching(directory, fields), vision, directory)

@@ -6,17 +6,17 @@ Neither torch nor transformers: the graph was written by `headrace model export`
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from headrace.core.errors import InvalidInput, Unavailable
+from headrace.core.errors import InvalidInput
 from headrace.core.types import Media, MediaMeta, MediaSpan
 from headrace.engines.families import Family
 from headrace.engines.families.directory import Directory
 from headrace.engines.families.hf import Slot, open_hf
 from headrace.engines.families.hf_config import model_spec
+from headrace.engines.families.hf_pixels import CLIP_MEAN, CLIP_STD, load_preprocessor
 from headrace.engines.families.qwen_vl import Floats, Grid, Patching, Vision, grid_inputs
 from headrace.engines.runtime import open_session
 from headrace.modalities import Encoder, Input, Rows
@@ -28,8 +28,8 @@ ROPE_BASE = 10_000.0  # of the towers, where the configuration is silent
 # What the image processor assumes where preprocessor_config.json is silent: CLIP's numbers, 4 to 1,280 rows.
 _PROCESSOR: dict[str, Any] = {
     "size": {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280},
-    "image_mean": (0.48145466, 0.4578275, 0.40821073),
-    "image_std": (0.26862954, 0.26130258, 0.27577711),
+    "image_mean": CLIP_MEAN,
+    "image_std": CLIP_STD,
 }
 # Patches that run at once; a larger picture runs alone. At 1,280 columns the widest layer of so many takes 0.2 GB,
 # and beyond some thousand the CPU is full anyway.
@@ -50,7 +50,7 @@ class QwenPictures:
 
     patching: Patching
     vision: Vision
-    graph: Path
+    directory: Directory
     name: str = "image"
 
     def probe(self, data: bytes) -> MediaMeta:
@@ -62,13 +62,8 @@ class QwenPictures:
         return self.patching.tokens(meta)
 
     def load(self, threads: int) -> Encoder:
-        """
-        Raises:
-            Unavailable: the tower has not been exported.
-        """
-        if not self.graph.is_file():
-            raise Unavailable(f"{self.graph} is missing: run `headrace model export` on the checkpoint")
-        return QwenEncoder(self, open_session(self.graph, threads))
+        """Raises Unavailable: the tower has not been exported."""
+        return QwenEncoder(self, open_session(self.directory.graph(GRAPH), threads))
 
     def place(self, part: int, offset: int, media: Media) -> MediaSpan:
         """The span of a part, with the grid that rope positions follow."""
@@ -121,7 +116,7 @@ def open_qwen(directory: Directory, name: str, pictures: QwenPictures, embed_par
 
 def patching(directory: Directory, vision: Mapping[str, Any]) -> Patching:
     """Of preprocessor_config.json: size names the bounds, or min_pixels and max_pixels of older files do."""
-    said = {**_PROCESSOR, **directory.json("preprocessor_config.json")}
+    said = load_preprocessor(directory, _PROCESSOR).said
     size = {**_PROCESSOR["size"], **(said["size"] or {})}
     return Patching(
         patch=int(vision["patch_size"]),
