@@ -125,7 +125,7 @@ class Interleavings(RuleBasedStateMachine):
             assert engine.slots_used() == len(present)
             assert engine.blocks_used() == sum(map(self.blocks, present))
             assert engine.has_work() == any(seat.phase == "live" for seat in present)
-            assert bool(engine.evicted_bytes()) == any(seat.evicted for seat in seats)
+            assert any(seat.evicted for seat in seats) or not engine.evicted_bytes()
 
     def blocks(self, seat: Seat) -> int:
         return self.blocks_of(seat.given)
