@@ -27,7 +27,7 @@ from headrace.engines.families import Family, TextPart
 from headrace.mesh.errors import Uncertain
 from headrace.mesh.faults import reach
 from services.gateway import capacity
-from services.gateway.ask import Ask, Caller, body_hash, check
+from services.gateway.ask import LOGPROBS_MAX, Ask, Caller, body_hash, check
 from services.gateway.live import Facts, Live
 from services.gateway.lookup import Lookup
 from services.gateway.media import Fetcher, MediaInput, check_media, read_media
@@ -141,6 +141,10 @@ class Admission:
                 field=prefix + ask.max_tokens_field,
             )
         sampling = ask.sampling if wanted else replace(ask.sampling, max_tokens=min(room, MAX_TOKENS_DEFAULT))
+        told = 0 if sampling.logprobs is None else (1 + sampling.logprobs) * sampling.max_tokens
+        if told > LOGPROBS_MAX:
+            message = f"{told} log-probabilities over {sampling.max_tokens} tokens; at most {LOGPROBS_MAX} an answer"
+            raise InvalidInput(message, field=prefix + ask.logprobs_field)
         if not ask.seeded:
             sampling = replace(sampling, seed=int(request_id[:15], 16))
         return Draft(prompt, media, tuple(part.data for part in inputs), sampling)
@@ -225,6 +229,7 @@ def facts_of(request: Request) -> Facts:
         slo_class=request.slo_class,
         traceparent=request.traceparent,
         keep_on_disconnect=request.keep_on_disconnect,
+        logprobs=request.sampling.logprobs is not None,
     )
 
 

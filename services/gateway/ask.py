@@ -18,6 +18,9 @@ TEXT_BYTES_MAX = 1024 * 1024  # 16 bytes a token over a context of 65,536: more 
 MESSAGES_MAX = 1024
 PARTS_MAX = 256  # content parts of one message, texts included; media parts have the model's own limit
 STOP_MAX, STOP_CHARS_MAX = 16, 256
+TOP_LOGPROBS_MAX = 20  # OpenAI's
+# Of an answer, one for each token and each likely one beside it: as a message up to 600 KB, where NATS takes 1 MB.
+LOGPROBS_MAX = 65_536
 KEY_CHARS_MAX = 256
 TIMEOUT_S_MAX = 7 * 86_400.0
 ROLES = ("system", "user", "assistant")
@@ -41,6 +44,7 @@ class Ask:
     sampling: Sampling  # max_tokens 0: the rest of the context, at most the gateway's cap
     seeded: bool = True  # False: the client named no seed, so each request draws its own
     max_tokens_field: str = "max_tokens"
+    logprobs_field: str = "logprobs"
     slo_class: str = ""
     timeout_s: float = 0.0  # 0: the class's own
     idempotency_key: str = ""
@@ -65,7 +69,7 @@ def check(ask: Ask, prefix: str = "") -> None:
         InvalidInput, PayloadTooLarge: naming the field.
     """
     _check_messages(ask.messages)
-    _check_sampling(ask.sampling, prefix, ask.max_tokens_field)
+    _check_sampling(ask.sampling, prefix, ask)
     if not 0.0 <= ask.timeout_s <= TIMEOUT_S_MAX:
         raise InvalidInput(f"timeout_s must be between 0 and {TIMEOUT_S_MAX:.0f}", field="timeout_s")
     if len(ask.idempotency_key) > KEY_CHARS_MAX:
@@ -93,15 +97,16 @@ def _check_messages(messages: Sequence[ChatMessage]) -> None:
         raise PayloadTooLarge(f"{size} bytes of text; at most {TEXT_BYTES_MAX}", field="messages")
 
 
-def _check_sampling(sampling: Sampling, prefix: str, max_tokens_field: str) -> None:
+def _check_sampling(sampling: Sampling, prefix: str, ask: Ask) -> None:
     # Comparisons are written so that NaN fails them.
     ranges = (
-        (max_tokens_field, sampling.max_tokens, 0, 2**31),
+        (ask.max_tokens_field, sampling.max_tokens, 0, 2**31),
         ("temperature", sampling.temperature, 0.0, 2.0),
         ("top_p", sampling.top_p, 0.0, 1.0),
         ("top_k", sampling.top_k, 0, 2**31),
         ("seed", sampling.seed, 0, 2**63 - 1),
         ("repetition_penalty", sampling.repetition_penalty, 0.0, 10.0),
+        (ask.logprobs_field, sampling.logprobs or 0, 0, TOP_LOGPROBS_MAX),
     )
     for name, value, low, high in ranges:
         if not low <= value <= high:

@@ -81,6 +81,8 @@ class ChatRequest(Request):
     top_p: float | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
+    logprobs: Annotated[bool | None, Doc(description="Tell the log-probability of each token of the answer")] = None
+    top_logprobs: Annotated[int | None, Doc(description="0 to 20: of the likeliest tokens beside each")] = None
     n: Annotated[int | None, Doc(description="1")] = None
     # Headrace's own (extra_body in the OpenAI SDK)
     top_k: int | None = None
@@ -96,8 +98,6 @@ class ChatRequest(Request):
     prompt_cache_key: str | None = None
     store: bool | None = None
     # Accepted with the value that means "off"; anything else is an error
-    logprobs: bool | None = None
-    top_logprobs: int | None = None
     logit_bias: dict[str, float] | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
@@ -154,11 +154,31 @@ class Delta(msgspec.Struct):
     content: str | UnsetType = UNSET
 
 
+class TopLogprob(msgspec.Struct):
+    token: Annotated[str, Doc(description="Its text, or the name of a special token")]
+    logprob: float
+    bytes: Annotated[list[int] | None, Doc(description="What it adds to the text; null: it is a special token")]
+
+
+class TokenLogprob(msgspec.Struct):
+    token: str
+    logprob: Annotated[float | None, Doc(description="null: lost with the worker that drew the token")]
+    bytes: list[int] | None
+    top_logprobs: list[TopLogprob]
+
+
+class ChoiceLogprobs(msgspec.Struct):
+    """Of the tokens that the content is made of, before temperature and cuts."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
 class ChunkChoice(msgspec.Struct):
     delta: Delta
     finish_reason: str | None
     index: int = 0
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
 
 
 class ChatChunk(msgspec.Struct):
@@ -181,7 +201,7 @@ class Choice(msgspec.Struct):
     message: AnswerMessage
     finish_reason: str
     index: int = 0
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
 
 
 class ChatCompletion(msgspec.Struct):

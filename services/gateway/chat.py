@@ -25,8 +25,6 @@ _TYPE_TAG = re.compile(r"^Invalid value .* - at `\$\.?type`$")
 # Fields whose every value but these cannot be honoured.
 _OFF: dict[str, tuple[Any, ...]] = {
     "n": (None, 1),
-    "logprobs": (None, False),
-    "top_logprobs": (None, 0),
     "logit_bias": (None, {}),
     "presence_penalty": (None, 0),
     "frequency_penalty": (None, 0),
@@ -70,6 +68,7 @@ def to_ask(chat: bodies.ChatRequest, headers: Mapping[bytes, bytes], key: str) -
         sampling=_sampling(chat, max_tokens),
         seeded=chat.seed is not None or not chat.temperature,
         max_tokens_field=name,
+        logprobs_field="top_logprobs",
         slo_class=chat.slo_class or headers.get(b"x-headrace-slo-class", b"").decode("latin-1"),
         timeout_s=_timeout_s(chat, headers),
         idempotency_key=key,
@@ -88,6 +87,8 @@ def _check_off(chat: bodies.ChatRequest) -> None:
             raise InvalidInput(f"{name} is not supported by this server", field=name)
     if chat.response_format is not None and chat.response_format.type != "text":
         raise InvalidInput("response_format: only 'text' is supported", field="response_format.type")
+    if chat.top_logprobs is not None and not chat.logprobs:
+        raise InvalidInput("top_logprobs needs logprobs: true", field="top_logprobs")
     if chat.stream_options is not None and not chat.stream:
         raise InvalidInput("stream_options needs stream: true", field="stream_options")
 
@@ -151,6 +152,7 @@ def _sampling(chat: bodies.ChatRequest, max_tokens: int) -> Sampling:
         repetition_penalty=1.0 if chat.repetition_penalty is None else chat.repetition_penalty,
         stop=() if stop is None else (stop,) if isinstance(stop, str) else tuple(stop),
         ignore_eos=bool(chat.ignore_eos),
+        logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
     )
 
 

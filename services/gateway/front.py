@@ -15,6 +15,7 @@ from services.gateway.media import Fetcher
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.service import Gateway, JournalPort
 from services.gateway.text import TextStream
+from services.gateway.told import Names, ToldText, names_of
 from services.gateway.tracing import Tracer
 
 
@@ -38,16 +39,23 @@ class Front:
     keys: Keys
     tracer: Tracer
     family: Family
+    names: Names
 
     @staticmethod
     def of(name: str, parts: Parts) -> "Front":
         journal, family = JournalPort(parts.journal), parts.family
         gateway = Gateway(name, parts.bus, journal, GatewayMetrics(family.spec.name))
         admission = Admission(gateway, family, journal, parts.blobs, parts.fetcher)
-        return Front(gateway, admission, parts.keys, parts.tracer, family)
+        return Front(gateway, admission, parts.keys, parts.tracer, family, names_of(family))
 
     def text_of(self, live: Live) -> TextStream:
         return TextStream(self.family.pieces, live.facts.stop)
+
+    def told_of(self, live: Live) -> ToldText | None:
+        """None: the request did not ask for log-probabilities."""
+        if not live.facts.logprobs:
+            return None
+        return ToldText(self.text_of(live), self.names, live.stream, self.family.spec.eos_ids)
 
     def timeline(self, live: Live) -> Sequence[StageSpan]:
         """Every stage's own times, and this gateway's around them when it received the request."""

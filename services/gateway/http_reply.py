@@ -8,10 +8,11 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from headrace.core.errors import Cancelled, HeadraceError, InvalidInput, PayloadTooLarge
-from services.gateway import render
+from services.gateway import bodies, render
 from services.gateway.ask import BODY_BYTES_MAX
 from services.gateway.front import Front
 from services.gateway.live import Listener, Live
@@ -160,18 +161,25 @@ class HttpReply:
             return  # the client has left
         if (error := render.end_error(end)) is not None:
             raise error
-        text = self._front.text_of(live)
-        shown = "".join([text.feed(token) for token in listener.take()]) + text.finish()
+        told, logprobs = self._front.told_of(live), None
+        if told is None:
+            text = self._front.text_of(live)
+            shown = "".join([text.feed(token) for token in listener.take()]) + text.finish()
+        else:
+            answer = told.whole(listener.take(), end.reason)
+            shown, logprobs = answer.text, bodies.ChoiceLogprobs(list(answer.logprobs))
         facts, created = live.facts, int(live.received_s or time.time())
-        body = render.completion(facts.id, facts.model, created, shown, end.reason, end.usage, self._extras())
+        body = render.completion(facts.id, facts.model, created, shown, end.reason, end.usage, self._extras(), logprobs)
         await send_all(self._send, 200, [*JSON_HEADERS, *self._headers], body)
 
     async def _stream(self, listener: Listener) -> None:
         live, style, send = self._live, self._style, self._send
-        facts, text = live.facts, self._front.text_of(live)
-        created = int(live.received_s or time.time())
+        facts, created = live.facts, int(live.received_s or time.time())
+        text, told = self._front.text_of(live), self._front.told_of(live)
         chunks = render.Chunks(facts.id, facts.model, created, style.include_usage)
         feed, token_event = text.feed, chunks.token
+        if told is not None:
+            feed, token_event = told.feed, partial(told.event, chunks)
         started, index, skip = False, 0, style.next_index
         while True:
             error: HeadraceError | None = None
@@ -200,12 +208,13 @@ class HttpReply:
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
                 started = True
             if over:
-                out += self._ending(chunks, text.finish(), error)
+                rest = render.Rest(text.finish()) if told is None else told.finish(end.reason if end else "error")
+                out += self._ending(chunks, rest, error)
             await send({"type": "http.response.body", "body": b"".join(out), "more_body": not over})
             if over:
                 return
 
-    def _ending(self, chunks: render.Chunks, rest: str, error: HeadraceError | None) -> Sequence[bytes]:
+    def _ending(self, chunks: render.Chunks, rest: render.Rest, error: HeadraceError | None) -> Sequence[bytes]:
         end = self._live.end
         reason = end.reason if end is not None and error is None else "error"
         events = [chunks.terminal(reason, rest, self._extras())]

@@ -28,6 +28,7 @@ class Facts:
     slo_class: str = ""
     traceparent: str = ""
     keep_on_disconnect: bool = False
+    logprobs: bool = False  # whether they were asked for
 
 
 class Listener:

@@ -80,9 +80,10 @@ class Lookup:
             result.stop,
             usage.prompt_tokens,
             usage.image_tokens,
+            logprobs=bool(result.logprobs),
         )
         live = Live(facts, time.monotonic())
-        live.stream.settle(result.tokens, result.end)
+        live.stream.settle(result.tokens, result.end, result.logprobs)
         return live
 
     async def adopt(self, live: Live, body_hash: bytes) -> None:
@@ -99,7 +100,7 @@ class Lookup:
             self._streams.lost(live, error)
             raise error
         if result is not None:
-            self._streams.settle(live, result.tokens, result.end, time.monotonic())
+            self._streams.settle(live, result.tokens, result.end, time.monotonic(), result.logprobs)
         else:
             live.adopting = True
             self._attach(live)
@@ -121,6 +122,6 @@ class Lookup:
             result = await self._archive.result(live.facts.id)
             live.missing += result is None
         if result is not None:
-            self._streams.settle(live, result.tokens, result.end, time.monotonic())
+            self._streams.settle(live, result.tokens, result.end, time.monotonic(), result.logprobs)
         elif live.missing >= MISSES_MAX:
             self._streams.lost(live, StageError("the request is known neither to the journal nor to the results"))

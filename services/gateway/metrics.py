@@ -87,7 +87,7 @@ class GatewayMetrics(Collector):
         self.prompt, self.generated = Histogram(TOKENS), Histogram(TOKENS)
         self.ends: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
-        self.accepted = self.prompt_tokens = self.generated_tokens = self.cached_tokens = 0
+        self.accepted = self.prompt_tokens = self.generated_tokens = self.cached_tokens = self.untold = 0
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
@@ -99,6 +99,8 @@ class GatewayMetrics(Collector):
         self.generated_tokens += tokens
         self.prompt_tokens += end.usage.prompt_tokens
         self.cached_tokens += end.usage.cached_tokens
+        if live.facts.logprobs:
+            self.untold += tokens - len(live.stream.logprobs)
         self.prompt.observe(end.usage.prompt_tokens)
         self.generated.observe(tokens)
         if live.received_s:
@@ -124,6 +126,9 @@ class GatewayMetrics(Collector):
         yield _counter("headrace_accepted", "Requests journaled by this gateway", {"": self.accepted}, "")
         yield _counter("headrace_ended", "Requests whose end this gateway has seen", self.ends, "reason")
         yield _counter("headrace_refused", "Requests refused, by error code", self.refused, "code")
+        yield _counter(
+            "headrace_logprobs_lost", "Tokens whose log-probability nobody knew any more", {"": self.untold}, ""
+        )
         success = {reason: self.ends[reason] for reason in self.ends}
         yield _counter("vllm:request_success", "Requests ended", success, "finished_reason", self._model)
         for name, text, value in (

@@ -5,6 +5,7 @@ One event per token; the terminal chunk with its finish_reason comes exactly onc
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 
@@ -28,6 +29,14 @@ class Extras:
     timeline: Sequence[StageSpan]
 
 
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What waited for tokens that never came."""
+
+    text: str = ""
+    logprobs: Sequence[bodies.TokenLogprob] = ()
+
+
 def event(body: object) -> bytes:
     return b"data: " + _encode(body) + b"\n\n"
 
@@ -48,15 +57,25 @@ class Chunks:
     def token(self, text: str, first: bool = False) -> bytes:
         return (self._role_head if first else self._head) + _encode(text) + self._tail
 
-    def terminal(self, reason: str, rest: str = "", extras: Extras | None = None) -> bytes:
-        """rest: text that waited for tokens that never came."""
-        return self._event(bodies.Delta(content=rest or msgspec.UNSET), reason, extras)
+    def told_token(self, text: str, logprobs: list[bodies.TokenLogprob], first: bool = False) -> bytes:
+        role: Literal["assistant"] | msgspec.UnsetType = "assistant" if first else msgspec.UNSET
+        return self._event(bodies.Delta(role, text), None, logprobs=bodies.ChoiceLogprobs(logprobs))
+
+    def terminal(self, reason: str, rest: Rest, extras: Extras | None = None) -> bytes:
+        logprobs = bodies.ChoiceLogprobs(list(rest.logprobs)) if rest.logprobs else None
+        return self._event(bodies.Delta(content=rest.text or msgspec.UNSET), reason, extras, logprobs)
 
     def usage(self, usage: Usage) -> bytes:
         return event(self._chunk([], usage_body(usage)))
 
-    def _event(self, delta: bodies.Delta, reason: str | None, extras: Extras | None = None) -> bytes:
-        choices = [bodies.ChunkChoice(delta=delta, finish_reason=reason)]
+    def _event(
+        self,
+        delta: bodies.Delta,
+        reason: str | None,
+        extras: Extras | None = None,
+        logprobs: bodies.ChoiceLogprobs | None = None,
+    ) -> bytes:
+        choices = [bodies.ChunkChoice(delta=delta, finish_reason=reason, logprobs=logprobs)]
         return event(self._chunk(choices, self._usage, headrace_body(extras)))
 
     def _chunk(
@@ -77,7 +96,14 @@ class Chunks:
 
 
 def completion(
-    request_id: str, model: str, created: int, text: str, reason: str, usage: Usage, extras: Extras | None
+    request_id: str,
+    model: str,
+    created: int,
+    text: str,
+    reason: str,
+    usage: Usage,
+    extras: Extras | None,
+    logprobs: bodies.ChoiceLogprobs | None = None,
 ) -> bytes:
     return _encode(
         bodies.ChatCompletion(
@@ -85,7 +111,7 @@ def completion(
             object="chat.completion",
             created=created,
             model=model,
-            choices=[bodies.Choice(message=bodies.AnswerMessage(text), finish_reason=reason)],
+            choices=[bodies.Choice(message=bodies.AnswerMessage(text), finish_reason=reason, logprobs=logprobs)],
             usage=usage_body(usage),
             headrace=headrace_body(extras),
         )

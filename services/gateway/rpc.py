@@ -12,7 +12,7 @@ import grpc
 from headrace.core.errors import STATUS, HeadraceError, InvalidInput
 from headrace.engines.families import ChatMessage, MediaPart, TextPart
 from headrace.mesh.rpc import to_status
-from headrace.v1 import gateway_pb2, gateway_pb2_grpc
+from headrace.v1 import common_pb2, gateway_pb2, gateway_pb2_grpc
 from headrace.wire import convert
 from services.gateway.ask import MESSAGES_MAX, PARTS_MAX, Ask, Caller, MediaSource
 from services.gateway.chat_route import checked_id
@@ -175,7 +175,21 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
             rest = "".join(shown[skip:])
             if tokens[skip:] or rest:
                 delta = gateway_pb2.Delta(index=first + skip, tokens=tokens[skip:], text=rest)
+                if live.facts.logprobs:
+                    delta.logprobs.extend(self._logprobs(live, range(first + skip, listener.cursor)))
                 await context.write(gateway_pb2.GenerateEvent(delta=delta))
+
+    def _logprobs(self, live: Live, indexes: range) -> list[common_pb2.TokenLogprobs]:
+        """Of those tokens, as far as they are known: all of them, those behind a stop string too."""
+        tokens, told = live.stream.tokens, live.stream.logprobs
+        known = convert.logprobs_to_proto([(index, told[index]) for index in indexes if index in told])
+        for one in known:
+            one.text = self._adds(tokens[one.row])
+            one.top_text.extend(map(self._adds, one.top))
+        return known
+
+    def _adds(self, token: int) -> bytes:
+        return bytes(self._front.names(token)[1] or ())
 
     def _started(self, live: Live, trace_id: str) -> gateway_pb2.GenerateEvent:
         facts = live.facts

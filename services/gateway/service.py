@@ -23,6 +23,7 @@ from services.gateway.metrics import GatewayMetrics
 from services.gateway.streams import Streams
 
 SWEEP_S = 0.25  # half of the shortest interval of anything it repeats
+HELD_BYTES_MAX = 900_000  # of a reply: NATS takes 1 MB, and the tokens of a whole query take three quarters of it
 LOOKUPS_MAX = 64  # RESULTS asked for at once; the rest is named again half a second later
 
 
@@ -115,6 +116,9 @@ class Gateway:
     def on_tokens(self, data: bytes) -> None:
         batch = queue_pb2.TokenBatch.FromString(data)
         now_s = time.monotonic()
+        if batch.logprobs:
+            told = convert.logprobs_from_proto(batch.logprobs)
+            self.streams.logprobs(batch.request_id, batch.attempt, batch.index, told)
         self.streams.tokens(batch.request_id, batch.attempt, batch.index, batch.token, now_s)
         for end in batch.ends:
             key = end.key
@@ -155,6 +159,7 @@ class Gateway:
 
     async def on_held(self, data: bytes) -> bytes:
         reply = queue_pb2.HeldReply()
+        told: list[tuple[queue_pb2.HeldTokens, Live]] = []
         for key in queue_pb2.HeldQuery.FromString(data).fence:
             live = self.streams.fence(key.request_id, key.attempt)
             held = reply.held.add(request_id=key.request_id, known=live is not None)
@@ -162,6 +167,15 @@ class Gateway:
                 held.tokens.extend(live.stream.tokens)
                 if live.end is not None:
                     held.end.CopyFrom(convert.end_to_proto(live.end))
+                if live.stream.logprobs:
+                    told.append((held, live))
+        room_bytes = HELD_BYTES_MAX - reply.ByteSize() if told else 0
+        for held, live in told:
+            known = [pair for pair in live.stream.logprobs.items() if pair[0] < live.stream.next_index]
+            logprobs = queue_pb2.HeldTokens(logprobs=convert.logprobs_to_proto(known))
+            room_bytes -= logprobs.ByteSize()
+            if room_bytes >= 0:  # else the token log has them, or they are told as unknown
+                held.MergeFrom(logprobs)
         return reply.SerializeToString()
 
     # --- the sweep ---

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from headrace.core.errors import HeadraceError, Overloaded
-from headrace.core.types import End
+from headrace.core.types import End, Logprobs
 from services.gateway.live import LISTENERS_MAX, Facts, Listener, Live, moved_error
 
 LIVE_MAX = 20_000  # twice the longest queue of a class: past that another gateway should take the load
@@ -118,6 +118,13 @@ class Streams:
             elif live.stream.has_gap:
                 live.ask_s = min(live.ask_s, now_s + GAP_ASK_S)
 
+    def logprobs(self, ids: Sequence[str], attempts: Sequence[int], indexes: Sequence[int], told: Logprobs) -> None:
+        """Of rows of the columns that tokens() gets next."""
+        for row, one in told:
+            live = self._lives.get(ids[row])
+            if live is not None:
+                live.stream.tell(attempts[row], indexes[row], one)
+
     def _grown(self, live: Live, now_s: float) -> None:
         if live.first_token_s is not None:
             self._observe_gap_s(now_s - live.heard_s)
@@ -139,9 +146,9 @@ class Streams:
             self._close(live, now_s)
             live.wake()
 
-    def settle(self, live: Live, tokens: Sequence[int], end: End, now_s: float) -> None:
+    def settle(self, live: Live, tokens: Sequence[int], end: End, now_s: float, logprobs: Logprobs = ()) -> None:
         """RESULTS has it: the request is over, whatever was missed."""
-        if live.stream.settle(tokens, end):
+        if live.stream.settle(tokens, end, logprobs):
             self._close(live, now_s)
             live.wake()
 

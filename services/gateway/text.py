@@ -19,6 +19,11 @@ class TextStream:
         self._held = ""
         self.stopped = False  # a stop string was met: nothing more is shown
 
+    @property
+    def held(self) -> int:
+        """Characters that wait because a stop string may begin with them."""
+        return len(self._held)
+
     def feed(self, token: int) -> str:
         text = self._decode(self._pieces[token] if token < len(self._pieces) else b"")
         return self._before_stop(text) if self._stop else text

@@ -28,7 +28,7 @@ from headrace.client.errors import (
 )
 from headrace.client.protocol import Options
 from headrace.client.sync import Client, Stream
-from headrace.client.types import Delta, End, Image, Message, Model, Stage, Usage
+from headrace.client.types import Delta, End, Image, LikelyToken, Message, Model, Stage, TokenLogprobs, Usage
 
 __all__ = [
     "AsyncClient",
@@ -43,6 +43,7 @@ __all__ = [
     "HeadraceError",
     "Image",
     "InvalidInput",
+    "LikelyToken",
     "Message",
     "Model",
     "ModelNotFound",
@@ -54,6 +55,7 @@ __all__ = [
     "Stage",
     "StageError",
     "Stream",
+    "TokenLogprobs",
     "Unauthenticated",
     "Unavailable",
     "UnsupportedModality",

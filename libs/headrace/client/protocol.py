@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import grpc
 
 from headrace.client import errors
-from headrace.client.types import Delta, End, Image, Message, Model, Stage, Usage
+from headrace.client.types import Delta, End, Image, LikelyToken, Message, Model, Stage, TokenLogprobs, Usage
 from headrace.v1 import common_pb2, gateway_pb2
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024  # as the gateway's
@@ -63,6 +63,7 @@ class Options:
     stop: Sequence[str] = ()
     repetition_penalty: float = 0.0
     ignore_eos: bool = False
+    logprobs: int | None = None  # 0: of the tokens; n: of the n likeliest beside each, too
     slo_class: str = ""
     timeout_s: float = 0.0
     idempotency_key: str = ""
@@ -88,6 +89,7 @@ def build(conversation: Conversation, images: Sequence[ImageLike], options: Opti
         max_tokens=options.max_tokens,
         stop=options.stop,
         ignore_eos=options.ignore_eos,
+        logprobs=options.logprobs,
     )
     return gateway_pb2.GenerateRequest(
         model=options.model,
@@ -196,7 +198,8 @@ class Answer:
     def _take_delta(self, delta: gateway_pb2.Delta) -> Delta:
         assert delta.index == self.next_index, "the gateway starts where it was asked to"
         self.next_index += len(delta.tokens)
-        return Delta(delta.index, tuple(delta.tokens), delta.text)
+        logprobs = tuple([_logprobs(delta, told) for told in delta.logprobs]) if delta.logprobs else ()
+        return Delta(delta.index, tuple(delta.tokens), delta.text, logprobs)
 
     def _take_end(self, end: common_pb2.End) -> None:
         u = end.usage
@@ -237,6 +240,12 @@ class Answer:
             raise typed from error
         wait_s: float = min(BACKOFF_S_MIN * 2.0 ** (self._failures - 1), BACKOFF_S_MAX) * random.uniform(0.5, 1.0)
         return max(wait_s, typed.retry_after_s)
+
+
+def _logprobs(delta: gateway_pb2.Delta, told: common_pb2.TokenLogprobs) -> TokenLogprobs:
+    drawn = LikelyToken(delta.tokens[told.row - delta.index], told.text, told.logprob)
+    top = tuple(map(LikelyToken, told.top, told.top_text, told.top_logprob))
+    return TokenLogprobs(told.row, drawn, top)
 
 
 class Told:

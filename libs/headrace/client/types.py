@@ -28,12 +28,32 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class LikelyToken:
+    """text: what the token adds to the output; special tokens add nothing."""
+
+    token: int
+    text: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Natural log-probabilities at one output token's position, before temperature and cuts."""
+
+    index: int
+    drawn: LikelyToken
+    top: tuple[LikelyToken, ...]  # as many of the likeliest as were asked for, likeliest first
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """Tokens index .. index + len(tokens) - 1 and the text that they complete."""
 
     index: int
     tokens: tuple[int, ...]
     text: str
+    # Of those tokens, if asked for. One is missing where it was lost with the worker that drew the token.
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

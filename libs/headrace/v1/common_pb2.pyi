@@ -121,16 +121,20 @@ class Usage(_message.Message):
     def __init__(self, prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., image_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., joules: _Optional[float] = ..., audio_tokens: _Optional[int] = ..., video_tokens: _Optional[int] = ...) -> None: ...
 
 class TokenLogprobs(_message.Message):
-    __slots__ = ("row", "logprob", "top", "top_logprob")
+    __slots__ = ("row", "logprob", "top", "top_logprob", "text", "top_text")
     ROW_FIELD_NUMBER: _ClassVar[int]
     LOGPROB_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
     TOP_LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    TOP_TEXT_FIELD_NUMBER: _ClassVar[int]
     row: int
     logprob: float
     top: _containers.RepeatedScalarFieldContainer[int]
     top_logprob: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, row: _Optional[int] = ..., logprob: _Optional[float] = ..., top: _Optional[_Iterable[int]] = ..., top_logprob: _Optional[_Iterable[float]] = ...) -> None: ...
+    text: bytes
+    top_text: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, row: _Optional[int] = ..., logprob: _Optional[float] = ..., top: _Optional[_Iterable[int]] = ..., top_logprob: _Optional[_Iterable[float]] = ..., text: _Optional[bytes] = ..., top_text: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class StageSpan(_message.Message):
     __slots__ = ("stage", "start_s", "end_s", "worker", "part")
