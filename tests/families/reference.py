@@ -65,3 +65,17 @@ def image_rows(network: Any, given: Any) -> NDArray[np.float32]:
         found = network.model.get_image_features(**{name: given[name] for name in names if name in given})
     rows = [part.reshape(-1, part.shape[-1]) for part in found.pooler_output]
     return np.asarray(torch.cat(rows).numpy(), np.float32)
+
+
+def text_model(path: Path) -> Any:
+    import transformers
+
+    return transformers.AutoModelForCausalLM.from_pretrained(path).eval()
+
+
+def text_inputs(path: Path, text: str) -> dict[str, Any]:
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    turn = [{"role": "user", "content": text}]
+    return dict(tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_tensors="pt", return_dict=True))
