@@ -1,4 +1,4 @@
-"""Tensors read while they are written, over both paths: whole and equal at the end, or refused; nobody waits for ever."""
+"""Tensors read while they are written, over both paths: whole and equal at the end, or refused; no endless waits."""
 
 import asyncio
 import json
@@ -170,10 +170,14 @@ asyncio.run(main())
 """
 
 
+def owner_process(directory: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", OWNER, str(directory)], stdout=subprocess.PIPE)
+
+
 @pytest.mark.parametrize("path", ["mapped", "grpc"])
 async def test_an_owner_killed_in_the_middle_is_noticed(tmp_path: Path, path: str) -> None:
     store = TensorStore(tmp_path / "shm", "decode-0", "bb01", "host-a", force_grpc=path == "grpc")
-    process = subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path / "shm")], stdout=subprocess.PIPE)
+    process = owner_process(tmp_path / "shm")
     assert process.stdout is not None
     told = json.loads(process.stdout.readline())
     following = asyncio.create_task(store.follow(TensorHandle(**(told | {"shape": tuple(told["shape"])}))))

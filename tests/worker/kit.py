@@ -157,6 +157,10 @@ class Mesh:
         self.workers: dict[str, Worker] = {}
         self.stop: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.tensors: dict[str, TensorStore] = {}
+
+    def held_bytes(self, name: str) -> int:
+        return self.tensors[name].held_bytes
 
     @asynccontextmanager
     async def worker(
@@ -170,10 +174,13 @@ class Mesh:
         sensors: Sensors | None = None,
         engine: Engine | None = None,
         travel: KvTravel = PIPELINED,
+        limit_bytes: int = 1 << 30,
     ) -> AsyncIterator[Worker]:
         bus = await Bus.connect(self.nats_url, name)
         store = await Store.connect(self.redis_url, f"test-{self.directory.name}")
-        tensors = TensorStore(self.directory / f"shm-{host}", name, "incarnation1", host)
+        directory = self.directory / f"shm-{host}"
+        tensors = TensorStore(directory, name, "incarnation1", host, limit_bytes=limit_bytes)
+        self.tensors[name] = tensors
         service = WorkerService()
         server = await listen("127.0.0.1:0", service, tensors)
         tensors.grpc_address = f"127.0.0.1:{server.port}"
@@ -199,3 +206,10 @@ class Mesh:
             await bus.close()
             await store.close()
             await tensors.close()
+
+
+def is_empty(mesh: Mesh, name: str) -> bool:
+    """It holds nothing; the engine lets go at its next turn."""
+    state = mesh.workers[name].state()
+    requests = state.slots_used or state.blocks_used or state.kept_requests
+    return not (requests or state.handles or state.mapped_files or state.offers or mesh.held_bytes(name))

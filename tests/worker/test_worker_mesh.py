@@ -20,7 +20,7 @@ from headrace.mesh.servers import RedisServer
 from headrace.mesh.store import Store
 from headrace.v1 import common_pb2, queue_pb2
 from headrace.wire.convert import handle_from_proto
-from tests.worker.kit import ATTEMPT, MODEL, Mesh, Peer, prefill, request_id, until
+from tests.worker.kit import ATTEMPT, MODEL, Mesh, Peer, is_empty, prefill, request_id, until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -48,18 +48,6 @@ async def colocated(mesh: Mesh, peer: Peer, max_tokens: int = 32) -> list[int]:
         peer.send("both-0", release=key)
         await until(lambda: not mesh.workers["both-0"].holds.requests)
     return peer.text(key)
-
-
-def is_empty(mesh: Mesh, name: str) -> bool:
-    state = mesh.workers[name].state()
-    return not (
-        state.slots_used
-        or state.blocks_used
-        or state.handles
-        or state.mapped_files
-        or state.kept_requests
-        or state.offers
-    )
 
 
 async def test_colocated_hands_nothing_over(mesh: Mesh, peer: Peer) -> None:

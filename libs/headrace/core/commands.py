@@ -54,10 +54,10 @@ class JoinCommand:
 
 @dataclass(frozen=True, slots=True)
 class OfferCommand:
-    """Prefill worker -> decode worker: the KV cache is being computed, begin to pull. The join follows, or nothing."""
+    """Prefill worker -> decode worker: the KV cache is being computed, begin to pull; the join follows."""
 
     key: Key
-    kv: TensorHandle  # its checksum is not known yet
+    kv: TensorHandle | None  # its checksum is not known yet; None: no join will follow after all
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,11 +117,14 @@ def join_from_proto(message: queue_pb2.JoinCommand) -> JoinCommand:
 
 
 def offer_to_proto(command: OfferCommand) -> queue_pb2.OfferCommand:
-    return queue_pb2.OfferCommand(key=key_to_proto(command.key), kv=handle_to_proto(command.kv))
+    return queue_pb2.OfferCommand(
+        key=key_to_proto(command.key), kv=handle_to_proto(command.kv) if command.kv is not None else None
+    )
 
 
 def offer_from_proto(message: queue_pb2.OfferCommand) -> OfferCommand:
-    return OfferCommand(key_from_proto(message.key), handle_from_proto(message.kv))
+    kv = handle_from_proto(message.kv) if message.HasField("kv") else None
+    return OfferCommand(key_from_proto(message.key), kv)
 
 
 def resend_to_proto(command: ResendCommand) -> queue_pb2.ResendCommand:

@@ -15,6 +15,7 @@ from headrace.engines.base import Engine, ModelSpec
 from headrace.mesh import subjects
 from headrace.mesh.blobs import BlobStore
 from headrace.mesh.bus import Bus
+from headrace.mesh.faults import reach
 from headrace.mesh.logs import get_logger
 from headrace.mesh.sensors import Sensors
 from headrace.mesh.store import Store
@@ -152,6 +153,7 @@ class Worker:
             self._offers,
             Spans(self._me, spec.prefix_tokens),
             spawn=self._tasks.create_task,
+            withdraw=self._withdraw,
             wake=self._work.set,
             held_max=HELD_PER_SLOT * engine.slots,
         )
@@ -171,7 +173,12 @@ class Worker:
     def _offer(self, held: Held) -> None:
         kv = self._exports.offer(held)
         if kv is not None and held.state in ("waiting", "prefill"):
+            held.offered = True
             self._handover.offer(held, kv, self._commands.epoch)
+            reach("prefill.offered", held.key.request_id)
+
+    def _withdraw(self, held: Held) -> None:
+        self._handover.offer(held, None, self._commands.epoch)
 
     def _announce(self, exported: list[Held]) -> None:
         self._tasks.create_task(self._handover.announce(exported, self._commands.epoch))

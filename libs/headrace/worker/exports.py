@@ -113,8 +113,8 @@ class Exports:
         return Export(manifest, draft, rows, partial(self._growing, held))
 
     def offer(self, held: Held) -> TensorHandle | None:
-        """Where its cache grows; None: it is whole or over by now."""
-        if held.export is None or held.export.complete:
+        """Where its cache grows; None: it is sealed or over by now."""
+        if held.export is None:
             return None
         return self._tensors.offer(held.export.draft, tensor_of(held.export.manifest, packed=self._travel.packed))
 

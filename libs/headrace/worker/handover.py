@@ -43,11 +43,11 @@ class Handover:
         self._outbox = outbox
         self._lease = lease
 
-    def offer(self, held: Held, kv: TensorHandle, epoch: int) -> None:
+    def offer(self, held: Held, kv: TensorHandle | None, epoch: int) -> None:
+        """None: what was offered is over."""
         batch = work_batch_to_proto(WorkBatch(epoch, offer=(OfferCommand(held.key, kv),)))
-        with suppress(BusDown):  # then the join pulls all
+        with suppress(BusDown):  # then the join pulls all, or the decode worker's patience ends
             self._bus.send(subjects.work(held.command.decode_worker), batch.SerializeToString())
-            reach("prefill.offered", held.key.request_id)
 
     async def announce(self, exported: list[Held], epoch: int) -> None:
         await self._register([held.exported_kv for held in exported if held.exported_kv is not None])

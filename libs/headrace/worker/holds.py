@@ -67,6 +67,7 @@ class Held:
     joining_kv: TensorHandle | None = None  # to be pulled
     pulled_kv: Fetched | None = None
     export: "Export | None" = None  # on its way into a file, from here
+    offered: bool = False  # the decode worker may be pulling it
     exported_kv: TensorHandle | None = None  # to be pulled from here
     end: common_pb2.End | None = None
     ended_s: float = 0.0

@@ -10,12 +10,11 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from headrace.core.commands import OfferCommand
 from headrace.core.types import Key, TensorHandle
 from headrace.mesh.errors import TransferError
 from headrace.mesh.transfer import Fetched, Pulled, TensorStore, verified
 
-UNJOINED_S = 10.0  # a join comes within milliseconds of the last byte, or of the queue manager's repair, a second
+UNJOINED_S = 3.0  # a join comes at the end of the iteration of the last byte, or a second later by repair
 # Of the bytes that this process may hold in tensors of its own: nobody fills a decode worker's memory with offers.
 BYTES_SHARE = 1 / 4
 
@@ -51,17 +50,16 @@ class Offers:
     def __len__(self) -> int:
         return len(self._offers)
 
-    def receive(self, command: OfferCommand) -> None:
+    def receive(self, key: Key, handle: TensorHandle) -> None:
         """Begin to pull, unless it is known or there is no room for it."""
-        key = command.key
         known = self._offers.get(key.request_id)
         if known is not None and known.key.attempt >= key.attempt:
             return
         self.withdraw(key)
         held_bytes = sum(offer.handle.size_bytes for offer in self._offers.values())
-        if len(self._offers) >= self._offers_max or held_bytes + command.kv.size_bytes > self._bytes_max:
+        if len(self._offers) >= self._offers_max or held_bytes + handle.size_bytes > self._bytes_max:
             return
-        offer = Offer(key, command.kv, asyncio.get_running_loop().create_future())
+        offer = Offer(key, handle, asyncio.get_running_loop().create_future())
         self._offers[key.request_id] = offer
         offer.task = self._spawn(self._follow(offer))
 

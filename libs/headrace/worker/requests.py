@@ -40,6 +40,7 @@ class Requests:
         offers: Offers,
         spans: Spans,
         spawn: Spawn,
+        withdraw: Callable[[Held], None],
         wake: Callable[[], None],
         held_max: int,
     ) -> None:
@@ -51,6 +52,7 @@ class Requests:
         self._offers = offers
         self._spans = spans
         self._spawn = spawn
+        self._withdraw = withdraw
         self._wake = wake
         self._held_max = held_max
         self._fenced: OrderedDict[str, int] = OrderedDict()  # attempts up to this one are over
@@ -80,9 +82,11 @@ class Requests:
 
     def offer(self, command: OfferCommand) -> None:
         """The request itself may never come; whatever is held of an older attempt stays until it does."""
-        if command.key.attempt > self._newest(command.key):
+        if command.kv is None:
+            self._offers.withdraw(command.key)
+        elif command.key.attempt > self._newest(command.key):
             reach("decode.offer_received", command.key.request_id)
-            self._offers.receive(command)
+            self._offers.receive(command.key, command.kv)
 
     def _is_new(self, key: Key) -> bool:
         """A duplicate of the same attempt is ignored, an older one too; a newer one replaces what is here."""
@@ -237,6 +241,7 @@ class Requests:
         self._offers.withdraw(key)
         held = self._holds.requests.get(key.request_id)
         if held is not None and held.key.attempt <= key.attempt:
+            held.offered = held.offered and held.state != "handover"  # then whoever decodes it has it
             self._forget(held)
             reach("decode.released", key.request_id)
 
@@ -252,6 +257,9 @@ class Requests:
         if held.place != "outside":
             self._roster.leave(held)
             self._wake()
+        if held.offered:
+            held.offered = False
+            self._withdraw(held)
         if held.exported_kv is not None:
             self._tensors.drop(held.exported_kv.id)
             held.exported_kv = None
