@@ -1,7 +1,7 @@
 """Small random checkpoints, continued: the Qwen-VL line, cross-attention (Mllama), sound (Qwen2-Audio)."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,17 @@ def vision_ids() -> dict[str, int]:
     }
 
 
+def rewrite(model: Any, folder: Path, changes: Mapping[str, Callable[[Any], Any]]) -> None:
+    """Weights whose names end so, changed: what media say must be heard over the text, or outputs tell nothing."""
+    import torch
+
+    with torch.no_grad():
+        for end, change in changes.items():
+            (found,) = (weight for name, weight in model.named_parameters() if name.endswith(end))
+            found.copy_(change(found))
+    model.save_pretrained(folder)
+
+
 def qwen2_5_vl(folder: Path, seed: int, **changes: Any) -> None:
     """Layers 0 and 2 of the tower attend within windows of 2 x 2 rows, layer 1 within the picture."""
     import transformers as hf
@@ -62,10 +73,13 @@ def qwen2_5_vl(folder: Path, seed: int, **changes: Any) -> None:
         },
         **vision_ids(),
     )
-    save_model(hf.Qwen2_5_VLForConditionalGeneration(config), folder, seed)
+    model = hf.Qwen2_5_VLForConditionalGeneration(config)
+    save_model(model, folder, seed)
+    rewrite(model, folder, {"visual.merger.mlp.2.weight": lambda weight: 8 * weight})
     size = {"shortest_edge": 28 * 28, "longest_edge": 14 * 14 * 48}
     numbers = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
     write_json(folder / "preprocessor_config.json", {**QWEN_IMAGES, **numbers, "patch_size": 7, "size": size})
+    write_json(folder / "processor_config.json", {"processor_class": "Qwen2_5_VLProcessor"})
 
 
 def qwen3_vl(folder: Path, seed: int, **changes: Any) -> None:
@@ -92,6 +106,7 @@ def qwen3_vl(folder: Path, seed: int, **changes: Any) -> None:
     size = {"shortest_edge": 32 * 32, "longest_edge": 16 * 16 * 48}
     numbers = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
     write_json(folder / "preprocessor_config.json", {**QWEN_IMAGES, **numbers, "patch_size": 8, "size": size})
+    write_json(folder / "processor_config.json", {"processor_class": "Qwen3VLProcessor"})
 
 
 LLAMA_NAMES = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|python_tag|>", "<|image|>")
@@ -113,7 +128,6 @@ def mllama(folder: Path, seed: int, **changes: Any) -> None:
 
     As in Llama 3.2 the picture's token lies behind the head's vocabulary, in the embedding table's extra rows.
     """
-    import torch
     import transformers as hf
 
     write_tokenizer(folder, LLAMA_NAMES, MLLAMA_TEMPLATE)
@@ -140,11 +154,9 @@ def mllama(folder: Path, seed: int, **changes: Any) -> None:
     )
     model = hf.MllamaForConditionalGeneration(config)
     save_model(model, folder, seed)
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.shape == (1,):
-                weight.fill_(GATE)
-    model.save_pretrained(folder)
+    gates = [name for name, weight in model.named_parameters() if weight.shape == (1,)]
+    assert len(gates) == 9, gates
+    rewrite(model, folder, dict.fromkeys(gates, lambda gate: gate.new_full((1,), GATE)))
     preprocessor = {
         "image_processor_type": "MllamaImageProcessor",
         "do_convert_rgb": True,
@@ -160,6 +172,7 @@ def mllama(folder: Path, seed: int, **changes: Any) -> None:
         "size": {"height": 28, "width": 28},
     }
     write_json(folder / "preprocessor_config.json", preprocessor)
+    write_json(folder / "processor_config.json", {"processor_class": "MllamaProcessor"})
 
 
 SOUND = ("<|audio_bos|>", "<|audio_eos|>", "<|AUDIO|>")
@@ -212,6 +225,7 @@ def qwen2_audio(folder: Path, seed: int, **changes: Any) -> None:
         "sampling_rate": 16000,
     }
     write_json(folder / "preprocessor_config.json", preprocessor)
+    write_json(folder / "processor_config.json", {"processor_class": "Qwen2AudioProcessor"})
 
 
 BUILDERS: dict[str, Callable[..., None]] = {
