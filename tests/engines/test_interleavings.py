@@ -142,4 +142,4 @@ class Interleavings(RuleBasedStateMachine):
 @pytest.mark.parametrize("backend", BACKENDS, ids=str)
 def test_any_interleaving(backend: Backend) -> None:
     machine = type("Machine", (Interleavings,), {"backend": backend})
-    run_state_machine_as_test(machine, settings=settings(max_examples=30, stateful_step_count=40, deadline=None))
+    run_state_machine_as_test(machine, settings=settings(max_examples=20, stateful_step_count=40, deadline=None))
