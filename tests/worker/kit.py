@@ -7,10 +7,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
-from headrace.core.commands import PrefillCommand, WorkBatch
-from headrace.core.types import Key, Prompt, Sampling, StageName
+from PIL import Image
+
+from headrace.core.commands import EncodeCommand, PrefillCommand, WorkBatch
+from headrace.core.types import Key, Media, Prompt, Sampling, StageName
 from headrace.engines.base import Engine
 from headrace.engines.families import family
 from headrace.engines.profile_encoder import ProfileEncoder
@@ -213,3 +216,16 @@ def is_empty(mesh: Mesh, name: str) -> bool:
     state = mesh.workers[name].state()
     requests = state.slots_used or state.blocks_used or state.kept_requests
     return not (requests or state.handles or state.mapped_files or state.offers or mesh.held_bytes(name))
+
+
+def picture(colour: str) -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (40, 30), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+async def command(mesh: Mesh, key: Key, part: int, data: bytes, stored: bytes | None = None) -> EncodeCommand:
+    """data is what the gateway probed; stored is what lies in the blob store, where that differs."""
+    sha256 = await mesh.blobs.put(key.request_id, data if stored is None else stored)
+    meta = modality("image").probe(data)
+    return EncodeCommand(key, part, Media(meta, sha256, modality("image").token_count(meta)), MODEL)

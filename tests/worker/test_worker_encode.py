@@ -1,20 +1,16 @@
 """The encode stage: parts become embeddings that a prefill worker finds, and failures name their part."""
 
 from collections.abc import AsyncIterator
-from io import BytesIO
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from headrace.core.commands import EncodeCommand
-from headrace.core.types import Key, Media, MediaSpan, Prompt
+from headrace.core.types import Key, MediaSpan, Prompt
 from headrace.engines.families import family
 from headrace.mesh.bus import Bus
-from headrace.modalities import modality
 from headrace.v1 import queue_pb2
 from headrace.wire.convert import handle_from_proto
-from tests.worker.kit import ATTEMPT, MODEL, Mesh, Peer, prefill, request_id, until
+from tests.worker.kit import ATTEMPT, MODEL, Mesh, Peer, command, picture, prefill, request_id, until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -31,19 +27,6 @@ async def peer(nats_url: str) -> AsyncIterator[Peer]:
 @pytest.fixture
 def mesh(nats_url: str, redis_url: str, tmp_path: Path) -> Mesh:
     return Mesh(nats_url, redis_url, tmp_path)
-
-
-def picture(colour: str) -> bytes:
-    file = BytesIO()
-    Image.new("RGB", (40, 30), colour).save(file, "PNG")
-    return file.getvalue()
-
-
-async def command(mesh: Mesh, key: Key, part: int, data: bytes, stored: bytes | None = None) -> EncodeCommand:
-    """data is what the gateway probed; stored is what lies in the blob store, where that differs."""
-    sha256 = await mesh.blobs.put(key.request_id, data if stored is None else stored)
-    meta = modality("image").probe(data)
-    return EncodeCommand(key, part, Media(meta, sha256, modality("image").token_count(meta)), MODEL)
 
 
 async def answer(mesh: Mesh, peer: Peer, encoder: str, prefiller: str, colour: str) -> list[int]:

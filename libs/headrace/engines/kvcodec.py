@@ -94,6 +94,7 @@ def packed_bytes(manifest: KvManifest) -> int:
 def _pack_rows(rows: NDArray[np.float32], packed: NDArray[np.uint8]) -> None:
     """rows [n, width] are overwritten."""
     scales = np.maximum(rows.max(axis=1), -rows.min(axis=1)) / _LEVELS
+    scales[scales < np.finfo(np.float32).tiny] = 0  # their inverse is no float32
     packed[:, :_SCALE_BYTES] = scales[:, None].view(np.uint8)
     with np.errstate(divide="ignore", invalid="ignore"):
         rows *= np.where(scales > 0, 1 / scales, 0)[:, None].astype(np.float32)

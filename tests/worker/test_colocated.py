@@ -1,0 +1,132 @@
+"""Any stages in one process: nothing is written or exported between them, the very same array reaches the engine."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from headrace.core.types import Key, MediaSpan, Prompt, StageName
+from headrace.engines.base import Embeddings, KvManifest, KvSink, SequenceInput
+from headrace.engines.families import family
+from headrace.engines.profile import ProfileEngine
+from headrace.engines.profiles import load_profile
+from headrace.mesh.bus import Bus
+from headrace.wire.convert import handle_from_proto
+from tests.worker.kit import ATTEMPT, MODEL, Mesh, Peer, command, is_empty, picture, prefill, request_id, until
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class Watched(ProfileEngine):
+    """Remembers what it was given, and asked to give away."""
+
+    def __init__(self) -> None:
+        tiny = family(MODEL)
+        super().__init__(tiny.spec, tiny.pieces, load_profile("zero"), slots=4, blocks=256, chunk_tokens=512)
+        self.seen: list[Embeddings] = []
+        self.exports = 0
+
+    def add(self, sequence: SequenceInput, sink: KvSink | None = None) -> None:
+        self.seen += sequence.embeddings
+        self.exports += sink is not None
+        super().add(sequence, sink)
+
+    def export_kv(self, key: Key, into: memoryview) -> None:
+        self.exports += 1
+        super().export_kv(key, into)
+
+    def import_kv(self, sequence: SequenceInput, manifest: KvManifest, source: memoryview) -> None:
+        self.exports += 1
+        super().import_kv(sequence, manifest, source)
+
+
+@pytest.fixture
+async def peer(nats_url: str) -> AsyncIterator[Peer]:
+    bus = await Bus.connect(nats_url, "peer")
+    peer = Peer(bus)
+    await peer.listen("gateway-0")
+    yield peer
+    await bus.close()
+
+
+@pytest.fixture
+def mesh(nats_url: str, redis_url: str, tmp_path: Path) -> Mesh:
+    return Mesh(nats_url, redis_url, tmp_path)
+
+
+async def through(
+    mesh: Mesh,
+    peer: Peer,
+    encoder: str,
+    prefiller: str,
+    decoder: str,
+    encoded: Callable[[str], None] = lambda _id: None,
+) -> list[int]:
+    """A picture and a question through all stages; everybody is empty afterwards."""
+    key = Key(request_id(), ATTEMPT)
+    peer.send(encoder, encode=await command(mesh, key, 0, picture("red")))
+    await until(lambda: (key, 0) in peer.encoded)
+    handle = handle_from_proto(peer.encoded[key, 0].embedding)
+    encoded(handle.id)
+    spec = family(MODEL).spec
+    prompt = Prompt((*(spec.placeholder_id,) * handle.length, 65, 66), (MediaSpan(0, 0, handle.length),))
+    peer.send(prefiller, prefill=prefill(key, decoder, prompt=prompt, embeddings=(handle,), max_tokens=9))
+    await until(lambda: key in peer.ended or key in peer.failed)
+    for worker in {encoder, prefiller, decoder}:
+        peer.send(worker, release=key)
+    await until(lambda: all(is_empty(mesh, worker) for worker in {encoder, prefiller, decoder}))
+    return list(peer.ended[key][0].tokens)
+
+
+def written(mesh: Mesh, host: str = "here") -> list[str]:
+    """Every file that was ever made, drafts and spares too."""
+    names = [path.name for path in (mesh.directory / f"shm-{host}").iterdir()]
+    return [name for name in names if not name.startswith(".lock.")]
+
+
+ALL: tuple[StageName, ...] = ("encode", "prefill", "decode")
+
+
+async def test_all_in_one_process(mesh: Mesh, peer: Peer) -> None:
+    engine = Watched()
+    made: list[Embeddings | None] = []
+    async with mesh.worker("all-0", *ALL, engine=engine) as worker:
+        await through(mesh, peer, "all-0", "all-0", "all-0", lambda name: made.append(worker.holds.embedding(name)))
+        assert written(mesh) == []
+    assert engine.exports == 0
+    assert len(made) == len(engine.seen) == 1
+    assert engine.seen[0] is made[0]
+
+
+@pytest.mark.parametrize(
+    ("stages", "files"),
+    [
+        ({"all-0": ALL}, 0),
+        ({"enc-pre-0": ("encode", "prefill"), "decode-0": ("decode",)}, 1),
+        ({"encoder-0": ("encode",), "pre-dec-0": ("prefill", "decode")}, 1),
+        ({"enc-dec-0": ("encode", "decode"), "prefill-0": ("prefill",)}, 2),
+        ({"encoder-0": ("encode",), "prefill-0": ("prefill",), "decode-0": ("decode",)}, 2),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, dict) else None,
+)
+async def test_every_subset_gives_the_same_and_writes_what_it_must(
+    mesh: Mesh, peer: Peer, stages: dict[str, tuple[StageName, ...]], files: int
+) -> None:
+    """A file for each way between two processes: embeddings from encode to prefill, KV from prefill to decode."""
+    async with AsyncExitStack() as running:
+        for name, own in stages.items():
+            await running.enter_async_context(mesh.worker(name, *own))
+        at = {stage: name for name, own in stages.items() for stage in own}
+        tokens = await through(mesh, peer, at["encode"], at["prefill"], at["decode"])
+        assert len(written(mesh)) == files
+    async with mesh.worker("all-1", *ALL):
+        assert await through(mesh, peer, "all-1", "all-1", "all-1") == tokens
+
+
+async def test_another_prefill_worker_after_all(mesh: Mesh, peer: Peer) -> None:
+    """The process that encoded could prefill, but another one is chosen: it gets the embeddings from memory by gRPC."""
+    async with mesh.worker("all-0", *ALL), mesh.worker("both-0", "prefill", "decode"):
+        together = await through(mesh, peer, "all-0", "all-0", "all-0")
+        assert await through(mesh, peer, "all-0", "both-0", "both-0") == together
+        assert written(mesh) == []
