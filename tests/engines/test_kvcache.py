@@ -40,7 +40,9 @@ class CacheMachine(RuleBasedStateMachine):
                 return
             for group in self.cache.groups():
                 new = self.noise(len(group))  # one position for each row
-                group.write([array.swapaxes(0, 1)[:, :, None] for array in new])
+                for row, at in enumerate(group.positions()):
+                    group.stack[:, row, :, at] = new[:, :, row]
+                group.grow()
                 for row, owner in enumerate(group.owners):
                     self.held[owner] = np.concatenate([self.held[owner], new[:, :, row : row + 1]], axis=2)
 

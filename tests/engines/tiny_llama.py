@@ -14,10 +14,10 @@ from headrace.engines.onnx_model import Llama, graph_folder
 
 SHAPE = LlamaShape(
     layers=3,
-    width=48,
+    width=96,
     query_heads=6,
     kv_heads=2,
-    head_width=8,
+    head_width=16,
     context_tokens=2048,
     rope_base=10_000.0,
     norm_epsilon=1e-5,

@@ -6,7 +6,7 @@ frees in the middle takes the last one. What waits or is paused lies outside, in
 
 import mmap
 import sys
-from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,14 @@ def new_kv(shape: LlamaShape, length: int) -> Kv:
     return np.empty((2 * shape.layers, shape.kv_heads, length, shape.head_width), np.float32)
 
 
+class Resident(Protocol):
+    """Where a model keeps a group's KV while it decodes it."""
+
+    def settle(self) -> None:
+        """Bring the group's own memory up to date."""
+        ...
+
+
 class Group:
     """Up to `rows` sequences of up to `capacity` positions, padded to `stride`.
 
@@ -38,6 +46,7 @@ class Group:
         self.stride = 0
         self.owners: list[Key] = []
         self.lengths = np.zeros(rows, np.int64)
+        self.resident: Resident | None = None  # the model's; forgotten when rows come, go or are padded otherwise
         self._shape = shape
         arrays = 2 * shape.layers
         size_bytes = arrays * rows * shape.kv_heads * capacity * shape.head_width * 4
@@ -66,16 +75,14 @@ class Group:
     def append(self, owner: Key, kv: Kv) -> None:
         row, length = len(self), kv.shape[2]
         assert row < len(self.lengths)
+        self._leave()
         self.owners.append(owner)
         self.lengths[row] = length
         self._restride(rows_held=row)
         self.stack[:, row, :, :length] = kv
 
-    def write(self, new: Sequence[Kv] | Stack) -> None:
-        """Append one position to every row: for each array [rows in use, kv_heads, 1, head_width]."""
-        stack, values = self.stack, np.asarray(new)
-        for row, at in enumerate(self.positions().tolist()):
-            stack[:, row, :, at] = values[:, row, :, 0]
+    def grow(self) -> None:
+        """Every row has one position more: the model wrote it where the group lies."""
         self.lengths[: len(self)] += 1
 
     def make_room(self) -> None:
@@ -85,11 +92,14 @@ class Group:
     def view(self, owner: Key) -> Kv:
         """The owner's KV where it lies: good until the group changes."""
         row = self.owners.index(owner)
+        if self.resident is not None:
+            self.resident.settle()
         return self.stack[:, row, :, : int(self.lengths[row])]
 
     def drop(self, owner: Key) -> None:
         """The last row takes the place of the dropped one."""
         row, last = self.owners.index(owner), len(self) - 1
+        self._leave()
         if row != last:
             length = self.lengths[last]
             self.stack[:, row, :, :length] = self.stack[:, last, :, :length]
@@ -100,11 +110,17 @@ class Group:
             self.stride = 0
             self._memory.madvise(mmap.MADV_DONTNEED)
 
+    def _leave(self) -> None:
+        if self.resident is not None:
+            self.resident.settle()
+            self.resident = None
+
     def _restride(self, rows_held: int) -> None:
         """Pad to the longest row and one position; rows_held rows have content at the present stride."""
         needed = min(int(self.positions().max()) + 1, self.capacity)
         if needed <= self.stride <= 2 * needed + _STRIDE_TOKENS:
             return
+        self._leave()
         wanted = min(self.capacity, -(-(needed + needed // 8) // _STRIDE_TOKENS) * _STRIDE_TOKENS)
         kept = min(wanted, self.stride)
         held, moved = self._view(rows_held, self.stride), self._view(rows_held, wanted)

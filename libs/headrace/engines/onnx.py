@@ -145,8 +145,7 @@ class OnnxEngine:
 
     def _decode(self, group: Group) -> list[Emitted]:
         rows = [self._batch[key] for key in group.owners]
-        logits, new = self._model.decode([live.tokens[-1] for live in rows], group)
-        group.write(new)
+        logits = self._model.decode([live.tokens[-1] for live in rows], group)
         for live in rows:
             live.filled += 1
         return self._emit(rows, logits)

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.core.errors import Unavailable
 from headrace.engines.artifacts import build_once, progress
-from headrace.engines.families.llama import Checkpoint, LlamaShape
-from headrace.engines.graph import EMBED_FILE, GRAPH_VERSION, MASKED, MODEL_FILE, kv_names, write_graph
+from headrace.engines.families.llama import Checkpoint, LlamaShape, Weights
+from headrace.engines.graph import EMBED_FILE, GRAPH_VERSION, MASKED, write_graph
 from headrace.engines.kvcache import Group, Kv
-from headrace.engines.runtime import open_session
+from headrace.engines.packed import Blocks, rounded
+from headrace.engines.runtime import Memory, open_session
 from headrace.engines.sampling import Logits
+from headrace.engines.segments import layer_ranges, write_segments
 
 Rows = NDArray[np.float32]  # embeddings [tokens, width]
 # Called with the index of the first KV array of some layers, in the order of a KV array's first axis, and the new KV of
@@ -21,29 +24,55 @@ Rows = NDArray[np.float32]  # embeddings [tokens, width]
 LayersDone = Callable[[int, list[Kv]], None]
 
 
-def graph_folder(checkpoint: Checkpoint, root: Path) -> Path:
-    """Where the checkpoint's graph lies; built if it is not there."""
-    identity = f"{checkpoint.fingerprint} graph {GRAPH_VERSION}"
+def graph_folder(checkpoint: Checkpoint, root: Path, weights: str = "fp32") -> Path:
+    """Where the checkpoint's graph lies; built if it is not there.
+
+    Weights: "fp32"; "q4": the checkpoint's own 4-bit blocks, multiplied and added up in float32; "int8": the
+    checkpoint's blocks, or 8-bit ones where it has none, with activations rounded to int8.
+
+    Raises:
+        Unavailable: q4 of a checkpoint that has no 4-bit blocks.
+    """
+    identity = f"{checkpoint.fingerprint} graph {GRAPH_VERSION}" + ("" if weights == "fp32" else f" {weights}")
     folder = root / f"{checkpoint.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
     def build(draft: Path) -> None:
         progress(f"preparing {checkpoint.name} for its first start on this machine: reading weights")
-        weights = checkpoint.load_weights()
+        values = checkpoint.load_weights()
+        packed = _packed(checkpoint, values, weights)
         progress(f"writing the graph to {folder}")
-        write_graph(checkpoint.shape, weights, draft)
+        write_graph(checkpoint.shape, values, draft, packed, accuracy=4 if weights == "int8" else 1)
         progress(f"{checkpoint.name} is prepared")
 
     return build_once(folder, build)
 
 
-class Llama:
-    """The graph as a function of numpy arrays."""
+def _packed(checkpoint: Checkpoint, values: Weights, weights: str) -> dict[str, Blocks]:
+    """Which weights multiply as blocks."""
+    own = checkpoint.load_packed() if checkpoint.load_packed and weights != "fp32" else {}
+    if weights == "int8":
+        return {name: own.get(name) or rounded(value) for name, value in values.items() if value.ndim == 2}
+    four = {name: blocks for name, blocks in own.items() if blocks.bits == 4}  # of 8 bits, float32 is the faster
+    if weights == "q4" and not four:
+        raise Unavailable(f"{checkpoint.name} has no 4-bit weights of its own; there are fp32 and int8")
+    return four
 
-    def __init__(self, folder: Path, shape: LlamaShape, threads: int) -> None:
+
+class Llama:
+    """The graph as a function of numpy arrays: one session, or one after another for segments of the layers."""
+
+    def __init__(
+        self, folder: Path, shape: LlamaShape, threads: int, *, segments: int = 1, memory: Memory | None = None
+    ) -> None:
         self.shape = shape
+        self._memory = memory or Memory.of("cpu")
         self._embed = np.load(folder / EMBED_FILE, mmap_mode="r")
-        self._names = kv_names(shape.layers)
-        self._session = open_session(folder / MODEL_FILE, threads)
+        paths = write_segments(folder, shape.layers, segments)
+        self._segments = [
+            _Segment(open_session(path, threads, self._memory.device), layers)
+            for path, layers in zip(paths, layer_ranges(shape.layers, segments), strict=True)
+        ]
+        self._vocab: int = self._segments[-1].session.get_outputs()[0].shape[1]
 
     def embed(self, tokens: Sequence[int]) -> Rows:
         return np.asarray(self._embed[np.asarray(tokens)])
@@ -57,38 +86,129 @@ class Llama:
         order of the prompts, for each array of a KV cache.
         """
         sizes, start = [len(prompt) for prompt in prompts], past.shape[2]
-        logits, new = self._run(
+        arrays, kv_heads, _, width = past.shape
+        pos = start + np.concatenate([np.arange(size) for size in sizes])
+        unseen = 1 if start == 0 and len(sizes) > 1 else 0  # without a past the graph would count positions itself
+        if unseen:
+            past, start = np.zeros((arrays, kv_heads, unseen, width), np.float32), unseen
+        total = start + sum(sizes)
+        whole = np.empty((arrays, 1, kv_heads, total, width), np.float32)
+        held = [self._memory.hold(np.ascontiguousarray(array[None])) for array in past]
+        space = [self._memory.space(array) for array in whole]
+        new = [array[:, :, start:] for array in whole]
+
+        def done(arrays: slice) -> None:
+            for value, array in zip(space[arrays], whole[arrays], strict=True):
+                self._memory.fetch(value, array)
+            if layers_done is not None:
+                layers_done(arrays.start, new[arrays])
+
+        logits = self._run(
+            self._bind(held, space),
+            done,
             x=np.concatenate(prompts)[None],
-            pos=start + np.concatenate([np.arange(size) for size in sizes])[None],
+            pos=pos[None],
             last=np.cumsum(sizes) - 1,
-            pmask=np.zeros((1, 1, 1, start), np.float32),
-            cmask=np.tile(_causal(sizes), (self.shape.group, 1))[None, None],
-            kv=[np.ascontiguousarray(array[None]) for array in past],
+            seen=np.array([total - 1], np.int32),
+            total=np.array([total], np.int32),
+            bias=_apart(sizes, start, unseen),
         )
-        if layers_done is not None:
-            layers_done(0, new)
         return logits, new
 
-    def decode(self, tokens: Sequence[int], group: Group) -> tuple[Logits, list[Kv]]:
-        """One token for each row of the group: logits [n, vocab], new KV [n, .., 1, ..]."""
+    def decode(self, tokens: Sequence[int], group: Group) -> Logits:
+        """One token for each row of the group: logits [n, vocab]. The group's rows are each one position longer."""
         at, count = group.positions(), len(group)
-        held = np.arange(group.stride) < at[:, None]
-        return self._run(
+        total = int(at.max()) + 1
+        if group.resident is None:
+            group.resident = Resident(self._memory, group, self._bind)
+        assert isinstance(group.resident, Resident)
+        logits = self._run(
+            group.resident.bindings,
             x=self.embed(tokens)[:, None],
             pos=at[:, None],
             last=np.arange(count),
-            pmask=np.where(held, np.float32(0), np.float32(MASKED))[:, None, None],
-            cmask=np.zeros((1, 1, self.shape.group, 1), np.float32),
-            kv=group.arrays(),
+            seen=at.astype(np.int32),
+            total=np.array([total], np.int32),
+            bias=np.zeros((1, 1, 1, total), np.float32),
         )
+        group.grow()
+        return logits
 
-    def _run(self, *, kv: list[Kv], **inputs: NDArray[Any]) -> tuple[Logits, list[Kv]]:
-        logits, *new = self._session.run(None, {**inputs, **dict(zip(self._names, kv, strict=True))})
-        return logits, new
+    def _bind(self, past: list[Any], into: list[Any]) -> list[Any]:
+        """IO bindings of the segments with the KV that goes in and the KV that comes out; the same values: in place."""
+        return [segment.bind(past[segment.arrays], into[segment.arrays]) for segment in self._segments]
+
+    def _run(self, bindings: list[Any], done: Callable[[slice], None] | None = None, **inputs: NDArray[Any]) -> Logits:
+        """Run the segments; done is told which arrays are, after each."""
+        values = {name: self._memory.hold(np.ascontiguousarray(array)) for name, array in inputs.items()}
+        logits = np.empty((len(inputs["last"]), self._vocab), np.float32)
+        space = self._memory.space(logits)
+        for segment, binding in zip(self._segments, bindings, strict=True):
+            values |= segment.run(binding, values, space, self._memory.device)
+            if done is not None:
+                done(segment.arrays)
+        self._memory.fetch(space, logits)
+        return logits
 
 
-def _causal(sizes: Sequence[int]) -> Rows:
-    """0 where a token of a prompt sees itself or one before it in the same prompt, else MASKED: [tokens, tokens]."""
+class _Segment:
+    """A session over some consecutive layers."""
+
+    def __init__(self, session: Any, layers: range) -> None:
+        self.session = session
+        self.arrays = slice(2 * layers.start, 2 * layers.stop)
+        self._kv_names = [f"{kind}{layer}" for layer in layers for kind in ("k", "v")]
+        names = [value.name for value in session.get_inputs()]
+        self._inputs = [name for name in names if name not in set(self._kv_names)]
+        made = [value.name for value in session.get_outputs()]
+        self._border = [name for name in made if name != "logits" and not name.startswith("all_")]
+        self._ends = "logits" in made
+
+    def bind(self, past: list[Any], into: list[Any]) -> Any:
+        binding = self.session.io_binding()
+        for name, held, space in zip(self._kv_names, past, into, strict=True):
+            binding.bind_ortvalue_input(name, held)
+            binding.bind_ortvalue_output(f"all_{name}", space)
+        return binding
+
+    def run(self, binding: Any, values: dict[str, Any], logits: Any, device: str) -> dict[str, Any]:
+        """What goes on to the next segment, by name; the last one writes the logits instead."""
+        for name in self._inputs:
+            binding.bind_ortvalue_input(name, values[name])
+        for name in self._border:
+            binding.bind_output(name, device)
+        if self._ends:
+            binding.bind_ortvalue_output("logits", logits)
+        self.session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        if not self._border:
+            return {}
+        return dict(zip(self._border, binding.get_outputs()[-len(self._border) :], strict=True))
+
+
+class Resident:
+    """A group's KV bound for decoding: in the group's own memory on a CPU, else in a device's until it is asked for.
+
+    A GPU's copy is made anew whenever rows join or leave the group. (Run with copies on a CPU; no GPU was at hand.)
+    """
+
+    def __init__(self, memory: Memory, group: Group, bind: Callable[[list[Any], list[Any]], list[Any]]) -> None:
+        self._memory = memory
+        self._stack = group.stack
+        self._held = [memory.hold(array) for array in group.stack]
+        self.bindings = bind(self._held, self._held)
+
+    def settle(self) -> None:
+        """Bring the KV back to the group's memory."""
+        for value, array in zip(self._held, self._stack, strict=True):
+            self._memory.fetch(value, array)
+
+
+def _apart(sizes: Sequence[int], start: int, unseen: int) -> Rows:
+    """[1, 1, tokens, start + tokens]: MASKED where tokens would see another prompt's, or the first `unseen`."""
     prompt = np.repeat(np.arange(len(sizes)), sizes)
-    seen = np.tri(len(prompt), dtype=bool) & (prompt[:, None] == prompt)
-    return np.where(seen, np.float32(0), np.float32(MASKED))
+    bias = np.zeros((len(prompt), start + len(prompt)), np.float32)
+    if len(sizes) > 1:
+        bias[:, start:][prompt[:, None] != prompt] = MASKED
+        bias[:, :unseen] = MASKED
+    return bias[None, None]

