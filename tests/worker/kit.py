@@ -190,7 +190,8 @@ class Mesh:
         address = Address("incarnation1", host, tensors.grpc_address)
         carriers = Carriers(bus, store, self.blobs, tensors)
         fitted = outfit(stages, profile, slots, blocks, sensors)
-        fitted = replace(fitted, engine=engine) if engine else fitted
+        if engine is not None:
+            fitted = replace(fitted, engine=engine, spec=engine.spec)
         worker = Worker(name, stages, address, carriers, fitted, travel)
         service.state = worker.state
         self.workers[name], self.stop[name] = worker, asyncio.Event()

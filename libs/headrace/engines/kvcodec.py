@@ -104,7 +104,7 @@ def _pack_rows(rows: NDArray[np.float32], packed: NDArray[np.uint8]) -> None:
 
 def _unpack_rows(packed: NDArray[np.uint8]) -> NDArray[np.float32]:
     scales = np.ascontiguousarray(packed[:, :_SCALE_BYTES]).view(np.float32)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         return packed[:, _SCALE_BYTES:].view(np.int8) * scales
 
 
