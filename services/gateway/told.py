@@ -83,11 +83,11 @@ class ToldText:
     def finish(self, reason: str) -> Rest:
         """What was held back and turned out to be the end."""
         self._entries = []
+        if self._waiting and reason == "stop" and self._last in self._ends:
+            self._waiting.pop()
         rest = self._text.finish()
         self._show(len(rest))
         if not self._text.stopped:
-            if self._waiting and reason == "stop" and self._last in self._ends:
-                self._waiting.pop()
             self._entries += [told for _, told in self._waiting]
         return Rest(rest, self._entries)
 

@@ -5,10 +5,10 @@ queue manager does. What it hears is kept for tests to look at.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from headrace.core.types import End, Request, StageSpan, Usage
+from headrace.core.types import End, Request, StageSpan, TokenLogprobs, Usage
 from headrace.mesh import subjects
 from headrace.mesh.bus import Bus
 from headrace.mesh.jetstream import last_record
@@ -29,6 +29,7 @@ class Script:
     lose: frozenset[int] = frozenset()  # indexes that the bus loses the first time
     lose_end: bool = False
     by_manager: bool = False  # the queue manager ends it, no worker
+    logprobs: Mapping[int, TokenLogprobs] = field(default_factory=dict)  # by index
 
 
 @dataclass(slots=True)
@@ -156,7 +157,8 @@ class StandIn:
             self._to_gateway(running.gateway, queue_pb2.GatewayBatch(ended=[ended]))
         elif not running.script.lose_end:
             self.send(running, [], running.end)
-        record = convert.result_to_proto(request, running.attempt, tokens, running.end, 0.0)
+        told = tuple([(index, one) for index, one in running.script.logprobs.items() if index < running.sent])
+        record = convert.result_to_proto(request, running.attempt, tokens, running.end, 0.0, told)
         await self.journal.store_result(request.id, record.SerializeToString())
         if (found := await last_record(self.bus, subjects.STREAM_REQUESTS, subjects.request(request.id))) is not None:
             await self.journal.delete([found.seq])
@@ -172,6 +174,8 @@ class StandIn:
             index=indexes,
             token=[running.script.tokens[index] for index in indexes],
         )
+        known = running.script.logprobs
+        batch.logprobs.extend(convert.logprobs_to_proto([(r, known[i]) for r, i in enumerate(indexes) if i in known]))
         if end is not None:
             key = common_pb2.Attempt(request_id=request_id, attempt=attempt)
             batch.ends.add(key=key, count=running.sent, end=convert.end_to_proto(end))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.core.types import End, Usage
+from headrace.core.types import End, TokenLogprobs, Usage
 from services.gateway.stream import HELD_BACK_MAX, Stream
 
 STOP, LENGTH = End("stop"), End("length")
@@ -103,3 +103,37 @@ def test_exactly_the_tokens_in_order(tokens: list[int], deaths: list[int], seed:
         assert stream.has_gap
         stream.accept(final, stream.next_index, tokens[stream.next_index])
     assert (stream.tokens, stream.end) == (tokens, end)
+
+
+def told(value: float) -> TokenLogprobs:
+    return TokenLogprobs(value, ((7, value),))
+
+
+def test_logprobs_come_with_their_tokens_and_are_never_changed() -> None:
+    stream = Stream()
+    for index, token in enumerate([5, 6]):
+        stream.tell(1, index, told(-index))
+        stream.accept(1, index, token)
+    stream.tell(1, 1, told(-9.0))  # a resend
+    assert stream.logprobs == {0: told(0), 1: told(-1)}
+
+
+def test_logprobs_of_tokens_held_back_go_with_a_newer_attempt() -> None:
+    """Index 2 came beyond a gap; the next attempt draws it again, and may draw another token."""
+    stream = Stream()
+    stream.accept(1, 0, 5)
+    stream.tell(1, 2, told(-2.0))
+    stream.accept(1, 2, 9)
+    stream.fence(2)
+    stream.tell(1, 1, told(-1.0))  # the old attempt is not heard any more
+    assert stream.logprobs == {}
+    stream.tell(2, 2, told(-3.0))
+    assert stream.logprobs == {2: told(-3.0)}
+
+
+def test_results_tell_what_was_missed() -> None:
+    stream = Stream()
+    stream.tell(1, 1, told(-5.0))
+    stream.accept(1, 1, 9)  # beyond a gap
+    assert stream.settle([5, 6], End("stop"), ((0, told(-0.5)), (1, told(-1.5))))
+    assert stream.logprobs == {0: told(-0.5), 1: told(-1.5)}
