@@ -75,7 +75,10 @@ def test_a_request_is_what_the_reference_makes_of_it(pair: Pair, case: str, size
     assert [len(found) for found in rows] == [part.tokens for part in media]
     np.testing.assert_allclose(np.concatenate(rows), reference.image_rows(pair.model, given), atol=1e-4, rtol=0)
 
-    parts = (*(MediaPart(number) for number in range(len(pictures))), TextPart("how many?"))
+    parts: tuple[TextPart | MediaPart, ...] = (
+        *(MediaPart(number) for number in range(len(pictures))),
+        TextPart("how many?"),
+    )
     prompt = pair.family.render([ChatMessage("user", parts)], media)
     assert list(prompt.tokens) == given["input_ids"][0].tolist()
     assert [(span.part, span.length) for span in prompt.spans] == [(n, part.tokens) for n, part in enumerate(media)]
