@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from checkpoints import END, PAD, START, save_model, special_id, text_fields, write_json, write_tokenizer
+from tests.checkpoints import END, PAD, START, save_model, special_id, text_fields, write_json, write_tokenizer
 
 VISION = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 QWEN_TEMPLATE = (
@@ -156,7 +156,8 @@ def mllama(folder: Path, seed: int, **changes: Any) -> None:
     save_model(model, folder, seed)
     gates = [name for name, weight in model.named_parameters() if weight.shape == (1,)]
     assert len(gates) == 9, gates
-    rewrite(model, folder, dict.fromkeys(gates, lambda gate: gate.new_full((1,), GATE)))
+    opened = dict.fromkeys(gates, lambda gate: gate.new_full((1,), GATE))
+    rewrite(model, folder, {**opened, "multi_modal_projector.weight": lambda weight: weight / 4})
     preprocessor = {
         "image_processor_type": "MllamaImageProcessor",
         "do_convert_rgb": True,

@@ -9,6 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from headrace.core.types import Key, Media, Prompt, Sampling
 from headrace.engines.base import Embeddings, Engine, SequenceInput
 from headrace.engines.families import ChatMessage, Family, MediaPart, TextPart
@@ -125,12 +128,32 @@ def conversation(asked: Asked, modality: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": content}]
 
 
-def generated(network: Any, given: Any, new_tokens: int = NEW_TOKENS) -> list[int]:
-    """Greedy tokens of transformers' generate, whatever they are: no token ends it."""
+@dataclass(frozen=True)
+class Told:
+    """Greedy tokens of transformers' generate, whatever they are (no token ends it), and their log-probabilities."""
+
+    tokens: list[int]
+    logprobs: NDArray[np.float32]
+
+
+def generated(network: Any, given: Any, new_tokens: int = NEW_TOKENS) -> Told:
     import torch
 
     network.generation_config.eos_token_id = None
     with torch.no_grad():
-        out = network.generate(**given, do_sample=False, max_new_tokens=new_tokens, min_new_tokens=new_tokens)
-    tokens: list[int] = out[0, given["input_ids"].shape[1] :].tolist()
-    return tokens
+        out = network.generate(
+            **given, do_sample=False, max_new_tokens=new_tokens, output_logits=True, return_dict_in_generate=True
+        )
+    tokens: list[int] = out.sequences[0, given["input_ids"].shape[1] :].tolist()
+    logprobs = torch.log_softmax(torch.cat(out.logits), -1)[torch.arange(len(tokens)), tokens]
+    return Told(tokens, np.asarray(logprobs.numpy(), np.float32))
+
+
+def logprobs(engine: Engine, sequence: SequenceInput) -> NDArray[np.float32]:
+    """Log-probabilities of the greedy output tokens."""
+    engine.add(replace(sequence, sampling=replace(sequence.sampling, logprobs=0)))
+    found: list[float] = []
+    while len(found) < sequence.sampling.max_tokens:
+        found += [emitted.logprobs.logprob for emitted in engine.step().emitted if emitted.logprobs is not None]
+    engine.remove(sequence.key)
+    return np.array(found, np.float32)

@@ -14,7 +14,7 @@ from checkpoints_more import build
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from served import Asked, Served, conversation, generated, handed_over, run, serve
+from served import Asked, Served, conversation, generated, handed_over, logprobs, run, serve
 
 from headrace.core.errors import InvalidInput
 from headrace.core.types import MediaMeta, MediaSpan
@@ -92,7 +92,7 @@ def test_rope_positions_are_the_references(served: Served, network: Any, process
 
 def test_answers_are_those_of_generate(served: Served, network: Any, processor: Any) -> None:
     """Four requests that arrive one after the other, prefilled in chunks beside those that decode."""
-    wanted = [generated(network, inputs(processor, asked)) for asked in ASKED]
+    wanted = [generated(network, inputs(processor, asked)).tokens for asked in ASKED]
     assert len({tuple(tokens) for tokens in wanted}) == len(wanted)
     assert all(len(set(tokens)) > 2 for tokens in wanted), "answers that do not vary prove nothing"
     assert run(served.engine(), [served.sequence(number, asked) for number, asked in enumerate(ASKED)]) == wanted
@@ -100,14 +100,15 @@ def test_answers_are_those_of_generate(served: Served, network: Any, processor: 
 
 def test_a_decode_worker_goes_on_from_the_kv(served: Served, network: Any, processor: Any) -> None:
     sequence = served.sequence(0, ASKED[2])
-    wanted = generated(network, inputs(processor, ASKED[2]))
+    wanted = generated(network, inputs(processor, ASKED[2])).tokens
     assert handed_over(served.engine(), served.engine(), sequence, after=5) == wanted
 
 
 def test_what_is_wrong_shows(served: Served, network: Any, processor: Any) -> None:
     """The answers hang on every picture, on their order, and on the rope's grids."""
-    wanted = generated(network, inputs(processor, ASKED[2]))
+    wanted = generated(network, inputs(processor, ASKED[2])).logprobs
     right = served.sequence(0, ASKED[2])
+    np.testing.assert_allclose(logprobs(served.engine(), right), wanted, atol=1e-3)
     first, second, third = right.embeddings
     flat = [replace(span, grid=(1, 1, span.length)) for span in right.spans]
     for wrong in (
@@ -115,7 +116,7 @@ def test_what_is_wrong_shows(served: Served, network: Any, processor: Any) -> No
         replace(right, embeddings=(first, second, np.ascontiguousarray(third[::-1]))),
         replace(right, spans=tuple(flat)),
     ):
-        assert run(served.engine(), [wrong]) != [wanted]
+        assert np.abs(logprobs(served.engine(), wrong) - wanted).max() > 0.01
 
 
 # --- without a model ---

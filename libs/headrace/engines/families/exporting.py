@@ -71,6 +71,7 @@ def write_graph(module: nn.Module, example: Mapping[str, Tensor], axes: Axes, gr
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", "Constant folding")
         torch.onnx.export(
             module.eval(),
             tuple(example.values()),
