@@ -64,6 +64,7 @@ def service_environment(plan: ServicePlan, config: MeshConfig, addresses: Addres
         "HEADRACE_SHM_DIR": str(addresses.shm_dir),
         "HEADRACE_MODEL": config.model,
         "HEADRACE_ENGINE": config.engine,
+        "HEADRACE_WEIGHTS": config.weights,
         "HEADRACE_THREADS": str(plan.threads),
         "HEADRACE_GRPC_ADDR": addresses.grpc[plan.id],
         "HEADRACE_SYNC_ALWAYS": "1" if config.sync_always else "0",

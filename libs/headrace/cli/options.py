@@ -9,6 +9,7 @@ from headrace.cli.plan import COUNT_MAX, MeshConfig, parse_colocate
 
 DATA_DIR = Path(".headrace")
 ENGINES = ("onnx", "torch", "vllm", "profile")
+WEIGHTS = ("fp32", "q4", "int8")
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +24,7 @@ def add_mesh(parser: argparse.ArgumentParser) -> None:
         default="onnx",
         help="torch: Hugging Face directories; profile: no model, only its pace",
     )
+    parser.add_argument("--weights", choices=WEIGHTS, default="fp32", help="q4: the checkpoint's own 4-bit blocks")
     parser.add_argument("--profile", default="", help="name or file of the profile engine's profile")
     parser.add_argument("--model", type=_model, default="smollm2-135m", help="a name, or a Hugging Face directory")
     for name in ("encoders", "prefill", "decode", "gateways"):
@@ -37,6 +39,7 @@ def mesh_config(args: argparse.Namespace, *, tethered: bool) -> MeshConfig:
         data_dir=args.data_dir,
         engine=args.engine,
         profile=args.profile,
+        weights=args.weights,
         model=args.model,
         encoders=args.encoders,
         prefill=args.prefill,
@@ -55,6 +58,7 @@ def mesh_config(args: argparse.Namespace, *, tethered: bool) -> MeshConfig:
 def mesh_words(args: argparse.Namespace) -> list[str]:
     """The same options as words again, for the process that runs the mesh in the background."""
     words = ["--data-dir", str(args.data_dir), "--engine", args.engine, "--model", args.model]
+    words += ["--weights", args.weights]
     for name in ("encoders", "prefill", "decode", "gateways"):
         words += [f"--{name}", str(getattr(args, name))]
     if args.profile:

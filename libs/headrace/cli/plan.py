@@ -21,6 +21,7 @@ class MeshConfig:
     data_dir: Path = Path(".headrace")
     engine: str = "onnx"
     profile: str = ""  # the profile engine's; empty: its default
+    weights: str = "fp32"  # the onnx engine's: fp32, q4 or int8
     model: str = "smollm2-135m"  # or the path of a Hugging Face directory
     encoders: int = 1
     prefill: int = 1

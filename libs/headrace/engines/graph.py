@@ -40,8 +40,8 @@ def write_graph(
     wanted; seen [B] positions of each row's KV when this step ends, less one; total [1] the most of them, plus one;
     bias [1, 1, T, total], 0 or MASKED, on top of the causal mask; k_i, v_i [B, kv_heads, S, head_width].
     Outputs: logits [n, vocab]; all_k_i, all_v_i [B, kv_heads, max(S, total), head_width], past and new.
-    B > 1 takes T = 1; head_width is a multiple of 16 (both are the operator's). Weights in `packed` multiply as the blocks they are; accuracy 1 keeps activations in float32,
-    4 rounds them to int8.
+    B > 1 takes T = 1; head_width is a multiple of 16 (both are the operator's).
+    Weights in `packed` multiply as the blocks they are; accuracy 1 keeps activations in float32, 4 rounds them to int8.
     """
     with (folder / DATA_FILE).open("wb") as data:
         model = _Builder(shape, weights, packed or {}, accuracy, _ExternalData(data)).model()
@@ -125,7 +125,7 @@ class _Builder:
         joined = self._linear(h, *(f"model.layers.{layer}.self_attn.{part}_proj.weight" for part in "qkv"))
         inputs = [joined, "", "", f"k{layer}", f"v{layer}", "seen", "total", self._cos, self._sin, "pos", "bias"]
         outputs = [f"n{len(self._nodes)}", f"all_k{layer}", f"all_v{layer}"]
-        attributes = {"num_heads": shape.query_heads, "kv_num_heads": shape.kv_heads, "do_rotary": 1}
+        attributes: dict[str, Any] = {"num_heads": shape.query_heads, "kv_num_heads": shape.kv_heads, "do_rotary": 1}
         scale = shape.head_width**-0.5
         self._nodes.append(
             helper.make_node("GroupQueryAttention", inputs, outputs, domain=_CONTRIB, scale=scale, **attributes)
@@ -153,9 +153,9 @@ class _Builder:
         return self._op("MatMul", x, self._big("+".join(names), values.T), output=output)
 
     def _packed_linear(self, x: str, name: str, blocks: Blocks, output: str) -> str:
-        """W = scale * (quant - middle) + offset by blocks, so x @ W.T = x @ (scale * (quant - middle)).T plus the sums of
-        x over each block times the block's offset. (A zero point that is no integer would say the same in one node, but
-        ONNX Runtime then unpacks the whole weight at every call.)
+        """W = scale * (quant - middle) + offset by blocks, so x @ W.T = x @ (scale * (quant - middle)).T plus the sums
+        of x over each block times the block's offset. (A zero point that is no integer would say the same in one node,
+        but ONNX Runtime then unpacks the whole weight at every call.)
         """
         rows, columns = blocks.quants.shape
         attributes = {

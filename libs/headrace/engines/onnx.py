@@ -27,6 +27,7 @@ from headrace.engines.families.llama import Checkpoint
 from headrace.engines.kvcache import Group, Kv, KvCache, new_kv
 from headrace.engines.onnx_model import Llama, graph_folder
 from headrace.engines.prefix_cache import Chain, PrefixCache
+from headrace.engines.runtime import Memory, chosen_device
 from headrace.engines.sampling import Draw, Logits, sample
 
 
@@ -39,17 +40,21 @@ def load(
     blocks: int,
     chunk_tokens: int,
     prefix_cache_bytes: int = 0,
+    segments: int = 1,
+    weights: str = "fp32",
+    device: str = "cpu",
 ) -> "OnnxEngine":
     """An engine on the checkpoint's graph, which is written to the cache directory at the first start.
 
     Raises:
-        Unavailable: onnxruntime is not installed.
+        Unavailable: onnxruntime is not installed or does not run on the device; the checkpoint has no such weights.
     """
-    folder = graph_folder(checkpoint, cache_root())
+    folder = graph_folder(checkpoint, cache_root(), weights)
+    memory = Memory.of(chosen_device(device))
     return OnnxEngine(
         spec,
         checkpoint,
-        Llama(folder, checkpoint.shape, threads),
+        Llama(folder, checkpoint.shape, threads, segments=segments, memory=memory),
         slots=slots,
         blocks=blocks,
         chunk_tokens=chunk_tokens,

@@ -48,7 +48,8 @@ class Blocks:
         by_block = self.quants.reshape(*self.scale.shape, BLOCK)
         if self.bits == 8:
             return by_block
-        return by_block[..., ::2] | by_block[..., 1::2] << 4
+        packed: NDArray[np.uint8] = by_block[..., ::2] | by_block[..., 1::2] << np.uint8(4)
+        return packed
 
 
 def rounded(values: NDArray[np.float32]) -> Blocks:

@@ -10,6 +10,9 @@ from headrace.core.errors import Unavailable
 from headrace.engines.base import Engine
 from headrace.engines.families import checkpoint, family
 
+WEIGHTS = ("fp32", "q4", "int8")
+DEVICES = ("cpu", "cuda", "auto")
+
 
 class EngineConfigError(ValueError):
     """A configuration that no engine can be made of; the message says which word is wrong."""
@@ -22,12 +25,18 @@ class EngineSize:
     blocks: int  # of the model's block_tokens each
     chunk_tokens: int  # prefill tokens a step; 0: the engine's own
     prefix_cache_mb: int  # KV of prompts seen before; 0: none, -1: the engine's own
+    segments: int = 1  # of the layers: with more, a sink gets the KV of the first ones while later ones compute
+    weights: str = "fp32"  # or as blocks: q4, int8
+    device: str = "cpu"  # or cuda, auto
 
     def __post_init__(self) -> None:
-        least_of = {"threads": 1, "slots": 1, "blocks": 1, "chunk_tokens": 0, "prefix_cache_mb": -1}
+        least_of = {"threads": 1, "slots": 1, "blocks": 1, "chunk_tokens": 0, "prefix_cache_mb": -1, "segments": 1}
         for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise EngineConfigError(f"{name} is {getattr(self, name)}; an engine needs at least {least}")
+        for name, words in (("weights", WEIGHTS), ("device", DEVICES)):
+            if getattr(self, name) not in words:
+                raise EngineConfigError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(words)}")
 
     def prefix_cache_bytes(self, own_mb: int) -> int:
         return (own_mb if self.prefix_cache_mb < 0 else self.prefix_cache_mb) << 20
@@ -43,15 +52,18 @@ def load_engine(
     profile: str = "zero",
     chunk_tokens: int = 0,
     prefix_cache_mb: int = -1,
+    segments: int = 1,
+    weights: str = "fp32",
+    device: str = "cpu",
 ) -> Engine:
     """An engine ready to run. The first onnx engine of a machine writes its graph to the cache directory.
 
     Raises:
-        EngineConfigError: unknown engine or profile, or a size below one.
+        EngineConfigError: unknown engine, profile, weights or device, or a size below one.
         ModelNotFound: unknown model.
-        Unavailable: the model's weights, or a library of the backend, are not installed.
+        Unavailable: the model's weights, or a library of the backend, are not installed; the device is not there.
     """
-    size = EngineSize(threads, slots, blocks, chunk_tokens, prefix_cache_mb)
+    size = EngineSize(threads, slots, blocks, chunk_tokens, prefix_cache_mb, segments, weights, device)
     if engine not in ENGINES:
         raise EngineConfigError(f"unknown engine {engine!r}; known: {', '.join(ENGINES)}")
     return ENGINES[engine](model, size, profile)
@@ -68,6 +80,9 @@ def _onnx(model: str, size: EngineSize, _profile: str) -> Engine:
         blocks=size.blocks,
         chunk_tokens=size.chunk_tokens or _ONNX_CHUNK_TOKENS,
         prefix_cache_bytes=size.prefix_cache_bytes(_ONNX_PREFIX_CACHE_MB),
+        segments=size.segments,
+        weights=size.weights,
+        device=size.device,
     )
 
 

@@ -25,6 +25,8 @@ class Settings:
     model: str = "smollm2-135m"
     engine: str = "onnx"
     profile: str = ""  # name or path
+    weights: str = "fp32"  # of the onnx engine; q4: the checkpoint's 4-bit blocks; int8: blocks, and int8 activations
+    device: str = "cpu"  # of the onnx engine; auto: a GPU where its onnxruntime has CUDA
     threads: int = 0  # 0: the engine's own choice
     slots: int = 0
     blocks: int = 0
@@ -138,6 +140,8 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "model": _text,
     "engine": _choice("onnx", "torch", "vllm", "profile"),
     "profile": _text,
+    "weights": _choice("fp32", "q4", "int8"),
+    "device": _choice("cpu", "cuda", "auto"),
     "threads": _COUNT,
     "slots": _COUNT,
     "blocks": _COUNT,

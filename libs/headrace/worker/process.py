@@ -40,7 +40,7 @@ SLOTS = 64  # of an engine that was not told: what a CPU batches well, and a GPU
 KV_BYTES = 2 << 30
 CONTEXTS = 16
 # Shares of the settings that a flag may set: a launcher starts many workers with one environment.
-FLAGS = ("model", "engine", "profile", "grpc_addr")
+FLAGS = ("model", "engine", "profile", "weights", "device", "grpc_addr")
 NUMBERS = ("threads", "slots", "blocks")
 # Pipelining costs a message and a second look at the decode worker: below this a transfer takes no longer than that.
 PIPELINE_BYTES = 4 << 20
@@ -106,6 +106,8 @@ def _engine(settings: Settings, spec: ModelSpec) -> Engine:
             blocks=settings.blocks or default_blocks(settings.engine, spec),
             profile=settings.profile or "zero",
             prefix_cache_mb=settings.prefix_cache_mb,
+            weights=settings.weights,
+            device=settings.device,
         )
     except EngineConfigError as error:
         raise BadSetup(str(error)) from error
