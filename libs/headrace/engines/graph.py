@@ -16,7 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from headrace.engines.families.llama import LlamaShape, Weights
 from headrace.engines.packed import BLOCK, Blocks
 
-GRAPH_VERSION = 3  # part of the cache key: raise it whenever the graph changes
+GRAPH_VERSION = 4  # part of the cache key: raise it whenever the graph changes
 MODEL_FILE, DATA_FILE, EMBED_FILE = "model.onnx", "model.data", "embed.npy"
 MASKED = -1e9  # added to a score that must not count; exp of it is exactly 0
 _OPSET, _IR_VERSION = 17, 8
