@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from headrace.core.errors import StageError
 from headrace.core.types import Key
@@ -27,12 +26,14 @@ from headrace.engines.base import (
 from headrace.engines.batch import Batch, Live, check_embeddings, check_manifest
 from headrace.engines.families.crossing import cross_length, cross_rows, first_crossing, seen_rows
 from headrace.engines.prefix_cache import Chain, PrefixCache
-from headrace.engines.sampling import Draw, Drawn, sample
+from headrace.engines.sampling import Draw
 from headrace.engines.torch_decoder import TorchDecoder
+from headrace.engines.torch_drawing import draw_tokens
 from headrace.engines.torch_graphs import DecodeGraphs
 from headrace.engines.torch_image import Images
 from headrace.engines.torch_kv import PagedKv
-from headrace.engines.torch_rows import Crossing, Held, Plan, Planner, Segment
+from headrace.engines.torch_planner import Planner
+from headrace.engines.torch_rows import Crossing, Held, Plan, Segment
 
 _NO_BLOCKS = np.empty(0, np.int64)
 
@@ -75,6 +76,10 @@ class TorchEngine:
         blocks = blocks_for(self.spec.context_tokens, self.spec.block_tokens)
         self._graphs = DecodeGraphs(self._model, self._kv, sequences_max=self.slots, context_blocks=blocks)
 
+    @property
+    def graphs_captured(self) -> int:
+        return len(self._graphs) if self._graphs else 0
+
     def blocks_used(self) -> int:
         return self._batch.blocks_used
 
@@ -110,7 +115,7 @@ class TorchEngine:
         if not decoding and not chunks:
             return StepResult((), (), 0, 0)
         plan = self._planner.plan([*decoding, *(Segment(chunk.live, chunk.start, chunk.stop) for chunk in chunks)])
-        logits = self._forward(plan)
+        logits = self._forward(plan, decodes=not chunks)
         for segment in decoding:
             segment.live.filled += 1
         prefilled = []
@@ -206,9 +211,9 @@ class TorchEngine:
         self._kv.give(live.state.blocks)
         live.state.blocks = _NO_BLOCKS
 
-    def _forward(self, plan: Plan) -> torch.Tensor:
+    def _forward(self, plan: Plan, *, decodes: bool) -> torch.Tensor:
         """Logits of the plan's wanted segments; sinks get each layer as it is there."""
-        if self._graphs is not None and self._graphs.takes(plan.rows):
+        if decodes and self._graphs is not None and self._graphs.takes(plan.rows):
             return self._graphs.run(plan.rows)
         pouring = [(segment, segment.live.state.sink) for segment in plan.wanted if segment.live.state.sink is not None]
 
@@ -277,30 +282,6 @@ class TorchEngine:
             assert self._decoder.load_prefix is not None
             self._prefixes[name] = torch.from_numpy(self._decoder.load_prefix(name)).transpose(2, 3)
         self._kv.fill(self._kv.places(live.state.blocks, 0, live.prefix_len), self._prefixes[name])
-
-
-def draw_tokens(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Drawn]:
-    """Greedy rows are drawn where the logits are: on a GPU only their tokens cross the bus."""
-    greedy = [_is_greedy(draw) for draw in draws]
-    if logits.device.type == "cpu" or not any(greedy):
-        return sample(_host(logits), draws)
-    drawn = [Drawn(token) for token in logits.argmax(dim=-1).tolist()]
-    others = [row for row, is_greedy in enumerate(greedy) if not is_greedy]
-    if others:
-        index = torch.tensor(others, device=logits.device)
-        for row, better in zip(others, sample(_host(logits[index]), [draws[row] for row in others]), strict=True):
-            drawn[row] = better
-    return drawn
-
-
-def _is_greedy(draw: Draw) -> bool:
-    sampling = draw.sampling
-    return sampling.temperature == 0 and sampling.repetition_penalty == 1.0 and sampling.logprobs is None
-
-
-def _host(logits: torch.Tensor) -> NDArray[np.float32]:
-    rows: NDArray[np.float32] = logits.float().cpu().numpy()
-    return rows
 
 
 def _crossed(live: Live[Held]) -> int:

@@ -33,8 +33,12 @@ class DecodeGraphs:
         self._captured: dict[tuple[int, int], Captured] = {}
         self._pool = torch.cuda.graph_pool_handle() if model.device.type == "cuda" else None
 
+    def __len__(self) -> int:
+        return len(self._captured)
+
     def takes(self, rows: Rows) -> bool:
-        if len(rows.groups) != 1 or rows.groups[0].width != 1 or rows.across is not None or rows.wanted is not None:
+        """Whether there is a graph for these decoding rows, or room for one."""
+        if len(rows.groups) != 1 or rows.across is not None:
             return False
         return self._bucket(rows) in self._captured or len(self._captured) < _GRAPHS_MAX
 
@@ -46,9 +50,8 @@ class DecodeGraphs:
         captured = self._captured[bucket]
         _copy(rows, captured.rows, self._kv)
         if captured.graph is None:
-            captured.logits.copy_(self._model(captured.rows, self._kv))
-        else:
-            captured.graph.replay()
+            return self._model(captured.rows, self._kv)[:count]
+        captured.graph.replay()
         return captured.logits[:count]
 
     def _bucket(self, rows: Rows) -> tuple[int, int]:
