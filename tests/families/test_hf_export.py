@@ -1,0 +1,139 @@
+"""`headrace model`: encoders exported once, found by workers that have no torch, missed with a word on what to do."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headrace.cli.main import main
+from headrace.core.errors import Unavailable
+from headrace.engines.families import family
+from headrace.engines.families.directory import Directory
+from headrace.engines.families.hf_image import GRAPH
+from tests.checkpoints import picture
+
+pytest.importorskip("torch")
+
+# What gateway and encoder do, in a process where importing torch or transformers fails.
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "transformers", "safetensors"):
+    sys.modules[name] = None
+import numpy as np
+from headrace.core.types import Media
+from headrace.engines.families import ChatMessage, MediaPart, TextPart, family
+path, picture, rows = sys.argv[1:]
+kind = family(path)
+images = kind.modality("image")
+data = open(picture, "rb").read()
+meta = images.probe(data)
+media = Media(meta, "", images.token_count(meta))
+prompt = kind.render([ChatMessage("user", (MediaPart(0), TextPart("hello")))], [media])
+encoder = images.load(1)
+found = encoder.encode([encoder.preprocess(data, meta)])[0]
+assert found.shape == (prompt.spans[0].length, kind.spec.embed_width) == (media.tokens, kind.spec.embed_width)
+np.save(rows, found)
+"""
+
+
+def test_services_need_no_torch(exported: Callable[[str], Path], cache_dir: Path, tmp_path: Path) -> None:
+    path = exported("llava_onevision")
+    (tmp_path / "a.png").write_bytes(picture(50, 30))
+    arguments = [str(path), str(tmp_path / "a.png"), str(tmp_path / "rows.npy")]
+    command = [sys.executable, "-c", WITHOUT_TORCH, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    images = family(str(path)).modality("image")
+    encoder = images.load(1)
+    data = picture(50, 30)
+    wanted = encoder.encode([encoder.preprocess(data, images.probe(data))])[0]
+    np.testing.assert_array_equal(np.load(tmp_path / "rows.npy"), wanted)
+
+
+def test_what_is_not_exported_is_missed_by_name(
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_CACHE_DIR", str(tmp_path))
+    path = checkpoint("llava")
+    with pytest.raises(Unavailable, match=f"run `headrace model export {path}`"):
+        family(str(path)).modality("image").load(1)
+
+
+def test_export_writes_once(
+    checkpoint: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = checkpoint("llava")
+    assert main(["model", "export", str(path), "--out", str(tmp_path)]) == 0
+    assert "is ready: 2 files" in capsys.readouterr().out
+    (folder,) = (found for found in tmp_path.iterdir() if found.is_dir())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["architecture"], manifest["fingerprint"]) == ("llava", Directory(path).fingerprint)
+    assert manifest["files"] == {GRAPH: (folder / GRAPH).stat().st_size}
+    written = (folder / GRAPH).stat().st_mtime_ns
+
+    assert main(["model", "export", str(path), "--out", str(tmp_path)]) == 0
+    assert "was there already" in capsys.readouterr().out
+    assert (folder / GRAPH).stat().st_mtime_ns == written
+
+    monkeypatch.setenv("HEADRACE_CACHE_DIR", str(tmp_path))
+    assert main(["model", "show", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert str(folder) in shown
+    assert "text, image" in shown
+
+
+def test_changed_weights_are_exported_anew(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """A folder of another fingerprint is not this checkpoint's."""
+    path = tmp_path / "copy"
+    path.mkdir()
+    for file in checkpoint("llava").iterdir():
+        (path / file.name).write_bytes(file.read_bytes())
+    before = Directory(path).encoders
+    with (path / "model.safetensors").open("ab") as weights:
+        weights.write(b" ")
+    assert Directory(path).encoders != before
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (None, "config.json cannot be read"),
+        ({"model_type": "internvl_chat"}, "model_type 'internvl_chat' has no family here; there are llama"),
+        ([], "is not a JSON object"),
+    ],
+)
+def test_what_cannot_be_opened_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], config: object, message: str
+) -> None:
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    assert main(["model", "export", str(tmp_path)]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_text_models_have_nothing_to_export(
+    checkpoint: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["model", "export", str(checkpoint("llama"))]) == 0
+    assert "nothing to export" in capsys.readouterr().out
+
+
+def test_an_interrupted_export_leaves_nothing_to_be_found(
+    checkpoint: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A checkpoint without the tower's weights: the error names them, and the next export starts anew."""
+    path = tmp_path / "broken"
+    path.mkdir()
+    for file in checkpoint("llava").iterdir():
+        if file.suffix != ".safetensors":
+            (path / file.name).write_bytes(file.read_bytes())
+    assert main(["model", "export", str(path), "--out", str(tmp_path / "out")]) == 1
+    assert "embeddings.class_embedding" in capsys.readouterr().err
+    assert not Directory(path).encoders_in(tmp_path / "out").exists()
