@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from headrace.core.commands import EncodeCommand, PrefillCommand, WorkBatch
-from headrace.core.types import Key, Media, Prompt, Sampling, StageName
+from headrace.core.types import Key, Media, Prompt, Sampling, StageName, TokenLogprobs
 from headrace.engines.base import Engine
 from headrace.engines.families import family
 from headrace.engines.profile_encoder import ProfileEncoder
@@ -26,6 +26,7 @@ from headrace.mesh.store import Store
 from headrace.mesh.transfer import TensorStore
 from headrace.modalities import modality
 from headrace.v1 import queue_pb2
+from headrace.wire.convert import logprobs_from_proto
 from headrace.wire.work import work_batch_to_proto
 from headrace.worker.app import Address, Carriers, Outfit, Worker
 from headrace.worker.kvwire import KvTravel
@@ -84,6 +85,7 @@ class Peer:
         self.bus = bus
         self.epoch = 1
         self.tokens: dict[Key, dict[int, int]] = {}
+        self.logprobs: dict[Key, dict[int, TokenLogprobs]] = {}
         self.copies = 0  # tokens that came again
         self.stream_ends: dict[Key, queue_pb2.TokenEnd] = {}
         self.gateways: dict[Key, set[str]] = {}
@@ -108,6 +110,9 @@ class Peer:
             self.copies += index in tokens
             tokens[index] = token
             self.gateways.setdefault(Key(name, attempt), set()).add(gateway)
+        for row, told in logprobs_from_proto(batch.logprobs):
+            key = Key(batch.request_id[row], batch.attempt[row])
+            self.logprobs.setdefault(key, {})[batch.index[row]] = told
         for end in batch.ends:
             self.stream_ends[key_of(end)] = end
 

@@ -15,7 +15,7 @@ import numpy as np
 import xxhash
 
 from headrace.core.cost import StepWork
-from headrace.core.types import Key
+from headrace.core.types import Key, TokenLogprobs
 from headrace.engines.base import Emitted, KvManifest, KvSink, ModelSpec, Prefilled, SequenceInput, StepResult
 from headrace.engines.batch import Batch, Chunk, Live, check_embeddings, check_manifest
 from headrace.engines.prefix_cache import Chain, PrefixCache
@@ -26,6 +26,7 @@ _LINK = struct.Struct("<QI")  # state, token
 _PLAIN = re.compile(rb" | ?[a-z]+")
 _NEVER = -1
 _SINK_PARTS = 4
+CERTAIN = TokenLogprobs(0.0)
 
 
 @dataclass(slots=True, eq=False)
@@ -72,6 +73,7 @@ class ProfileEngine:
         block_bytes = max(_HEADER.size, spec.block_tokens * profile.kv_bytes_per_token)
         self._seen = PrefixCache[int].of_size(prefix_cache_bytes, block_bytes)
         assert self._plain
+        self._even = float(np.float32(-math.log(len(self._plain))))  # as messages carry it
 
     def blocks_used(self) -> int:
         return self._batch.blocks_used
@@ -120,7 +122,7 @@ class ProfileEngine:
             self._batch.filled(chunk)
             if chunk.ends_prefill:
                 if live.state.sink is not None:
-                    _pour(self._kv(live), live.state.sink)
+                    _pour(self._write(live, live.state.sink.buffer), live.state.sink)
                     live.state.sink = None
                 prefilled.append(live.prefilled())
                 emitted.append(self._emit(live))
@@ -160,8 +162,17 @@ class ProfileEngine:
 
     def _emit(self, live: Live[Trail]) -> Emitted:
         trail, plain = live.state, self._plain
-        ends = live.next_index == trail.end_index
-        return live.emit(self._eos if ends else plain[(trail.state ^ trail.twist) % len(plain)])
+        if live.next_index == trail.end_index:
+            return live.emit(self._eos, None if live.input.sampling.logprobs is None else CERTAIN)
+        at = (trail.state ^ trail.twist) % len(plain)
+        return live.emit(plain[at], self._logprobs(at, live.input.sampling.logprobs))
+
+    def _logprobs(self, at: int, count: int | None) -> TokenLogprobs | None:
+        """All plain tokens are as likely as the one that was drawn: it and those behind it stand for the likeliest."""
+        if count is None:
+            return None
+        plain, even = self._plain, self._even
+        return TokenLogprobs(even, tuple([(plain[(at + n) % len(plain)], even) for n in range(min(count, len(plain)))]))
 
     def remove(self, key: Key) -> None:
         self._batch.remove(key)
@@ -182,13 +193,18 @@ class ProfileEngine:
         return self._manifest(self._batch[key].kv_length)
 
     def export_kv(self, key: Key, into: memoryview) -> None:
-        kv = self._kv(self._batch[key])
-        into[: len(kv)] = kv
+        self._write(self._batch[key], into)
 
-    def _kv(self, live: Live[Trail]) -> bytes:
-        padding_bytes = live.kv_length * self.profile.kv_bytes_per_token
-        padding = (live.state.state.to_bytes(8, "little") * (padding_bytes // 8 + 1))[:padding_bytes]
-        return _HEADER.pack(live.state.origin, live.state.state, xxhash.xxh3_64_intdigest(padding)) + padding
+    def _write(self, live: Live[Trail], into: memoryview) -> int:
+        """In place: a large model's KV is hundreds of megabytes. Returns its size."""
+        size_bytes = self._manifest(live.kv_length).size_bytes
+        padding = into[_HEADER.size : size_bytes]
+        whole = len(padding) // 8 * 8
+        state = live.state.state.to_bytes(8, "little")
+        np.frombuffer(padding[:whole], np.uint64)[:] = live.state.state
+        padding[whole:] = state[: len(padding) - whole]
+        into[: _HEADER.size] = _HEADER.pack(live.state.origin, live.state.state, xxhash.xxh3_64_intdigest(padding))
+        return size_bytes
 
     def import_kv(self, sequence: SequenceInput, manifest: KvManifest, source: memoryview) -> None:
         prefix_len = self._prefix_len(sequence)
@@ -225,12 +241,10 @@ def _block(state: int, sequence: SequenceInput, start: int, stop: int) -> int:
     return digest.intdigest()
 
 
-def _pour(kv: bytes, sink: KvSink) -> None:
+def _pour(size_bytes: int, sink: KvSink) -> None:
     """In parts, as layers would come."""
     for part in range(1, _SINK_PARTS + 1):
-        start, stop = (len(kv) * end // _SINK_PARTS for end in (part - 1, part))
-        sink.buffer[start:stop] = kv[start:stop]
-        sink.ready(stop)
+        sink.ready(size_bytes * part // _SINK_PARTS)
 
 
 def _end_index(origin: int, rule: OutputRule) -> int:
