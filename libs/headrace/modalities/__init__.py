@@ -55,7 +55,11 @@ class Modality(Protocol):
 
 
 # modality -> "module:object"
-REGISTRY = {"image": "headrace.modalities.image:IMAGE"}
+REGISTRY = {
+    "image": "headrace.modalities.image:IMAGE",
+    "audio": "headrace.modalities.audio:AUDIO",
+    "video": "headrace.modalities.video:VIDEO",
+}
 
 
 def modality(name: str) -> Modality:

@@ -63,6 +63,4 @@ def _mel(hz: float) -> float:
 
 
 def _hz(mels: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.where(
-        mels < _LINEAR_MELS, mels * 200.0 / 3.0, _LINEAR_HZ * np.exp(_STEP * (mels - _LINEAR_MELS))
-    )
+    return np.where(mels < _LINEAR_MELS, mels * 200.0 / 3.0, _LINEAR_HZ * np.exp(_STEP * (mels - _LINEAR_MELS)))

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from dataclasses import asdict
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from random import Random
@@ -18,8 +19,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from headrace.engines.families.smollm2 import IMAGE_PREFIX, WIDTH, SmolLM2, load, load_prefix, load_weights, weights_path
+from headrace.engines.families.smollm2 import (
+    IMAGE_PREFIX,
+    SmolLM2,
+    load,
+    load_prefix,
+    load_weights,
+    weights_path,
+)
 from headrace.modalities.image import IMAGE, letterbox
+from headrace.training.batches import Row
 from headrace.training.export import export_listener
 from headrace.training.hearing import Ear, Heard, Words, align_ear, exact_shares, hear
 from headrace.training.image import ASSETS
@@ -31,20 +40,20 @@ from headrace.training.speech import Clip, Recordings, digit_texts, sentences_of
 from headrace.training.whisper import PACKAGE, WhisperEncoder
 
 SEED = 0
-STEPS = 450
-_PHASE = Phase(STEPS, 0.7, 640, 0.0)
-_LOG_STEPS, _CHECK_STEPS = 10, 50
+STEPS = 220
+_PHASE = Phase(STEPS, 0.7, 480, 0.0)
+_LOG_STEPS, _CHECK_STEPS = 10, 40
 _VALIDATION_SEED = 7
 # (copies of each recorded digit, glued sequences, espeak digits, espeak sentences)
 _AMOUNTS: dict[Split, tuple[int, int, int, int]] = {"train": (2, 1200, 600, 1800), "validation": (1, 100, 60, 150)}
 # (group, images, clips, videos, kind of clip, rows)
 _GROUPS = (
-    ("speech.digit", 0, 1, 0, "digit", 40),
-    ("speech.sequence", 0, 1, 0, "sequence", 60),
-    ("speech.sentence", 0, 1, 0, "sentence", 60),
-    ("speech.mixed", 1, 1, 0, "", 50),
-    ("speech.two", 0, 2, 0, "", 15),
-    ("video", 0, 0, 1, "", 60),
+    ("speech.digit", 0, 1, 0, "digit", 20),
+    ("speech.sequence", 0, 1, 0, "sequence", 40),
+    ("speech.sentence", 0, 1, 0, "sentence", 40),
+    ("speech.mixed", 1, 1, 0, "", 30),
+    ("speech.two", 0, 2, 0, "", 10),
+    ("video", 0, 0, 1, "", 30),
 )
 
 
@@ -61,7 +70,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--digits", type=Path, help="archive of the Free Spoken Digit Dataset; without it espeak alone")
     parser.add_argument("--out", type=Path, default=ASSETS, help="where the assets go")
     parser.add_argument("--work", type=Path, default=Path(".headrace/training-audio"), help="checkpoints and log")
-    parser.add_argument("--ear-steps", type=int, default=500)
+    parser.add_argument("--ear-steps", type=int, default=300)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
@@ -92,7 +101,13 @@ def image_rows(pictures: list[Picture]) -> Tensor:
     """What the shipped image encoder makes of them, [n, ROWS, width]."""
     encoder = IMAGE.load(1)
     inputs = [letterbox(Image.fromarray(picture.pixels)) for picture in pictures]
-    return torch.from_numpy(np.stack([row for i in range(0, len(inputs), 64) for row in encoder.encode(inputs[i : i + 64])]))
+    return torch.from_numpy(
+        np.stack([row for i in range(0, len(inputs), 64) for row in encoder.encode(inputs[i : i + 64])])
+    )
+
+
+def _named(group: str, _: Row, kind: str) -> str:
+    return f"{group}.{kind}"
 
 
 class Run:
@@ -140,7 +155,7 @@ class Run:
         past = torch.from_numpy(load_prefix(IMAGE_PREFIX))
         listener = Listener(ear, self._model.embedding[edges], past)
         library, check = self._library("train", self._train, 1), self._library("validation", self._validation, 2)
-        trainer = Trainer(self._model, listener, lambda chosen: library.embed(listener, chosen), phase)
+        trainer = Trainer(self._model, listener, partial(library.embed, listener), phase)
         path, best_path, best = self._work / "listener.pt", self._work / "best.pt", -1.0
         if path.exists():
             state = torch.load(path)
@@ -170,8 +185,7 @@ class Run:
         sampler, counts = SceneSampler(self._family, library, _VALIDATION_SEED, unseen), Counts()
         for group, images, clips, videos, kind, wanted in _GROUPS:
             rows = [sampler.row_of(images, clips, videos, kind, 1) for _ in range(wanted)]
-            embed = lambda chosen: library.embed(listener, chosen)  # noqa: E731
-            score(self._model, listener, embed, rows, lambda _, asked, group=group: f"{group}.{asked}", counts)
+            score(self._model, listener, partial(library.embed, listener), rows, partial(_named, group), counts)
         shares = {group: share(counts, f"{group}.") for group, *_ in _GROUPS}
         return {**shares, "by_question": by_name(counts)}, round(sum(shares.values()) / len(shares), 4)
 

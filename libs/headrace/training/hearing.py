@@ -15,15 +15,15 @@ from torch.nn import functional as F
 
 from headrace.engines.families.smollm2 import WIDTH, SmolLM2
 from headrace.modalities.mel import ROW_FRAMES, log_mel
-from headrace.training.speech import Clip, sentences
 from headrace.training.pictures import WORDS
+from headrace.training.speech import Clip, sentences
 from headrace.training.tower import cosine
 from headrace.training.whisper import WIDTH as FRAME_WIDTH
 from headrace.training.whisper import WhisperEncoder
 
 ROW_WIDTH = FRAME_WIDTH * ROW_FRAMES // 2  # the frames of 0.2 s side by side
 _INNER, _HEADS = 320, 5
-_BATCH = 48
+_BATCH = 32
 _NOTHING = " ..."  # one token
 _COMMITMENT = 0.2  # weight of the distance to the embedding that a row is read as
 Log = Callable[..., None]
@@ -127,7 +127,7 @@ def align_ear(ear: Ear, words: Words, heard: Heard, steps: int, seed: int, log: 
         nn.utils.clip_grad_norm_(ear.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        if step % 50 == 49:
+        if step % 25 == 24:
             log("ear", step=step + 1, of=steps, loss=round(loss.item(), 4))
     ear.eval()
 

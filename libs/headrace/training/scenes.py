@@ -15,9 +15,9 @@ from headrace.modalities.image import ROWS
 from headrace.modalities.video import FRAMES_MAX, frame_label
 from headrace.training.batches import POOL_ROWS, Batch, Row, branched, cut
 from headrace.training.hearing import Ear, Heard
-from headrace.training.media_questions import Question, Scene, ask_about
+from headrace.training.media_questions import Scene, ask_about
 from headrace.training.pictures import Digit, Label
-from headrace.training.questions import draw_layout, message
+from headrace.training.questions import Question, draw_layout, message
 
 _VIDEOS = 2000
 # what a row holds: images, clips, videos; and how often
@@ -145,5 +145,3 @@ class SceneSampler:
         """Batches without end: rows of like length together, in random order."""
         while True:
             yield from cut([self.row() for _ in range(POOL_ROWS)], token_budget, self._rng)
-
-

@@ -9,7 +9,6 @@ import tarfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from random import Random
 from typing import Literal
@@ -17,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from headrace.modalities.audio import decode_sound
-from headrace.modalities.mel import SAMPLE_RATE_HZ, Sound
+from headrace.modalities.mel import Sound
 from headrace.training.pictures import WORDS, Split
 
 ClipKind = Literal["digit", "sequence", "sentence"]
@@ -45,16 +44,32 @@ class Clip:
 
 def sentences() -> list[str]:
     """Every sentence of the grammar, sorted."""
-    made = [f"turn {s} the {x} in the {p}" for s in ("on", "off") for x in ("light", "fan", "heater", "radio", "camera")
-            for p in _PLACES]
-    made += [f"send {n} {x} to {c}" for n in WORDS[2:] for x in ("boxes", "letters", "apples", "books")
-             for c in ("Paris", "London", "Rome", "Berlin", "Tokyo")]
-    made += [f"the {c} {x} is {w} the {y}" for c in ("red", "green", "blue", "yellow", "white")
-             for x in ("car", "door", "bird", "ball") for w in ("near", "behind", "under")
-             for y in ("tree", "table", "house", "river")]
+    made = [
+        f"turn {s} the {x} in the {p}"
+        for s in ("on", "off")
+        for x in ("light", "fan", "heater", "radio", "camera")
+        for p in _PLACES
+    ]
+    made += [
+        f"send {n} {x} to {c}"
+        for n in WORDS[2:]
+        for x in ("boxes", "letters", "apples", "books")
+        for c in ("Paris", "London", "Rome", "Berlin", "Tokyo")
+    ]
+    made += [
+        f"the {c} {x} is {w} the {y}"
+        for c in ("red", "green", "blue", "yellow", "white")
+        for x in ("car", "door", "bird", "ball")
+        for w in ("near", "behind", "under")
+        for y in ("tree", "table", "house", "river")
+    ]
     made += [f"what is {a} {o} {b}" for a in WORDS for o in ("plus", "minus") for b in WORDS]
-    made += [f"call {x} {d} at {n}" for x in ("Anna", "Peter", "Maria", "David") for d in ("today", "tomorrow")
-             for n in WORDS[1:]]
+    made += [
+        f"call {x} {d} at {n}"
+        for x in ("Anna", "Peter", "Maria", "David")
+        for d in ("today", "tomorrow")
+        for n in WORDS[1:]
+    ]
     made += [f"set a timer for {n} {u}" for n in WORDS[2:] for u in ("minutes", "hours")]
     return sorted(made)
 
@@ -96,7 +111,9 @@ class Recordings:
         """Every take `copies` times."""
         return [
             Clip(wear(take, rng) if worn else take, (WORDS[digit],), "digit", True)
-            for (_, digit), takes in sorted(self.takes.items()) for take in takes for _ in range(copies)
+            for (_, digit), takes in sorted(self.takes.items())
+            for take in takes
+            for _ in range(copies)
         ]
 
     def sequence(self, rng: Random, length: int, worn: bool) -> Clip:
