@@ -43,7 +43,7 @@ def vision_ids() -> dict[str, int]:
 
 
 def rewrite(model: Any, folder: Path, changes: Mapping[str, Callable[[Any], Any]]) -> None:
-    """Weights whose names end so, changed: what media say must be heard over the text, or outputs tell nothing."""
+    """Weights whose names end so, changed: neither text nor media may drown the other, or outputs tell nothing."""
     import torch
 
     with torch.no_grad():
@@ -211,7 +211,9 @@ def qwen2_audio(folder: Path, seed: int, **changes: Any) -> None:
         text_config={"model_type": "qwen2", **text_fields(**changes)},
         audio_token_index=special_id(SOUND, "<|AUDIO|>"),
     )
-    save_model(hf.Qwen2AudioForConditionalGeneration(config), folder, seed)
+    model = hf.Qwen2AudioForConditionalGeneration(config)
+    save_model(model, folder, seed)
+    rewrite(model, folder, {"multi_modal_projector.linear.weight": lambda weight: weight / 6})
     preprocessor = {
         "feature_extractor_type": "WhisperFeatureExtractor",
         "chunk_length": CLIP_S,

@@ -1,21 +1,23 @@
 """Mllama against transformers: tiles, the exported tower, who sees which rows, whole answers."""
 
-from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import reference
-from checkpoints import picture
-from checkpoints_more import build
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from served import Asked, Served, conversation, generated, handed_over, logprobs, run, serve
 
 from headrace.core.types import MediaSpan
 from headrace.engines.families.crossing import cross_rows, first_crossing, seen_rows
 from headrace.engines.families.mllama_tiles import Tiling, tower_inputs
+from tests.checkpoints import picture
+from tests.checkpoints_more import build
+from tests.families import reference
+from tests.families.served import Asked, Served, conversation, generated, handed_over, logprobs, run, serve
+
+pytest.importorskip("torch")
 
 TILING = Tiling(side=28, tiles_max=4, rows=5)
 # One tile and four, wide, tall, larger than every canvas.
@@ -29,12 +31,9 @@ ASKED: tuple[Asked, ...] = (
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Served:
     reference.quiet()
-    folder = tmp_path_factory.mktemp("mllama")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HEADRACE_CACHE_DIR", str(folder / "cache"))
-        yield serve(build("mllama", folder), "image", folder / "cache")
+    return serve(build("mllama", tmp_path_factory.mktemp("mllama")), "image", cache_dir)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Qwen2.5-VL and Qwen3-VL against transformers: sizes, prompts, rope positions, the exported tower, whole answers."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -8,18 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-import reference
-from checkpoints import picture
-from checkpoints_more import build
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from served import Asked, Served, conversation, generated, handed_over, logprobs, run, serve
 
 from headrace.core.errors import InvalidInput
 from headrace.core.types import MediaMeta, MediaSpan
 from headrace.engines.families.directory import Directory, open_decoder
 from headrace.engines.families.qwen_vl import Grid, Patching, positions, taps, windows
+from tests.checkpoints import picture
+from tests.checkpoints_more import build
+from tests.families import reference
+from tests.families.served import Asked, Served, conversation, generated, handed_over, logprobs, run, serve
+
+pytest.importorskip("torch")
 
 KINDS = ("qwen2_5_vl", "qwen3_vl")
 # A multiple of the window and not, wide, tall, one that grows to the least size, one that shrinks to the most.
@@ -33,12 +34,9 @@ ASKED: tuple[Asked, ...] = (
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Served:
     reference.quiet()
-    folder = tmp_path_factory.mktemp("qwen_vl")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HEADRACE_CACHE_DIR", str(folder / "cache"))
-        yield serve(build(request.param, folder), "image", folder / "cache")
+    return serve(build(request.param, tmp_path_factory.mktemp("qwen_vl")), "image", cache_dir)
 
 
 @pytest.fixture(scope="module")

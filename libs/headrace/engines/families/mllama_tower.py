@@ -37,7 +37,8 @@ class TileTower(nn.Module):
         middle = torch.stack([states[number] for number in vision.intermediate_layers_indices], dim=-1)
         found = torch.cat([x, middle.reshape(pictures, tiles * self.lanes, -1)], dim=-1)
         found = found.reshape(pictures, tiles, self.lanes, -1)[:, :, : self.rows]
-        return self.projector(found).reshape(pictures, tiles * self.rows, -1)  # type: ignore[no-any-return]
+        rows: Tensor = self.projector(found)
+        return rows.reshape(pictures, tiles * self.rows, -1)
 
     def embedded(self, pixels: Tensor, ratio: Tensor) -> Tensor:
         """[pictures, tiles, rows, width]: the class vector and the patches of each tile, with all positions."""

@@ -138,7 +138,7 @@ def positions(tokens: int, spans: Sequence[MediaSpan]) -> tuple[Positions, int]:
 
 def places(grid: Grid, merge: int) -> Indices:
     """[patches, 2]: row and column of each patch, in merged order."""
-    at = np.stack(np.indices((grid.rows, grid.columns)), axis=-1)
+    at: Indices = np.moveaxis(np.indices((grid.rows, grid.columns), np.int64), 0, -1)
     blocks = at.reshape(grid.rows // merge, merge, grid.columns // merge, merge, 2)
     return blocks.transpose(0, 2, 1, 3, 4).reshape(-1, 2)
 
