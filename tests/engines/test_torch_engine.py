@@ -18,6 +18,7 @@ from headrace.core.errors import StageError, Unavailable
 from headrace.core.types import Sampling
 from headrace.engines.base import KvMismatch, SequenceInput
 from headrace.engines.families import family
+from headrace.engines.registry import EngineConfigError, load_engine
 from headrace.engines.sampling import Draw, sample
 from headrace.engines.torch_decoder import TorchDecoder
 from headrace.engines.torch_drawing import draw_on_device
@@ -234,27 +235,24 @@ def test_drawing_on_the_device_equals_drawing_on_the_host() -> None:
     assert draw_on_device(logits, draws) == sample(logits.numpy(), draws)
 
 
-@pytest.mark.parametrize(
-    ("env", "why"),
-    [
-        ({"HEADRACE_TORCH_DEVICE": "cuda"}, "does not have here"),
-        ({"HEADRACE_TORCH_DEVICE": "gpu0"}, "HEADRACE_TORCH_DEVICE is 'gpu0'"),
-        ({"HEADRACE_TORCH_DEVICE": "meta"}, "does not have here"),
-        ({"HEADRACE_TORCH_DTYPE": "int8"}, "known: auto, float32"),
-    ],
-)
-def test_wrong_words(env: dict[str, str], why: str, folder: Path) -> None:
-    known, _ = made("qwen3_vl", folder)
-    if env.get("HEADRACE_TORCH_DEVICE") == "cuda" and torch.cuda.is_available():
-        pytest.skip("there is a GPU here")
-    with pytest.raises(Unavailable, match=why):
-        load(family(str(known.folder)).spec, str(known.folder), threads=1, slots=1, blocks=8, env=env)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_refused(folder: Path) -> None:
+    path = str(made("qwen3_vl", folder)[0].folder)
+    with pytest.raises(Unavailable, match="device is cuda"):
+        load_engine("torch", path, threads=1, slots=1, blocks=8, device="cuda")
+
+
+def test_wrong_words(folder: Path) -> None:
+    path = str(made("qwen3_vl", folder)[0].folder)
+    with pytest.raises(EngineConfigError, match="weights are q4"):
+        load_engine("torch", path, threads=1, slots=1, blocks=8, weights="q4")
+    with pytest.raises(Unavailable, match="known: auto, float32"):
+        load(family(path).spec, path, threads=1, slots=1, blocks=8, env={"HEADRACE_TORCH_DTYPE": "int8"})
 
 
 def test_a_directory_is_loaded(folder: Path) -> None:
-    known, _ = made("qwen3_vl", folder)
-    env = {"HEADRACE_TORCH_DEVICE": "cpu", "HEADRACE_TORCH_DTYPE": "bfloat16"}
-    spec = family(str(known.folder)).spec
-    subject = load(spec, str(known.folder), threads=1, slots=2, blocks=16, env=env)
+    path = str(made("qwen3_vl", folder)[0].folder)
+    spec = family(path).spec
+    subject = load(spec, path, threads=1, slots=2, blocks=16, env={"HEADRACE_TORCH_DTYPE": "bfloat16"})
     assert subject.spec.kv_bytes_per_token * 2 == spec.kv_bytes_per_token
-    assert decoder_of(str(known.folder)).deepstack == 2
+    assert decoder_of(path).deepstack == 2

@@ -3,7 +3,7 @@
 A backend is imported when it is asked for: the profile engine needs neither onnxruntime nor weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from headrace.core.errors import Unavailable
@@ -91,6 +91,8 @@ def _torch(model: str, size: EngineSize, _profile: str) -> Engine:
         from headrace.engines.torch_load import load
     except ImportError as error:
         raise Unavailable("the torch engine needs torch: pip install 'headrace[torch]'") from error
+    if size.weights != "fp32":
+        raise EngineConfigError(f"weights are {size.weights}; the torch engine runs a checkpoint's own")
     return load(
         family(model).spec,
         model,
@@ -99,7 +101,45 @@ def _torch(model: str, size: EngineSize, _profile: str) -> Engine:
         blocks=size.blocks,
         chunk_tokens=size.chunk_tokens,
         prefix_cache_bytes=size.prefix_cache_bytes(_TORCH_PREFIX_CACHE_MB),
+        device=size.device,
     )
+
+
+def _vllm(model: str, size: EngineSize, _profile: str) -> Engine:
+    from headrace.engines.vllm import load
+
+    check_stages("vllm", model, ("prefill", "decode"))
+    if size.weights != "fp32":
+        raise EngineConfigError(f"the vllm engine takes weights as they are in the directory, not as {size.weights}")
+    return load(
+        family(model).spec,
+        model,
+        threads=size.threads,
+        slots=size.slots,
+        blocks=size.blocks,
+        chunk_tokens=size.chunk_tokens,
+        prefix_cache=bool(size.prefix_cache_mb),
+        device=size.device,
+    )
+
+
+def check_stages(engine: str, model: str, stages: Collection[str]) -> None:
+    """Before anything is loaded.
+
+    Raises:
+        EngineConfigError: a worker with these stages cannot run this model on this engine; says what can.
+    """
+    if engine == "vllm":
+        from headrace.engines.vllm import refusal
+
+        why = refusal(model, family(model).spec.modalities, stages)
+        if why:
+            raise EngineConfigError(why)
+
+
+def hands_over(engine: str) -> bool:
+    """Whether sequences can leave and enter this engine with their KV cache."""
+    return engine != "vllm"
 
 
 def _profile(model: str, size: EngineSize, profile: str) -> Engine:
@@ -127,4 +167,9 @@ _ONNX_CHUNK_TOKENS = 256
 _ONNX_PREFIX_CACHE_MB = 512  # 11,000 tokens of the default model
 _TORCH_PREFIX_CACHE_MB = 512  # beside the KV cache, in the device's memory
 
-ENGINES: dict[str, Callable[[str, EngineSize, str], Engine]] = {"onnx": _onnx, "torch": _torch, "profile": _profile}
+ENGINES: dict[str, Callable[[str, EngineSize, str], Engine]] = {
+    "onnx": _onnx,
+    "torch": _torch,
+    "vllm": _vllm,
+    "profile": _profile,
+}

@@ -1,7 +1,7 @@
 """From a model's name or directory to a running torch engine: device, number format, sizes.
 
-HEADRACE_TORCH_DEVICE (auto, cpu, cuda, cuda:1 ...) and HEADRACE_TORCH_DTYPE (auto, float32, bfloat16, float16) choose;
-auto is a GPU if there is one, bfloat16 on it, and float32 on a CPU.
+HEADRACE_TORCH_DTYPE (auto, float32, bfloat16, float16) chooses the number format; auto is bfloat16 on a GPU and float32
+on a CPU.
 """
 
 import os
@@ -32,23 +32,25 @@ def load(
     blocks: int,
     chunk_tokens: int = 0,
     prefix_cache_bytes: int = 0,
+    device: str = "cpu",
     env: Mapping[str, str] = os.environ,
 ) -> TorchEngine:
-    """An engine ready to run. threads: of torch, in the whole process.
+    """An engine ready to run. threads: of torch, in the whole process; device: cpu, cuda, or auto for a GPU if there
+    is one.
 
     Raises:
         ModelNotFound: unknown model.
         Unavailable: the device is not there, or the checkpoint is not what its configuration says.
     """
     torch.set_num_threads(threads)
-    device = device_of(env.get("HEADRACE_TORCH_DEVICE", "auto"))
-    dtype = dtype_of(env.get("HEADRACE_TORCH_DTYPE", "auto"), device)
-    decoder = TorchDecoder(decoder_of(model), device=device, dtype=dtype)
-    size = blocks_for(chunk_tokens or _CHUNK_TOKENS[device.type], spec.block_tokens) * spec.block_tokens
+    there = device_of(device)
+    dtype = dtype_of(env.get("HEADRACE_TORCH_DTYPE", "auto"), there)
+    decoder = TorchDecoder(decoder_of(model), device=there, dtype=dtype)
+    size = blocks_for(chunk_tokens or _CHUNK_TOKENS[there.type], spec.block_tokens) * spec.block_tokens
     engine = TorchEngine(
         spec, decoder, slots=slots, blocks=blocks, chunk_tokens=size, prefix_cache_bytes=prefix_cache_bytes
     )
-    if device.type == "cuda":
+    if there.type == "cuda":
         engine.use_graphs()
     return engine
 
@@ -85,17 +87,12 @@ def checkpoint_decoder(source: Checkpoint) -> Decoder:
 def device_of(word: str) -> torch.device:
     """
     Raises:
-        Unavailable: no such device here.
+        Unavailable: a GPU is asked for and torch has none here.
     """
-    if word == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(word)
-    except RuntimeError as error:
-        raise Unavailable(f"HEADRACE_TORCH_DEVICE is {word!r}: {error}") from error
-    if device.type not in _CHUNK_TOKENS or (device.type == "cuda" and not torch.cuda.is_available()):
-        raise Unavailable(f"HEADRACE_TORCH_DEVICE is {word!r}, which torch {torch.__version__} does not have here")
-    return device
+    has_gpu = torch.cuda.is_available()
+    if word == "cuda" and not has_gpu:
+        raise Unavailable(f"the device is cuda, which torch {torch.__version__} does not have here")
+    return torch.device("cuda" if has_gpu and word != "cpu" else "cpu")
 
 
 def dtype_of(word: str, device: torch.device) -> torch.dtype:
