@@ -6,7 +6,7 @@ import pytest
 
 from headrace.engines.base import Engine, KvMismatch, SequenceInput
 from tests.engines.backends import BACKENDS, COUNT, Backend, sequences, undisturbed
-from tests.engines.driving import advance, export, run
+from tests.engines.driving import advance, export, prefill, run
 
 pytestmark = [pytest.mark.parametrize("backend", BACKENDS, ids=str), pytest.mark.timeout(60)]
 NAMES = list(sequences(BACKENDS[0]))
@@ -135,6 +135,21 @@ def test_a_sink_gets_what_export_writes_in_final_parts(backend: Backend, name: s
     assert len(sink.final[-1]) == told.size_bytes
     assert [len(part) for part in sink.final] == sorted({len(part) for part in sink.final})
     assert all(sink.bytes.startswith(part) for part in sink.final)
+
+
+def test_a_sink_waits_for_a_sequence_that_is_evicted_meanwhile(backend: Backend) -> None:
+    engine, given = backend.make(), sequences(backend)["long"]
+    sink = Sink(engine.prefilled_manifest(given).size_bytes)
+    engine.add(given, sink)
+    engine.step()
+    engine.evict(given.key)
+    engine.step()
+    engine.restore(given.key)
+    prefill(engine, given.key)
+    assert export(engine, given.key) == (engine.prefilled_manifest(given), sink.bytes)
+    said = len(sink.final)
+    engine.step()
+    assert len(sink.final) == said, "it is whole and left alone"
 
 
 def test_a_replayed_sequence_pours_its_replayed_tokens_too(backend: Backend) -> None:

@@ -24,6 +24,7 @@ TINY = family("profile-tiny")
         ({"profile": "b200"}, EngineConfigError, "packaged: .*zero"),
         ({"slots": 0}, EngineConfigError, "slots is 0"),
         ({"blocks": -1}, EngineConfigError, "blocks is -1"),
+        ({"prefix_cache_mb": -2}, EngineConfigError, "prefix_cache_mb is -2"),
         ({"engine": "onnx"}, Unavailable, "no weights"),
     ],
 )

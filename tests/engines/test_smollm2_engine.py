@@ -8,7 +8,7 @@ from headrace.core.types import Key, Sampling
 from headrace.engines.base import Engine, SequenceInput
 from headrace.engines.families import ChatMessage, TextPart, family
 from headrace.engines.registry import load_engine
-from tests.engines.driving import advance, export, run
+from tests.engines.driving import advance, export, prefill, run
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]  # a first start writes the graph
 COUNT = 24
@@ -22,7 +22,10 @@ QUESTIONS = [
 
 @pytest.fixture(scope="module")
 def engines() -> tuple[Engine, Engine]:
-    first, second = (load_engine("onnx", "smollm2-135m", threads=1, slots=4, blocks=64) for _ in range(2))
+    """The second one remembers prompts."""
+    first, second = (
+        load_engine("onnx", "smollm2-135m", threads=1, slots=4, blocks=64, prefix_cache_mb=size) for size in (0, 64)
+    )
     return first, second
 
 
@@ -74,3 +77,16 @@ def test_a_resumed_answer_equals_undisturbed(engines: tuple[Engine, Engine], alo
     tokens = alone[given.key]
     engines[1].add(replace(given, tokens=(*given.tokens, *tokens[:5])))
     assert run(engines[1], {given.key: COUNT}, {given.key: tokens[:5]})[given.key] == tokens
+
+
+def test_a_remembered_prompt_is_answered_as_before(engines: tuple[Engine, Engine], alone: dict[Key, list[int]]) -> None:
+    """The system turn is common to all, and asked again a prompt is there but for its last tokens."""
+    cached = []
+    for index in (0, 1, 0):
+        given = sequence(index)
+        engines[1].add(given)
+        cached.append(prefill(engines[1], given.key).cached_tokens)
+        first = alone[given.key][:1]
+        assert run(engines[1], {given.key: 8}, {given.key: first})[given.key] == alone[given.key][:8]
+    assert cached[1] >= 16
+    assert cached[2] == (len(sequence(0).tokens) - 1) // 16 * 16

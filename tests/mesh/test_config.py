@@ -31,6 +31,7 @@ def test_values_are_read() -> None:
     [
         ("HEADRACE_SLOTS", "many", "not a number"),
         ("HEADRACE_SLOTS", "-1", "from 0 to"),
+        ("HEADRACE_PREFIX_CACHE_MB", "-2", "from -1 to"),
         ("HEADRACE_TRACE_SAMPLE", "1.5", "from 0.0 to 1.0"),
         ("HEADRACE_TRACE_SAMPLE", "nan", "from 0.0 to 1.0"),
         ("HEADRACE_ENGINE", "llama.cpp", "one of onnx, torch, vllm, profile"),
