@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from headrace.cli.main import main
 from headrace.core.errors import Unavailable
 from headrace.engines.families import family
-from headrace.engines.families.directory import Directory
+from headrace.engines.families.directory import Directory, export_encoders
 from headrace.engines.families.hf_image import GRAPH
+from headrace.engines.registry import load_engine
 from tests.checkpoints import picture
 
 pytest.importorskip("torch")
@@ -101,6 +103,54 @@ def test_changed_weights_are_exported_anew(checkpoint: Callable[[str], Path], tm
     assert Directory(path).encoders != before
 
 
+@pytest.mark.parametrize("style", ["published", "nested"])
+def test_weights_go_by_old_and_new_names(
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, style: str
+) -> None:
+    """The same model under the names of published files, and under those of transformers 5's modules, in bfloat16."""
+    monkeypatch.setenv("HEADRACE_CACHE_DIR", str(tmp_path / "cache"))
+    path = tmp_path / "llava"
+    _renamed(checkpoint("llava"), path, style)
+    assert main(["model", "export", str(path)]) == 0
+    wanted = _rows(checkpoint("llava"), tmp_path)
+    np.testing.assert_allclose(_rows(path, tmp_path), wanted, atol=0.2)  # 8 bits of a float
+    engine = load_engine("torch", str(path), threads=1, slots=1, blocks=1)
+    assert engine.blocks == 1
+
+
+def _renamed(source: Path, path: Path, style: str) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    path.mkdir()
+    for file in source.iterdir():
+        if file.suffix != ".safetensors":
+            (path / file.name).write_bytes(file.read_bytes())
+    weights = {name: weight.to(torch.bfloat16) for name, weight in load_file(source / "model.safetensors").items()}
+    found = {_published(name) if style == "published" else _nested(name): weight for name, weight in weights.items()}
+    names = sorted(found)
+    half = len(names) // 2  # in two files, as large checkpoints come
+    save_file({name: found[name] for name in names[:half]}, path / "model-00001-of-00002.safetensors")
+    save_file({name: found[name] for name in names[half:]}, path / "model-00002-of-00002.safetensors")
+
+
+def _published(name: str) -> str:
+    return name.replace("vision_tower.", "vision_tower.vision_model.")
+
+
+def _nested(name: str) -> str:
+    if name == "language_model.lm_head.weight":
+        return "lm_head.weight"
+    return "model." + name.replace("language_model.model.", "language_model.")
+
+
+def _rows(path: Path, tmp_path: Path) -> NDArray[np.float32]:
+    export_encoders(path, tmp_path / "cache")
+    images = family(str(path)).modality("image")
+    encoder, data = images.load(1), picture(50, 30)
+    return encoder.encode([encoder.preprocess(data, images.probe(data))])[0]
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -128,12 +178,12 @@ def test_text_models_have_nothing_to_export(
 def test_an_interrupted_export_leaves_nothing_to_be_found(
     checkpoint: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A checkpoint without the tower's weights: the error names them, and the next export starts anew."""
+    """A checkpoint without weights: it is said, and the next export starts anew."""
     path = tmp_path / "broken"
     path.mkdir()
     for file in checkpoint("llava").iterdir():
         if file.suffix != ".safetensors":
             (path / file.name).write_bytes(file.read_bytes())
     assert main(["model", "export", str(path), "--out", str(tmp_path / "out")]) == 1
-    assert "embeddings.class_embedding" in capsys.readouterr().err
+    assert "holds no *.safetensors" in capsys.readouterr().err
     assert not Directory(path).encoders_in(tmp_path / "out").exists()

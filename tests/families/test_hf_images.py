@@ -4,6 +4,7 @@ Needs torch; the families themselves run without it.
 """
 
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from headrace.core.types import Media
 from headrace.engines.families import ChatMessage, Family, MediaPart, TextPart, family
@@ -24,7 +26,7 @@ KINDS = ("llava", "llava_onevision", "internvl")
 Sizes = tuple[tuple[int, int], ...]
 REQUESTS: tuple[tuple[str, Sizes], ...] = (
     ("one tile exactly", ((28, 28),)),
-    ("odd sides", ((41, 31),)),
+    ("odd sides", ((41, 31), (31, 41))),
     ("smaller than a tile", ((7, 9),)),
     ("several, of different sizes", ((20, 50), (100, 33), (64, 64))),
     ("hair-thin", ((300, 20), (20, 300))),
@@ -100,8 +102,6 @@ def test_tokens_are_counted_as_the_processor_does(pair: Pair, width: int, height
 @given(width=st.integers(1, 250), height=st.integers(1, 250))
 def test_the_count_is_what_the_tiles_pack_to(pair: Pair, width: int, height: int) -> None:
     """Without the tower: rows of zeros in the place of its output."""
-    from PIL import Image
-
     assert isinstance(pair.images, HfImages)
     tiling = pair.images.tiling
     tiles = tiling.tiles(Image.new("RGB", (width, height)))
@@ -109,6 +109,18 @@ def test_the_count_is_what_the_tiles_pack_to(pair: Pair, width: int, height: int
     features = np.zeros((len(tiles), rows_of_tile, 64), np.float32)
     packed = tiling.pack(features, width, height, {"newline": np.zeros(64, np.float32)})
     assert packed.shape == (tiling.rows(width, height), 64)
+
+
+def test_a_photograph_counts_upright(pair: Pair) -> None:
+    """EXIF turns it: probe, count and tiles agree, and are those of the picture as it is seen."""
+    upright = Image.open(BytesIO(picture(60, 25)))
+    exif, data = Image.Exif(), BytesIO()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    upright.transpose(Image.Transpose.ROTATE_90).save(data, "JPEG", exif=exif, quality=95)
+    meta = pair.images.probe(data.getvalue())
+    assert (meta.width, meta.height) == (60, 25)
+    (rows,) = pair.encoder.encode([pair.encoder.preprocess(data.getvalue(), meta)])
+    assert len(rows) == pair.images.token_count(meta)
 
 
 def test_images_of_a_batch_do_not_touch_one_another(pair: Pair) -> None:

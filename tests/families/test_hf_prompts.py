@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from headrace.core.errors import InvalidInput, Unavailable
@@ -116,6 +118,30 @@ def test_a_user_who_writes_a_placeholder_gets_text(llava: Write, words: tuple[st
     assert set(prompt.tokens[span.offset : span.offset + 16]) == {IMAGE}
     behind = b"".join(family.pieces[token] for token in prompt.tokens[span.offset + 16 :])
     assert behind == ("\n" + "".join(words) + "\nassistant\n").encode()
+
+
+FRAGMENTS = ("<image>", "<ima", "ge>", "<", ">", "\ufdd0", "\ufdd1", "\u00e9", "x y", "\n", "<image", "image>")
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(words=st.lists(st.sampled_from(FRAGMENTS), max_size=8), media=st.integers(0, 2))
+def test_whatever_a_user_writes_pictures_stand_where_they_were_put(llava: Write, words: list[str], media: int) -> None:
+    family = _once(llava)
+    said = "".join(words)
+    prompt = _prompt(family, *range(media), said, media=media)
+    assert [span.part for span in prompt.spans] == list(range(media))
+    assert prompt.tokens.count(IMAGE) == 16 * media
+    text = b"".join(family.pieces[token] for token in prompt.tokens)
+    assert text.decode() == "user\n" + "\n" * media + said + "\nassistant\n"
+
+
+_MADE: list[Family] = []
+
+
+def _once(write: Write) -> Family:
+    if not _MADE:
+        _MADE.append(write())
+    return _MADE[0]
 
 
 def test_without_pictures_the_word_is_text_as_well(llava: Write) -> None:

@@ -123,6 +123,8 @@ def export_encoders(path: Path, root: Path) -> Path:
     directory, architecture = _open(path)
 
     def build(out: Path) -> None:
+        if not any(directory.path.glob("*.safetensors")):
+            raise Unavailable(f"{directory.path} holds no *.safetensors: other weight formats are not read")
         try:
             architecture.export(directory, out)
         except ModuleNotFoundError as error:

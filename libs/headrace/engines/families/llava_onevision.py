@@ -76,7 +76,7 @@ class AnyRes:
         return [kind.normalise(pixels) for pixels in (np.asarray(whole), *cuts)]
 
     def pack(self, features: Rows, width: int, height: int, constants: Constants) -> Rows:
-        height_best, width_best = self._best(width, height)
+        height_best, width_best = self.best(width, height)
         down, across = height_best // self.side, width_best // self.side
         grid = features[1:].reshape(down, across, self.patches, self.patches, -1).swapaxes(1, 2)
         shown = self._unpadded(width, height)
@@ -89,14 +89,14 @@ class AnyRes:
 
     def _fit(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resized into the best size and centred on black."""
-        height, width = self._best(*image.size)
+        height, width = self.best(*image.size)
         size = fit(image.size, (width, height))
         canvas = np.zeros((height, width, 3), np.uint8)
         left, top = (width - size[0]) // 2, (height - size[1]) // 2
         canvas[top : top + size[1], left : left + size[0]] = np.asarray(image.resize(size, self.preprocessor.resample))
         return canvas
 
-    def _best(self, width: int, height: int) -> tuple[int, int]:
+    def best(self, width: int, height: int) -> tuple[int, int]:
         """(height, width) of the size that keeps most of the image's pixels, and among those wastes least."""
 
         def merit(size: tuple[int, int]) -> tuple[int, int]:
@@ -107,7 +107,7 @@ class AnyRes:
         return max(self.pinpoints, key=merit)
 
     def _unpadded(self, width: int, height: int) -> Unpadded:
-        height_best, width_best = self._best(width, height)
+        height_best, width_best = self.best(width, height)
         rows, columns = (side // self.side * self.patches for side in (height_best, width_best))
         above = left = 0
         if width / height > columns / rows:
