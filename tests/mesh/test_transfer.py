@@ -180,7 +180,7 @@ draft = store.create("kv.a", 10); draft.ready(10)
 store.seal(draft, Tensor("u1", (10,), "b", 1)); store.create("kv.b", 10)
 print("made", flush=True); time.sleep(60)
 """
-    living = tensor_files.FileStore(directory, "decode-0", "live")
+    living = tensor_files.FileStore(directory, "decode-0", "live", 1 << 20)
     living.publish(tensor_files.make(living.draft_path(), 10), "kv.c")
     child = subprocess.Popen([sys.executable, "-c", program, str(directory)], stdout=subprocess.PIPE)
     assert child.stdout is not None

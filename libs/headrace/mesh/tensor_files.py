@@ -16,10 +16,11 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from headrace.mesh.errors import TransferError
 
 GRAIN = 256 << 10  # capacities are multiples of this, so that tensors of nearby sizes share files
-SPARE_BYTES = 256 << 20  # at most this much waits for reuse in a process
 _LOCK_PREFIX = ".lock."
 # Behind the tensor, at the file's end. Written after the bytes that it tells of; where a machine shows the two in
 # another order the checksum differs, and the tensor is refused.
@@ -61,13 +62,15 @@ class FollowedFile:
 class FileStore:
     """The files of one process. Single-threaded."""
 
-    def __init__(self, directory: Path, owner: str, incarnation: str) -> None:
+    def __init__(self, directory: Path, owner: str, incarnation: str, spare_bytes: int) -> None:
+        """spare_bytes: at most so much waits for reuse."""
         assert "." not in owner, owner
         assert "." not in incarnation, incarnation
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self._stem = f"{owner}.{incarnation}"
         self._spare: list[MappedFile] = []
+        self._spare_bytes_max = spare_bytes
         self._spare_bytes = 0
         self._made = 0
         self._lock_fd = os.open(directory / (_LOCK_PREFIX + self._stem), os.O_RDWR | os.O_CREAT, 0o600)
@@ -97,7 +100,7 @@ class FileStore:
 
     def discard(self, file: MappedFile) -> None:
         """Takes the name away; keeps the pages for the next tensor unless somebody reads them."""
-        if self._spare_bytes + file.capacity > SPARE_BYTES or not self._to_spare(file):
+        if self._spare_bytes + file.capacity > self._spare_bytes_max or not self._to_spare(file):
             file.path.unlink(missing_ok=True)
             return
         self._spare.append(file)
@@ -136,12 +139,14 @@ def capacity_of(size_bytes: int) -> int:
 
 
 def make(path: Path, size_bytes: int) -> MappedFile:
-    """A new draft. Takes a millisecond for two megabytes, in any thread. Raises TransferError if the tmpfs is full."""
+    """A new draft. Takes a millisecond a megabyte, in any thread. Raises TransferError if the tmpfs is full."""
     capacity = capacity_of(size_bytes)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         os.posix_fallocate(fd, 0, capacity)  # a full tmpfs is an error here, not a SIGBUS at the first write
-        return MappedFile(path, mmap.mmap(fd, capacity), capacity)
+        mapped = mmap.mmap(fd, capacity)
+        np.frombuffer(mapped, np.uint8)[:: mmap.PAGESIZE] = 0  # faults in this thread, not in the writer's
+        return MappedFile(path, mapped, capacity)
     except OSError as error:
         path.unlink()
         raise TransferError(f"no room for {capacity} bytes in {path.parent}: {error.strerror}") from error

@@ -25,6 +25,7 @@ __all__ = ["CHUNK_BYTES", "FETCH_WAIT_S", "MAX_TENSOR_BYTES", "Draft", "Fetched"
 T = TypeVar("T")
 
 MAX_TENSOR_BYTES = 8 << 30  # a handle that claims more is wrong: no memory is taken for it
+SPARE_SHARE = 1 / 4  # of the bytes that a process may hold: so much may wait for the next tensors
 THREADS = 2  # one makes pages or sums up a large tensor while the other lands chunks
 
 
@@ -58,7 +59,7 @@ class TensorStore:
         self.silence_s = silence_s
         self.grpc_address = grpc_address
         self.limit_bytes = limit_bytes
-        self._files = tensor_files.FileStore(directory, owner, incarnation)
+        self._files = tensor_files.FileStore(directory, owner, incarnation, int(limit_bytes * SPARE_SHARE))
         self._owner, self._incarnation, self._host = owner, incarnation, host
         self._force_grpc = force_grpc
         self._drafts: dict[str, Draft] = {}
