@@ -26,7 +26,7 @@ _PROCESSOR: dict[str, Any] = {
 
 
 def family(directory: Directory) -> Family:
-    pictures = _pictures(directory)
+    pictures = pictures_of(directory)
     spec = model_spec(
         directory,
         family="mllama",
@@ -64,7 +64,7 @@ def export(directory: Directory, out: Path) -> None:
     projector = torch.nn.Linear(config.vision_config.vision_output_dim, config.text_config.hidden_size)
     load_part(directory, vision, ("model.vision_model.", "vision_model."))
     load_part(directory, projector, ("model.multi_modal_projector.", "multi_modal_projector."))
-    tiling = _pictures(directory).tiling
+    tiling = pictures_of(directory).tiling
     tower = TileTower(vision, projector, tiling.rows, tiling.lanes)
     channels = int(config.vision_config.num_channels)
     inputs = {name: torch.from_numpy(array) for name, array in tower_inputs(tiling, 2).items()}
@@ -83,8 +83,9 @@ def export(directory: Directory, out: Path) -> None:
     write_graph(tower, example, axes, out / GRAPH)
 
 
-def _pictures(directory: Directory) -> MllamaPictures:
-    """
+def pictures_of(directory: Directory) -> MllamaPictures:
+    """How its pictures are cut, counted and embedded.
+
     Raises:
         Unavailable: processor and tower do not agree, or the tower is of a kind that the reference computes otherwise.
     """

@@ -29,7 +29,7 @@ _VISION: dict[str, Any] = {
 
 
 def family(directory: Directory) -> Family:
-    return open_qwen(directory, "qwen2_5_vl", _pictures(directory))
+    return open_qwen(directory, "qwen2_5_vl", pictures_of(directory))
 
 
 def decoder(directory: Directory) -> Decoder:
@@ -53,11 +53,12 @@ def export(directory: Directory, out: Path) -> None:
 
     config = Qwen2_5_VLConfig.from_pretrained(directory.path).vision_config
     vision: Any = reference.Qwen2_5_VisionTransformerPretrainedModel(config)
-    pictures = _pictures(directory)
+    pictures = pictures_of(directory)
     export_tower(directory, WindowedTower(vision), pictures.patching, pictures.vision, out / GRAPH)
 
 
-def _pictures(directory: Directory) -> QwenPictures:
+def pictures_of(directory: Directory) -> QwenPictures:
+    """How its pictures are cut, counted and embedded."""
     fields = vision_fields(directory, _VISION)
     window = int(fields["window_size"]) // int(fields["spatial_merge_size"]) // int(fields["patch_size"])
     vision = vision_of(fields, window=window)

@@ -36,7 +36,7 @@ _SECTIONS = (24, 20, 20)
 
 
 def family(directory: Directory) -> Family:
-    return open_qwen(directory, "qwen3_vl", _pictures(directory), embed_parts=1 + _deep(directory))
+    return open_qwen(directory, "qwen3_vl", pictures_of(directory), embed_parts=1 + _deep(directory))
 
 
 def decoder(directory: Directory) -> Decoder:
@@ -62,7 +62,7 @@ def export(directory: Directory, out: Path) -> None:
 
     config = Qwen3VLConfig.from_pretrained(directory.path).vision_config
     vision: Any = reference.Qwen3VLVisionModel(config)
-    pictures = _pictures(directory)
+    pictures = pictures_of(directory)
     export_tower(directory, DeepstackTower(vision), pictures.patching, pictures.vision, out / GRAPH)
 
 
@@ -70,7 +70,8 @@ def _deep(directory: Directory) -> int:
     return len(vision_fields(directory, _VISION)["deepstack_visual_indexes"])
 
 
-def _pictures(directory: Directory) -> QwenPictures:
+def pictures_of(directory: Directory) -> QwenPictures:
+    """How its pictures are cut, counted and embedded."""
     fields = vision_fields(directory, _VISION)
     vision = vision_of(fields, table=math.isqrt(int(fields["num_position_embeddings"])))
     return QwenPictures(patching(directory, fields), vision, directory)
