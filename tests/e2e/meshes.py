@@ -11,7 +11,8 @@ STEADY = Path(__file__).parent / "steady.toml"
 
 def small_mesh(data_dir: Path, **changes: Any) -> MeshConfig:
     """Profile engine, byte model, two gateways; one of every worker, with 8 slots, unless changed."""
-    environment = {"HEADRACE_SLOTS": "8", **changes.pop("environment", {})}
+    # Small KV caches are offered, too: every hand-over goes the longer way.
+    environment = {"HEADRACE_SLOTS": "8", "HEADRACE_KV_PIPELINE": "on", **changes.pop("environment", {})}
     settings: dict[str, Any] = {
         "data_dir": data_dir,
         "engine": "profile",
