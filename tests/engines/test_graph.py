@@ -25,8 +25,14 @@ def tokens(count: int, seed: int = 1) -> Array:
     return EMBED[np.random.default_rng(seed).integers(0, VOCAB, count)]
 
 
-def empty() -> Kv:
-    return np.zeros((2 * SHAPE.layers, SHAPE.kv_heads, 0, SHAPE.head_width), np.float32)
+def filled(model: Llama, x: Array, past: Kv) -> tuple[Array, Kv]:
+    """Logits of the last row and the whole KV, in memory that has room for a few positions more."""
+    arrays, kv_heads, held, width = past.shape
+    kv = np.full((arrays, kv_heads, held + len(x) + 3, width), np.nan, np.float32)
+    kv[:, :, :held] = past
+    (logits,) = model.prefill(x, kv, held)
+    assert np.isnan(kv[:, :, held + len(x) :]).all(), "what lies behind is left alone"
+    return logits, kv[:, :, : held + len(x)]
 
 
 def past_of(length: int) -> tuple[Kv, Array]:
@@ -39,35 +45,35 @@ def past_of(length: int) -> tuple[Kv, Array]:
 @pytest.mark.parametrize("count", [1, 2, 17, 200])
 def test_prefill_without_a_past(model: Llama, count: int) -> None:
     x = tokens(count)
-    logits, new = model.prefill([x], empty())
-    np.testing.assert_allclose(logits[0], reference_logits(WEIGHTS, x)[-1], atol=TOLERANCE)
-    assert [array.shape for array in new] == [(1, SHAPE.kv_heads, count, SHAPE.head_width)] * 2 * SHAPE.layers
+    logits, kv = filled(model, x, past_of(0)[0])
+    np.testing.assert_allclose(logits, reference_logits(WEIGHTS, x)[-1], atol=TOLERANCE)
+    assert np.isfinite(kv).all()
 
 
 @pytest.mark.parametrize("held", [1, PREFIX_TOKENS, 300, 1990])
 def test_prefill_on_a_past(model: Llama, held: int) -> None:
     x, (past, reference_past) = tokens(9), past_of(held)
-    logits, _ = model.prefill([x], past)
-    np.testing.assert_allclose(logits[0], reference_logits(WEIGHTS, x, reference_past)[-1], atol=TOLERANCE)
+    logits, kv = filled(model, x, past)
+    np.testing.assert_allclose(logits, reference_logits(WEIGHTS, x, reference_past)[-1], atol=TOLERANCE)
+    np.testing.assert_array_equal(kv[:, :, :held], past)
 
 
 def test_chunks_add_up(model: Llama) -> None:
     x = tokens(40)
-    _, head = model.prefill([x[:25]], empty())
-    logits, _ = model.prefill([x[25:]], np.concatenate(head))
-    np.testing.assert_allclose(logits[0], reference_logits(WEIGHTS, x)[-1], atol=TOLERANCE)
+    _, head = filled(model, x[:25], past_of(0)[0])
+    logits, _ = filled(model, x[25:], head)
+    np.testing.assert_allclose(logits, reference_logits(WEIGHTS, x)[-1], atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("held", [0, PREFIX_TOKENS])
 def test_prompts_of_one_row_do_not_see_each_other(model: Llama, held: int) -> None:
     prompts, (past, reference_past) = [tokens(count, seed=count) for count in (1, 12, 5)], past_of(held)
-    logits, new = model.prefill(prompts, past)
+    logits, new = model.prefill_packed(prompts, past)
     at = 0
     for row, x in enumerate(prompts):
         np.testing.assert_allclose(logits[row], reference_logits(WEIGHTS, x, reference_past)[-1], atol=TOLERANCE)
-        alone = model.prefill([x], past)[1]
-        for together, apart in zip(new, alone, strict=True):
-            np.testing.assert_allclose(together[:, :, at : at + len(x)], apart, atol=TOLERANCE)
+        _, alone = filled(model, x, past)
+        np.testing.assert_allclose(new[:, :, at : at + len(x)], alone[:, :, held:], atol=TOLERANCE)
         at += len(x)
 
 
@@ -86,7 +92,7 @@ def test_the_reference_tells_a_wrong_rotary_offset(model: Llama) -> None:
     """Else the tests above would not notice positions that are off by one."""
     x, (past, reference_past) = tokens(9), past_of(PREFIX_TOKENS)
     shifted = reference_logits(WEIGHTS, x, reference_past, turn=lambda z, at: tiny_llama.rotate(z, at + 1))
-    assert np.abs(model.prefill([x], past)[0][0] - shifted[-1]).max() > 100 * TOLERANCE
+    assert np.abs(filled(model, x, past)[0] - shifted[-1]).max() > 100 * TOLERANCE
 
 
 def test_rotary_tables_cover_the_context() -> None:

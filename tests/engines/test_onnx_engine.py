@@ -130,11 +130,13 @@ class Watched:
         self.model = model
         self.calls: list[tuple[list[int], int]] = []
 
-    def prefill(
-        self, prompts: Sequence[Array], past: Kv, layers_done: LayersDone | None = None
-    ) -> tuple[Logits, list[Kv]]:
+    def prefill(self, rows: Array, kv: Kv, start: int, layers_done: LayersDone | None = None) -> Logits:
+        self.calls.append(([len(rows)], start))
+        return self.model.prefill(rows, kv, start, layers_done)
+
+    def prefill_packed(self, prompts: Sequence[Array], past: Kv) -> tuple[Logits, Kv]:
         self.calls.append(([len(prompt) for prompt in prompts], past.shape[2]))
-        return self.model.prefill(prompts, past, layers_done)
+        return self.model.prefill_packed(prompts, past)
 
 
 def test_prompts_behind_the_same_past_are_prefilled_in_one_call(cache: Path) -> None:

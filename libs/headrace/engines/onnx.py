@@ -157,29 +157,41 @@ class OnnxEngine:
 
     def _prefill(self, pack: list[Chunk[Held]]) -> Logits:
         """Logits [chunks, vocab] of the last token of each."""
-        first = pack[0].live
-        assert first.state.own is not None
-        past = first.state.own[:, :, : first.kv_length]
-        rows = [self._rows(chunk) for chunk in pack]
-        logits, _ = self._model.prefill(rows, past, lambda array, new: self._fill(pack, array, new))
+        logits = self._prefill_one(pack[0]) if len(pack) == 1 else self._prefill_packed(pack)
         for chunk in pack:
             self._batch.filled(chunk)
             self._keep_blocks(chunk.live)
         return logits
 
-    def _fill(self, pack: list[Chunk[Held]], first: int, new: list[Kv]) -> None:
-        """Arrays `first` and following of the pack's new KV go to its sequences and on to their sinks."""
-        stacked, at = np.concatenate(new), 0  # [arrays, kv_heads, tokens of the pack, head_width]
-        arrays = slice(first, first + len(new))
+    def _prefill_one(self, chunk: Chunk[Held]) -> Logits:
+        live = chunk.live
+        assert live.state.own is not None
+        return self._model.prefill(
+            self._rows(chunk), live.state.own, live.kv_length, lambda arrays: self._pour(chunk, arrays)
+        )
+
+    def _prefill_packed(self, pack: list[Chunk[Held]]) -> Logits:
+        past, at = self._prefix(pack[0].live.input.prefix), 0
+        logits, new = self._model.prefill_packed([self._rows(chunk) for chunk in pack], past)
         for chunk in pack:
             live, size = chunk.live, chunk.stop - chunk.start
-            own, start = live.state.own, live.prefix_len + chunk.start
-            assert own is not None
-            own[arrays, :, start : start + size] = stacked[:, :, at : at + size]
+            assert live.state.own is not None
+            live.state.own[:, :, live.kv_length : live.kv_length + size] = new[:, :, at : at + size]
+            self._pour(chunk, slice(0, len(new)))
             at += size
-            if live.state.sink is not None and chunk.ends_prefill:
-                _pour(own, arrays, live.state.sink)
-                live.state.sink = live.state.sink if arrays.stop < len(own) else None  # it is not ours any longer
+        return logits
+
+    def _pour(self, chunk: Chunk[Held], arrays: slice) -> None:
+        """Write these arrays of a whole KV cache to the sequence's sink, which has all before them."""
+        own, sink = chunk.live.state.own, chunk.live.state.sink
+        if sink is None or not chunk.ends_prefill:
+            return
+        assert own is not None
+        whole = np.frombuffer(sink.buffer, np.float32, own.size).reshape(own.shape)
+        whole[arrays] = own[arrays]
+        if arrays.stop == len(own):
+            chunk.live.state.sink = None
+        sink.ready(arrays.stop * own[0].nbytes)
 
     def _rows(self, chunk: Chunk[Held]) -> NDArray[np.float32]:
         """Embeddings of the chunk's tokens, soft tokens at media positions."""
@@ -285,13 +297,6 @@ class OnnxEngine:
         loaded = self._checkpoint.load_prefix(name)
         assert loaded.shape[2:] == (self._shape.kv_heads, self.spec.prefix_tokens[name], self._shape.head_width)
         return loaded.reshape(2 * self._shape.layers, *loaded.shape[2:])
-
-
-def _pour(own: Kv, arrays: slice, sink: KvSink) -> None:
-    """Write these arrays of a whole KV cache to the sink, which has all before them."""
-    whole = np.frombuffer(sink.buffer, np.float32, own.size).reshape(own.shape)
-    whole[arrays] = own[arrays]
-    sink.ready(arrays.stop * own[0].nbytes)
 
 
 def _check_finite(sequence: SequenceInput) -> None:

@@ -19,9 +19,8 @@ from headrace.engines.sampling import Logits
 from headrace.engines.segments import layer_ranges, write_segments
 
 Rows = NDArray[np.float32]  # embeddings [tokens, width]
-# Called with the index of the first KV array of some layers, in the order of a KV array's first axis, and the new KV of
-# these layers, [1, kv_heads, tokens, head_width] each. Calls come in order and cover every array once.
-LayersDone = Callable[[int, list[Kv]], None]
+# Called with the slice of the KV arrays that are done. Calls come in order and cover every array once.
+LayersDone = Callable[[slice], None]
 
 
 def graph_folder(checkpoint: Checkpoint, root: Path, weights: str = "fp32") -> Path:
@@ -77,43 +76,55 @@ class Llama:
     def embed(self, tokens: Sequence[int]) -> Rows:
         return np.asarray(self._embed[np.asarray(tokens)])
 
-    def prefill(
-        self, prompts: Sequence[Rows], past: Kv, layers_done: LayersDone | None = None
-    ) -> tuple[Logits, list[Kv]]:
-        """Prompts packed one behind another in one row, each behind the same past and blind to the others.
+    def prefill(self, rows: Rows, kv: Kv, start: int, layers_done: LayersDone | None = None) -> Logits:
+        """Embeddings behind the first `start` positions of kv, which has room for theirs and gets them in place.
 
-        Logits [len(prompts), vocab] of the last token of each; new KV [1, kv_heads, all tokens, head_width] in the
-        order of the prompts, for each array of a KV cache.
+        Logits [1, vocab] of the last one.
         """
-        sizes, start = [len(prompt) for prompt in prompts], past.shape[2]
-        arrays, kv_heads, _, width = past.shape
-        pos = start + np.concatenate([np.arange(size) for size in sizes])
-        unseen = 1 if start == 0 and len(sizes) > 1 else 0  # without a past the graph would count positions itself
-        if unseen:
-            past, start = np.zeros((arrays, kv_heads, unseen, width), np.float32), unseen
-        total = start + sum(sizes)
-        whole = np.empty((arrays, 1, kv_heads, total, width), np.float32)
-        held = [self._memory.hold(np.ascontiguousarray(array[None])) for array in past]
-        space = [self._memory.space(array) for array in whole]
-        new = [array[:, :, start:] for array in whole]
+        values, total = [self._memory.hold(array[None]) for array in kv], start + len(rows)
 
         def done(arrays: slice) -> None:
-            for value, array in zip(space[arrays], whole[arrays], strict=True):
-                self._memory.fetch(value, array)
+            for value, array in zip(values[arrays], kv[arrays], strict=True):
+                self._memory.fetch(value, array[None])
             if layers_done is not None:
-                layers_done(arrays.start, new[arrays])
+                layers_done(arrays)
 
-        logits = self._run(
-            self._bind(held, space),
+        return self._run(
+            self._bind(values, values),
             done,
+            x=rows[None],
+            pos=np.arange(start, total)[None],
+            last=np.array([len(rows) - 1]),
+            seen=np.array([total - 1], np.int32),
+            total=np.array([total], np.int32),
+            bias=np.zeros((1, 1, len(rows), total), np.float32),
+        )
+
+    def prefill_packed(self, prompts: Sequence[Rows], past: Kv) -> tuple[Logits, Kv]:
+        """Prompts packed one behind another in one row, each behind the same past and blind to the others.
+
+        Logits [len(prompts), vocab] of the last token of each; new KV [arrays, kv_heads, all tokens, head_width] in
+        the order of the prompts.
+        """
+        sizes, start = [len(prompt) for prompt in prompts], past.shape[2]
+        pos = start + np.concatenate([np.arange(size) for size in sizes])
+        unseen = 0 if start else 1  # without a past the graph would count positions itself
+        first, total = start + unseen, start + unseen + sum(sizes)
+        whole = np.empty((*past.shape[:2], total, past.shape[3]), np.float32)
+        whole[:, :, :start], whole[:, :, start:first] = past, 0
+        values = [self._memory.hold(array[None]) for array in whole]
+        logits = self._run(
+            self._bind(values, values),
             x=np.concatenate(prompts)[None],
             pos=pos[None],
             last=np.cumsum(sizes) - 1,
             seen=np.array([total - 1], np.int32),
             total=np.array([total], np.int32),
-            bias=_apart(sizes, start, unseen),
+            bias=_apart(sizes, first, unseen),
         )
-        return logits, new
+        for value, array in zip(values, whole, strict=True):
+            self._memory.fetch(value, array[None])
+        return logits, whole[:, :, first:]
 
     def decode(self, tokens: Sequence[int], group: Group) -> Logits:
         """One token for each row of the group: logits [n, vocab]. The group's rows are each one position longer."""
@@ -208,7 +219,6 @@ def _apart(sizes: Sequence[int], start: int, unseen: int) -> Rows:
     """[1, 1, tokens, start + tokens]: MASKED where tokens would see another prompt's, or the first `unseen`."""
     prompt = np.repeat(np.arange(len(sizes)), sizes)
     bias = np.zeros((len(prompt), start + len(prompt)), np.float32)
-    if len(sizes) > 1:
-        bias[:, start:][prompt[:, None] != prompt] = MASKED
-        bias[:, :unseen] = MASKED
+    bias[:, start:][prompt[:, None] != prompt] = MASKED
+    bias[:, :unseen] = MASKED
     return bias[None, None]
