@@ -32,22 +32,15 @@ NEW_TOKENS, QUICK_NEW_TOKENS = 48, 12
 MESHES: dict[str, tuple[str, ...]] = {"mesh": (), "mesh_colocated": ("encode", "prefill", "decode")}
 TIMEOUT_S = 120.0
 SUBJECTS = (
-    *(
-        "a mill race",
-        "the tides",
-        "sourdough bread",
-        "the printing press",
-        "a lighthouse",
-        "photosynthesis",
-        "glaciers",
-    ),
-    *("the violin", "a suspension bridge", "honey bees", "the abacus", "coral reefs", "paper", "the water cycle"),
-    *("a pendulum clock", "volcanoes"),
+    *("a mill race", "the tides", "sourdough bread", "the printing press", "a lighthouse", "photosynthesis"),
+    *("glaciers", "the violin", "a suspension bridge", "honey bees", "the abacus", "coral reefs", "paper"),
+    *("the water cycle", "a pendulum clock", "volcanoes"),
 )
 QUESTION = (
-    "You are helping a curious student who has never heard of the subject before. Explain {} to them: what it is, where "
-    "it is found, how it works and why it matters to the people who live with it. Use short sentences and everyday "
-    "words, give one example that can be seen or tried at home, and end with a question that makes the student think."
+    "You are helping a curious student who has never heard of the subject before. Explain {} to them: what it is, "
+    "where it is found, how it works and why it matters to the people who live with it. Use short sentences and "
+    "everyday words, give one example that can be seen or tried at home, and end with a question that makes the "
+    "student think."
 )
 
 Rounds = dict[str, dict[int, list[Run]]]
@@ -92,12 +85,12 @@ def equal_share(ours: list[list[int]], reference: list[list[int]]) -> float:
     return round(sum(a == b for a, b in zip(ours, reference, strict=True)) / len(reference), 4)
 
 
-def shares(ours: dict[int, list[Run]]) -> dict[str, float]:
+def shares(ours: dict[int, list[Run]], threads: int) -> dict[str, float]:
     """What decoding took of the machine: of its memory bandwidth alone, of its multiply-adds with 16 at once."""
     weights = checkpoint(MODEL).load_weights()
     numbers = sum(values.size for values in weights.values())  # the table is the head too, and is read once a token
     alone, many = (min(min(run.decode_steps_s) for run in ours[c]) for c in (1, 16))
-    read, flop = read_bytes_per_s(THREADS), gemm_flop_per_s(THREADS)
+    read, flop = read_bytes_per_s(threads), gemm_flop_per_s(threads)
     say(f"  {read / 1e9:.1f} GB/s read, {flop / 1e9:.0f} GFLOP/s; steps {alone * 1e3:.1f} and {many * 1e3:.1f} ms")
     return {
         "bandwidth_share_c1": round(4 * numbers / alone / read, 3),
@@ -109,11 +102,13 @@ def shares(ours: dict[int, list[Run]]) -> dict[str, float]:
     }
 
 
-async def through_mesh(colocate: tuple[str, ...], new_tokens: int, rounds: int) -> dict[str, float]:
+async def through_mesh(colocate: tuple[str, ...], threads: int, new_tokens: int, rounds: int) -> dict[str, float]:
     """tok/s of whole answers over HTTP, prompts never remembered."""
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as directory:
         environment = {"HEADRACE_PREFIX_CACHE_MB": "0"}
-        config = MeshConfig(data_dir=Path(directory), model=MODEL, colocate=colocate, environment=environment)
+        config = MeshConfig(
+            data_dir=Path(directory), model=MODEL, colocate=colocate, cores=threads, environment=environment
+        )
         async with Mesh(config) as mesh, httpx.AsyncClient(base_url=mesh.http_url, timeout=TIMEOUT_S) as client:
             await _ask(client, questions()[:2], 4)
             best = {c: [await _ask(client, questions()[:c], new_tokens) for _ in range(rounds)] for c in CONCURRENCIES}
@@ -145,10 +140,10 @@ async def _ask(client: httpx.AsyncClient, asked: list[str], new_tokens: int) -> 
     return seconds
 
 
-def run(new_tokens: int, rounds: int, vllm_python: str) -> dict[str, Any]:
+def run(threads: int, new_tokens: int, rounds: int, vllm_python: str) -> dict[str, Any]:
     asked = prompts()
     say(f"{len(asked)} prompts of {min(map(len, asked))} to {max(map(len, asked))} tokens, {new_tokens} new each")
-    found = contenders(MODEL, THREADS, hugging_face_form(MODEL), vllm_python)
+    found = contenders(MODEL, threads, hugging_face_form(MODEL), vllm_python)
     try:
         runs = measure(found, asked, new_tokens, rounds)
     finally:
@@ -160,9 +155,9 @@ def run(new_tokens: int, rounds: int, vllm_python: str) -> dict[str, Any]:
     figures["rows_identical"] = equal
     figures["token_identical"] = equal["headrace"] == 1
     figures["times"] = {name: ratios(runs["headrace"], of) for name, of in runs.items() if name != "headrace"}
-    figures |= shares(runs["headrace"])
+    figures |= shares(runs["headrace"], threads)
     for name, colocate in MESHES.items():
-        figures[name] = asyncio.run(through_mesh(colocate, new_tokens, rounds))
+        figures[name] = asyncio.run(through_mesh(colocate, threads, new_tokens, rounds))
         taken = {c: round(1 - figures[name][c] / figures["headrace"][c], 3) for c in figures[name]}
         figures[f"{name}_takes"] = taken
         say(f"  {name}: {figures[name]}, takes {taken}")
@@ -174,9 +169,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="headrace bench engine", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line of standard output")
     parser.add_argument("--quick", action="store_true", help="one round of short answers, under 60 s")
+    parser.add_argument("--threads", type=int, default=THREADS, help="of every engine")
     args = parser.parse_args(argv)
     new_tokens, rounds = (QUICK_NEW_TOKENS, 1) if args.quick else (NEW_TOKENS, ROUNDS)
-    figures = run(new_tokens, rounds, os.environ.get("VLLM_PYTHON", ""))
+    figures = run(args.threads, new_tokens, rounds, os.environ.get("VLLM_PYTHON", ""))
     for name, times in figures["times"].items():
         say(f"headrace is {times['c1']} x {name} alone, {times['c4']} x at 4, {times['c16']} x at 16")
     if args.json:

@@ -1,4 +1,4 @@
-"""The engines that `headrace bench engine` measures, ours and others, behind one question: how long for these prompts?"""
+"""The engines that `headrace bench engine` measures, ours and others: how long do they take for these prompts?"""
 
 import json
 import os
@@ -74,6 +74,7 @@ class Peer:
     """Another engine, in its own process and perhaps of another interpreter."""
 
     def __init__(self, name: str, interpreter: str, directory: Path, threads: int) -> None:
+        self._name = name
         command = [interpreter, str(_PEER), name, str(directory), str(threads)]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         self._process = subprocess.Popen(
@@ -97,7 +98,7 @@ class Peer:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self._process.args} ended with {self._process.wait()}")
+            raise RuntimeError(f"{self._name} ended with code {self._process.wait()}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

@@ -1,4 +1,4 @@
-"""What this machine can do at most, measured now: bytes read a second, and float32 multiply-adds of a matrix product."""
+"""What this machine can do at most, measured now: bytes read a second, and float operations of a matrix product."""
 
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
