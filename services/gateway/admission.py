@@ -225,7 +225,7 @@ def facts_of(request: Request) -> Facts:
         body_hash=request.body_hash,
         stop=request.sampling.stop,
         prompt_tokens=len(request.prompt.tokens),
-        image_tokens=sum(media.tokens for media in request.media),
+        image_tokens=sum(media.tokens for media in request.media if media.meta.modality == "image"),
         slo_class=request.slo_class,
         traceparent=request.traceparent,
         keep_on_disconnect=request.keep_on_disconnect,

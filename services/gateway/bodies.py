@@ -30,8 +30,8 @@ class ImageUrlPart(msgspec.Struct, tag="image_url", tag_field="type"):
 
 
 class InputAudio(msgspec.Struct):
-    data: str
-    format: str = "wav"
+    data: Annotated[str, Doc(description="base64")]
+    format: Annotated[str, Doc(description="wav, mp3, flac, ogg, opus, m4a, mp4 or webm; the data decides")] = "wav"
 
 
 class InputAudioPart(msgspec.Struct, tag="input_audio", tag_field="type"):
@@ -121,6 +121,7 @@ class PromptTokensDetails(msgspec.Struct):
     cached_tokens: int
     text_tokens: int
     audio_tokens: int = 0
+    video_tokens: int = 0
 
 
 class Usage(msgspec.Struct):

@@ -22,6 +22,8 @@ _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]*)`")
 _TYPE_TAG = re.compile(r"^Invalid value .* - at `\$\.?type`$")
 
+_AUDIO_FORMATS = ("wav", "mp3", "flac", "ogg", "opus", "m4a", "mp4", "webm")
+
 # Fields whose every value but these cannot be honoured.
 _OFF: dict[str, tuple[Any, ...]] = {
     "n": (None, 1),
@@ -116,7 +118,7 @@ def _part(part: bodies.Part, where: str, media: list[MediaSource]) -> TextPart |
         case bodies.VideoUrlPart():
             source = source_of_url("video", _url(part.video_url), f"{where}.video_url")
         case bodies.InputAudioPart():
-            source = MediaSource("audio", f"{where}.input_audio", data=_base64(part.input_audio.data, where))
+            source = _input_audio(part.input_audio, f"{where}.input_audio")
     media.append(source)
     return MediaPart(len(media) - 1)
 
@@ -125,11 +127,15 @@ def _url(value: bodies.ImageUrl | bodies.MediaUrl | str) -> str:
     return value if isinstance(value, str) else value.url
 
 
-def _base64(text: str, where: str) -> bytes:
+def _input_audio(audio: bodies.InputAudio, where: str) -> MediaSource:
+    if audio.format not in _AUDIO_FORMATS:
+        message = f"format {audio.format[:32]!r} is not one of {', '.join(_AUDIO_FORMATS)}"
+        raise InvalidInput(message, field=f"{where}.format")
     try:
-        return binascii.a2b_base64(text, strict_mode=True)
+        data = binascii.a2b_base64(audio.data, strict_mode=True)
     except ValueError as error:
-        raise InvalidInput(f"broken base64: {error}", field=f"{where}.input_audio.data") from error
+        raise InvalidInput(f"broken base64: {error}", field=f"{where}.data") from error
+    return MediaSource("audio", where, data=data)
 
 
 def _max_tokens(chat: bodies.ChatRequest) -> tuple[str, int]:

@@ -1,8 +1,9 @@
 """Media parts on their way in: data: URIs decoded, URLs fetched where allowed, sizes bounded, headers probed.
 
-Pixels are never decoded here: width and height from the file's header decide how many tokens a part takes.
+Pixels and sound are never decoded here: size and duration from the file's headers decide how many tokens a part takes.
 """
 
+import asyncio
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from headrace.modalities import Modality
 from services.gateway.ask import MediaSource
 
 PART_BYTES_MAX = 32 * 1024 * 1024  # half of the largest body: a 50-megapixel photograph
+# Types that a data: URI may name beside its kind's own.
+_MIMES = {"audio": ("application/ogg",), "video": ("image/gif",)}
 
 
 class Fetcher(Protocol):
@@ -46,7 +49,7 @@ def _decode(uri: str, kind: str, field: str) -> bytes:
     if not comma:
         raise InvalidInput("a data: URI without a comma", field=field)
     mime, *parameters = head.split(";")
-    if mime and not mime.lower().startswith((f"{kind}/", "application/octet-stream")):
+    if mime and not mime.lower().startswith((f"{kind}/", "application/octet-stream", *_MIMES.get(kind, ()))):
         raise InvalidInput(f"a data: URI of type {mime[:64]!r} where {kind}/* is expected", field=field)
     if "base64" not in parameters:
         return unquote_to_bytes(body)
@@ -81,7 +84,8 @@ async def _read(source: MediaSource, fetcher: Fetcher, kind: Modality) -> MediaI
     if len(data) > PART_BYTES_MAX:
         raise PayloadTooLarge(f"{len(data)} bytes; at most {PART_BYTES_MAX} a part", field=source.field)
     try:
-        meta = kind.probe(data)
+        # A sound's or a film's packets are walked through, which may take longer than a loop should stand still.
+        meta = kind.probe(data) if kind.name == "image" else await asyncio.to_thread(kind.probe, data)
     except HeadraceError as error:  # the modality knows what is wrong, not where it stood
         error.field = source.field
         raise

@@ -119,12 +119,14 @@ def completion(
 
 
 def usage_body(usage: Usage) -> bodies.Usage:
-    text_tokens = max(0, usage.prompt_tokens - usage.image_tokens)
+    text_tokens = max(0, usage.prompt_tokens - usage.image_tokens - usage.audio_tokens - usage.video_tokens)
     return bodies.Usage(
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.prompt_tokens + usage.completion_tokens,
-        prompt_tokens_details=bodies.PromptTokensDetails(usage.image_tokens, usage.cached_tokens, text_tokens),
+        prompt_tokens_details=bodies.PromptTokensDetails(
+            usage.image_tokens, usage.cached_tokens, text_tokens, usage.audio_tokens, usage.video_tokens
+        ),
         joules=usage.joules or msgspec.UNSET,
     )
 

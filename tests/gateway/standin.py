@@ -53,7 +53,7 @@ class StandIn:
         self.requests: list[Request] = []
         self.heard: list[str] = []  # "cancel <id>", "attach <id>", "stalled <id> <next>"
         self.servable = True
-        self.modalities: tuple[str, ...] = ("image",)
+        self.modalities: tuple[str, ...] = ("image", "audio", "video")
         self.queued, self.queue_limit = 0, 4096
         self.silent = False  # answers nothing, as a queue manager between two leaderships
         self._tasks: list[asyncio.Task[None]] = []

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import wave
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,7 +55,21 @@ def text(words: str = "hi", **more: Any) -> bytes:
     return json.dumps({"messages": [{"role": "user", "content": words}], **more}).encode()
 
 
+def audio(data: str, kind: str = "wav") -> bytes:
+    return content({"type": "input_audio", "input_audio": {"data": data, "format": kind}})
+
+
+def silence(seconds: int) -> bytes:
+    """A WAV file of 8 kHz."""
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setparams((1, 2, 8_000, 0, "NONE", ""))
+        file.writeframes(bytes(16_000 * seconds))
+    return out.getvalue()
+
+
 IMAGE = "messages[0].content[0].image_url"
+AUDIO = "messages[0].content[0].input_audio"
 GOOD = {"type": "text", "text": "hi"}
 
 # name: body, status, code, field
@@ -101,16 +116,22 @@ HTTP: dict[str, tuple[bytes, int, str, str | None]] = {
         "unsupported_modality",
         "messages[0].content[1].type",
     ),
-    "audio": (
-        content({"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}),
+    "no audio at all": (audio("AAAA"), 400, "invalid_input", AUDIO),
+    "empty audio": (audio(""), 400, "invalid_input", AUDIO),
+    "audio in broken base64": (audio("***"), 400, "invalid_input", f"{AUDIO}.data"),
+    "audio of an unknown format": (audio("AAAA", "aiff"), 400, "invalid_input", f"{AUDIO}.format"),
+    "audio beyond 30 s": (audio(base64.b64encode(silence(31)).decode()), 400, "invalid_input", AUDIO),
+    "truncated audio": (audio(base64.b64encode(silence(1)[:-9]).decode()), 400, "invalid_input", AUDIO),
+    "an audio URL that is a picture's": (
+        content({"type": "audio_url", "audio_url": {"url": "data:image/png;base64,AAAA"}}),
         400,
-        "unsupported_modality",
-        "messages[0].content[0].input_audio",
+        "invalid_input",
+        "messages[0].content[0].audio_url",
     ),
-    "video": (
+    "no video at all": (
         content({"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}}),
         400,
-        "unsupported_modality",
+        "invalid_input",
         "messages[0].content[0].video_url",
     ),
     "an empty image": (content(image(uri(b""))), 400, "invalid_input", IMAGE),

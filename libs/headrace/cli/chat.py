@@ -1,4 +1,4 @@
-"""`headrace chat "..." --image a.png --image b.png`: one question to a running mesh, the answer as it comes."""
+"""`headrace chat "..." --image a.png --audio b.wav --video c.mp4`: one question to a mesh, the answer as it comes."""
 
 import argparse
 import sys
@@ -8,12 +8,16 @@ from pathlib import Path
 from headrace.cli import runstate
 from headrace.cli.options import add_data_dir
 from headrace.cli.view import Console
-from headrace.client import Client, HeadraceError, Image, Message, Stream
+from headrace.client import Audio, Client, HeadraceError, Image, Message, Stream, Video
+from headrace.client.types import Usage
+
+_KINDS: dict[str, type[Image | Audio | Video]] = {"image": Image, "audio": Audio, "video": Video}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("question")
-    parser.add_argument("--image", type=Path, action="append", default=[], metavar="FILE", help="may be repeated")
+    for name in _KINDS:
+        parser.add_argument(f"--{name}", type=Path, action="append", default=[], metavar="FILE", help="may be repeated")
     parser.add_argument("--system", default="", help="a system message")
     parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
@@ -31,12 +35,12 @@ def run(args: argparse.Namespace) -> int:
         console.error("no mesh is running here; start one with: headrace up --detach")
         return 1
     try:
-        images = [Image.read(path) for path in args.image]
+        media = [kind.read(path) for name, kind in _KINDS.items() for path in getattr(args, name)]
     except OSError as error:
         console.error(f"{error.filename}: {error.strerror}")
         return 1
     messages = [Message("system", args.system)] if args.system else []
-    messages.append(Message("user", [*images, args.question]))
+    messages.append(Message("user", [*media, args.question]))
     with Client(addresses, trace=args.timeline) as client:
         return _ask(console, client, messages, args)
 
@@ -79,5 +83,12 @@ def _show(console: Console, stream: Stream) -> None:
 
 def summary(stream: Stream, took_s: float) -> str:
     usage = stream.usage
-    images = f" ({usage.image_tokens} of images)" if usage.image_tokens else ""
-    return f"{usage.prompt_tokens} prompt tokens{images}, {usage.completion_tokens} answered in {took_s:.2f} s"
+    media = media_summary(usage)
+    inside = f" ({media})" if media else ""
+    return f"{usage.prompt_tokens} prompt tokens{inside}, {usage.completion_tokens} answered in {took_s:.2f} s"
+
+
+def media_summary(usage: Usage) -> str:
+    """What of the prompt is media; empty if nothing is."""
+    counts = {"images": usage.image_tokens, "audio": usage.audio_tokens, "video": usage.video_tokens}
+    return ", ".join(f"{count} of {kind}" for kind, count in counts.items() if count)

@@ -28,11 +28,24 @@ from headrace.client.errors import (
 )
 from headrace.client.protocol import Options
 from headrace.client.sync import Client, Stream
-from headrace.client.types import Delta, End, Image, LikelyToken, Message, Model, Stage, TokenLogprobs, Usage
+from headrace.client.types import (
+    Audio,
+    Delta,
+    End,
+    Image,
+    LikelyToken,
+    Message,
+    Model,
+    Stage,
+    TokenLogprobs,
+    Usage,
+    Video,
+)
 
 __all__ = [
     "AsyncClient",
     "AsyncStream",
+    "Audio",
     "Cancelled",
     "Client",
     "Conflict",
@@ -60,4 +73,5 @@ __all__ = [
     "Unavailable",
     "UnsupportedModality",
     "Usage",
+    "Video",
 ]

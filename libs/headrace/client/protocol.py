@@ -14,7 +14,20 @@ from typing import Any, Protocol
 import grpc
 
 from headrace.client import errors
-from headrace.client.types import Delta, End, Image, LikelyToken, Message, Model, Stage, TokenLogprobs, Usage
+from headrace.client.types import (
+    Audio,
+    Delta,
+    End,
+    Image,
+    LikelyToken,
+    Media,
+    Message,
+    Model,
+    Stage,
+    TokenLogprobs,
+    Usage,
+    Video,
+)
 from headrace.v1 import common_pb2, gateway_pb2
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024  # as the gateway's
@@ -30,7 +43,7 @@ TRIES_MAX = 8  # in a row without a single event: 0.1 + 0.2 + ... about 10 s, lo
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.1, 2.0
 DEADLINE_SLACK_S = 5.0  # the mesh ends a request at its deadline and says so; only a mesh that is gone needs this
 
-ImageLike = Image | bytes | str | Path
+MediaLike = Media | bytes | str | Path  # bytes, or the path of a file
 Conversation = str | Sequence[Message]
 
 
@@ -70,15 +83,22 @@ class Options:
     keep_on_disconnect: bool = False
 
 
-def build(conversation: Conversation, images: Sequence[ImageLike], options: Options) -> gateway_pb2.GenerateRequest:
+def media_of(
+    images: Sequence[MediaLike] = (), audio: Sequence[MediaLike] = (), videos: Sequence[MediaLike] = ()
+) -> list[Media]:
+    """What a client was given by name, in this order."""
+    return [_as(kind, one) for kind, given in ((Image, images), (Audio, audio), (Video, videos)) for one in given]
+
+
+def build(conversation: Conversation, media: Sequence[Media], options: Options) -> gateway_pb2.GenerateRequest:
     """A request with a key of its own, so that trying again is the same request."""
     messages = [Message("user", conversation)] if isinstance(conversation, str) else list(conversation)
-    if images:
+    if media:
         if not messages:
-            raise errors.InvalidInput("images need a message to belong to", field="messages")
+            raise errors.InvalidInput("media need a message to belong to", field="messages")
         last = messages[-1]
         texts = [last.content] if isinstance(last.content, str) else list(last.content)
-        messages[-1] = Message(last.role, [*map(_image, images), *texts])
+        messages[-1] = Message(last.role, [*media, *texts])
     seed = options.seed if options.seed is not None else random.getrandbits(62) + 1 if options.temperature else 0
     sampling = common_pb2.Sampling(
         temperature=options.temperature,
@@ -102,10 +122,10 @@ def build(conversation: Conversation, images: Sequence[ImageLike], options: Opti
     )
 
 
-def _image(image: ImageLike) -> Image:
-    if isinstance(image, Image):
-        return image
-    return Image(image) if isinstance(image, bytes) else Image.read(image)
+def _as(kind: type[Image | Audio | Video], given: MediaLike) -> Media:
+    if isinstance(given, Image | Audio | Video):
+        return given
+    return kind(given) if isinstance(given, bytes) else kind.read(given)
 
 
 def _message(message: Message) -> gateway_pb2.Message:
@@ -113,10 +133,13 @@ def _message(message: Message) -> gateway_pb2.Message:
     return gateway_pb2.Message(role=message.role, content=[_part(part) for part in content])
 
 
-def _part(part: str | Image) -> gateway_pb2.ContentPart:
+_MODALITIES = {Image: "image", Audio: "audio", Video: "video"}
+
+
+def _part(part: str | Media) -> gateway_pb2.ContentPart:
     if isinstance(part, str):
         return gateway_pb2.ContentPart(text=part)
-    return gateway_pb2.ContentPart(media=gateway_pb2.MediaInput(modality="image", data=part.data))
+    return gateway_pb2.ContentPart(media=gateway_pb2.MediaInput(modality=_MODALITIES[type(part)], data=part.data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +226,15 @@ class Answer:
 
     def _take_end(self, end: common_pb2.End) -> None:
         u = end.usage
-        usage = Usage(u.prompt_tokens, u.completion_tokens, u.image_tokens, u.cached_tokens, u.joules)
+        usage = Usage(
+            u.prompt_tokens,
+            u.completion_tokens,
+            u.image_tokens,
+            u.cached_tokens,
+            u.joules,
+            u.audio_tokens,
+            u.video_tokens,
+        )
         timeline = tuple(Stage(s.stage, s.start_s, s.end_s, s.worker, s.part) for s in end.timeline)
         reason = common_pb2.FinishReason.Name(end.reason).removeprefix("FINISH_REASON_").lower()
         self.end = End(reason, usage, timeline)

@@ -13,10 +13,11 @@ from headrace.client.protocol import (
     Access,
     Answer,
     Conversation,
-    ImageLike,
+    MediaLike,
     Options,
     Told,
     build,
+    media_of,
     models_of,
 )
 from headrace.client.types import Delta, Model
@@ -108,13 +109,21 @@ class Client:
             channel.close()
         self._channels.clear()
 
-    def generate(self, conversation: Conversation, *, images: Sequence[ImageLike] = (), **options: Any) -> Stream:
+    def generate(
+        self,
+        conversation: Conversation,
+        *,
+        images: Sequence[MediaLike] = (),
+        audio: Sequence[MediaLike] = (),
+        videos: Sequence[MediaLike] = (),
+        **options: Any,
+    ) -> Stream:
         """Asks for an answer. options: the fields of client.Options (model, max_tokens, temperature, slo_class,
-        timeout_s, idempotency_key, ...). images stand before the text of the last message.
+        timeout_s, idempotency_key, ...). images, audio and videos stand before the text of the last message.
 
         >>> client.generate([Message("user", "Hello")], max_tokens=20, slo_class="batch-1").text()  # doctest: +SKIP
         """
-        return Stream(self, Answer(build(conversation, images, Options(**options))))
+        return Stream(self, Answer(build(conversation, media_of(images, audio, videos), Options(**options))))
 
     def attach(self, request_id: str, next_index: int = 0) -> Stream:
         """Reads a request that runs or has ended within the last minutes, from a token on, at any gateway."""

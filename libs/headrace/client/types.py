@@ -17,14 +17,39 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class Audio:
+    """A sound clip as the bytes of a WAV, FLAC, MP3, Ogg or MP4 file."""
+
+    data: bytes
+
+    @staticmethod
+    def read(path: str | Path) -> "Audio":
+        return Audio(Path(path).read_bytes())
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A video clip as the bytes of an MP4, WebM, Matroska or GIF file."""
+
+    data: bytes
+
+    @staticmethod
+    def read(path: str | Path) -> "Video":
+        return Video(Path(path).read_bytes())
+
+
+Media = Image | Audio | Video
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. Text and images may come in any order.
+    """One turn. Text and media may come in any order.
 
     >>> Message("user", ["Which digit is this?", Image.read("seven.png")])  # doctest: +SKIP
     """
 
     role: str
-    content: str | Sequence[str | Image]
+    content: str | Sequence[str | Media]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +88,8 @@ class Usage:
     image_tokens: int = 0
     cached_tokens: int = 0
     joules: float = 0.0
+    audio_tokens: int = 0
+    video_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """A family without weights: a token is a byte. With the profile engine it lets a whole mesh run on any machine.
 
-Its template is ChatML, its images are placeholders of the length that the image modality counts.
+Its template is ChatML, its media are placeholders of the length that their modality counts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,8 +14,8 @@ from headrace.engines.base import ModelSpec
 from headrace.engines.families import ChatMessage, MediaPart
 from headrace.modalities import Modality, modality
 
-START, END, IMAGE = "<|im_start|>", "<|im_end|>", "<|image|>"
-SPECIAL = (START, END, IMAGE)  # ids 256, 257, 258: they follow the 256 bytes
+START, END, MEDIA = "<|im_start|>", "<|im_end|>", "<|media|>"
+SPECIAL = (START, END, MEDIA)  # ids 256, 257, 258: they follow the 256 bytes
 
 SPEC = ModelSpec(
     name="profile-tiny",
@@ -23,11 +23,11 @@ SPEC = ModelSpec(
     context_tokens=8192,
     vocab_size=256 + len(SPECIAL),
     eos_ids=frozenset({256 + SPECIAL.index(END)}),
-    placeholder_id=256 + SPECIAL.index(IMAGE),
+    placeholder_id=256 + SPECIAL.index(MEDIA),
     embed_width=576,  # as the default model's: the same encoder serves both
     kv_bytes_per_token=0,
     block_tokens=16,
-    modalities=("image",),
+    modalities=("image", "audio", "video"),
     max_media=16,
     prefix_tokens={},
 )
@@ -69,8 +69,9 @@ class ProfileTiny:
             if isinstance(segment, str):
                 tokens += self.encode(segment)
                 continue
-            rows = media[segment.index].tokens
-            spans.append(MediaSpan(segment.index, len(tokens), rows))
+            part = media[segment.index]
+            rows = part.tokens
+            spans.append(MediaSpan(segment.index, len(tokens), rows, modality=part.meta.modality))
             tokens += [self.spec.placeholder_id] * rows
         assert sorted(span.part for span in spans) == list(range(len(media))), "every media part is used exactly once"
         return Prompt(tuple(tokens), tuple(spans))

@@ -51,7 +51,7 @@ SPEC = ModelSpec(
     embed_width=WIDTH,
     kv_bytes_per_token=LAYERS * 2 * KV_HEADS * HEAD_WIDTH * 4,
     block_tokens=16,
-    modalities=("image",),
+    modalities=("image", "audio", "video"),
     max_media=len(ORDINALS),
     prefix_tokens={IMAGE_PREFIX: 24, MEDIA_PREFIX: 24},
 )
