@@ -148,6 +148,7 @@ async def test_another_gateway_tells_the_same(edges: Edges, cell: StandIn) -> No
     ended = streamed((await again.http.get(f"/v1/requests/{request_id}/events")).text)
     part = streamed((await again.http.get(f"/v1/requests/{request_id}/events?next_index=3")).text)
     special = again.front.family.tokenizer.id_to_token(EOS)
+    assert special
     assert running == ended == Read("hello", expected(b"hello", special))
     assert part == Read("lo", expected(b"lo", special))
 

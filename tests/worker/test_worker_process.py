@@ -122,11 +122,12 @@ async def test_sigterm_drains(services: Services, peer: Peer) -> None:
     ("flags", "environment", "said"),
     [
         (("--stages", "prefil"), {}, "unknown ['prefil']"),
-        (("--engine", "vllm"), {}, "vllm"),
+        (("--engine", "vllm"), {}, "run with --stages prefill,decode"),
+        (("--engine", "vllm", "--stages", "prefill,decode"), {}, "loads Hugging Face directories"),
         (("--profile", "nowhere"), {}, "nowhere"),
         ((), {"HEADRACE_NATS_URL": "nats://127.0.0.1:1"}, "HEADRACE_NATS_URL"),
     ],
-    ids=["stage", "engine", "profile", "no NATS"],
+    ids=["stage", "engine that hands nothing over", "model of an engine", "profile", "no NATS"],
 )
 async def test_a_wrong_set_up_is_said_in_words(
     services: Services, flags: tuple[str, ...], environment: dict[str, str], said: str

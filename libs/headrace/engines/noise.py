@@ -58,7 +58,8 @@ def _high(a: Words, b: Words) -> Words:
     a_high, a_low, b_high, b_low = a >> _HALF, a & _LOW, b >> _HALF, b & _LOW
     middle = a_high * b_low + (a_low * b_low >> _HALF)
     other = a_low * b_high + (middle & _LOW)
-    return a_high * b_high + (middle >> _HALF) + (other >> _HALF)
+    high: Words = a_high * b_high + (middle >> _HALF) + (other >> _HALF)
+    return high
 
 
 def gumbel(words: Words) -> Rows:

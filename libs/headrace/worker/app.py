@@ -76,6 +76,7 @@ class Outfit:
     engine: Engine | None
     encoders: Mapping[str, Encoder]
     sensors: Sensors  # of the devices that it runs on
+    hands_over: bool = True  # the engine's KV caches can leave and enter it
 
 
 class Worker:
@@ -145,7 +146,7 @@ class Worker:
             self._me, engine, carried.tensors, self._travel, partial(_in_loop, asyncio.get_running_loop(), self._offer)
         )
         self._requests = Requests(
-            Intake(self._me, spec, self._outfit.pieces, engine.blocks),
+            Intake(self._me, spec, self._outfit.pieces, engine.blocks, self._outfit.hands_over),
             self.holds,
             roster,
             self._outbox,

@@ -17,6 +17,7 @@ class Intake:
     spec: ModelSpec
     pieces: Sequence[bytes]  # token id -> bytes
     blocks: int  # that the engine has in all
+    hands_over: bool = True  # else a request stays here from its first token to its last
 
     def prefill(self, command: PrefillCommand, now_s: float, *, traced: bool) -> Held:
         """Its wait began where the queue's ended: the command's way here belongs to it."""
@@ -71,6 +72,8 @@ class Intake:
     def objection(self, held: Held) -> HeadraceError | None:
         """Why this worker can never run the request, however long it waits."""
         prompt = held.command.prompt
+        if not self.hands_over and (held.joining_kv is not None or held.command.decode_worker != self.me):
+            return StageError(f"{self.me} has an engine whose KV cache cannot be handed over")
         if prompt.prefix and prompt.prefix not in self.spec.prefix_tokens:
             return StageError(f"the model {self.spec.name} has no prefix {prompt.prefix!r}")
         positions = (

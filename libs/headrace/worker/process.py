@@ -16,7 +16,7 @@ from headrace.engines.base import Engine, ModelSpec, SequenceInput, blocks_for
 from headrace.engines.families import Family, family
 from headrace.engines.kvcodec import NotPackable, packed_bytes
 from headrace.engines.profile_encoder import ProfileEncoder
-from headrace.engines.registry import EngineConfigError, load_engine
+from headrace.engines.registry import EngineConfigError, check_stages, hands_over, load_engine
 from headrace.mesh import metrics, telemetry
 from headrace.mesh.blobs import DirectoryBlobs
 from headrace.mesh.bus import Bus
@@ -44,6 +44,9 @@ FLAGS = ("model", "engine", "profile", "weights", "device", "grpc_addr")
 NUMBERS = ("threads", "slots", "blocks")
 # Pipelining costs a message and a second look at the decode worker: below this a transfer takes no longer than that.
 PIPELINE_BYTES = 4 << 20
+# Of a graph that only prefills: two thirds of its KV cache have left when its last layers begin. SmolLM2's prefill takes
+# as long in three as in one.
+SEGMENTS = 3
 _SMALLEST = SequenceInput(Key("", 0), (0,), 1, (), (), "", Sampling(1))  # what a KV cache of one token looks like
 DRAIN_S = DRAIN_WAIT_S - 1.0  # the rest is for saying goodbye
 
@@ -86,18 +89,21 @@ def load_outfit(options: Options) -> Outfit:
     """What the stages run on. Takes seconds with a real model.
 
     Raises:
-        BadSetup: no such engine, profile or size.
+        BadSetup: no such engine, profile or size; the engine cannot run these stages.
     """
     settings = options.settings
     kind = family(settings.model)
     runs_llm = options.stages != ("encode",)
-    engine = _engine(settings, kind.spec) if runs_llm else None
+    engine = _engine(options, kind.spec) if runs_llm else None
     encoders = _encoders(settings, kind) if "encode" in options.stages else {}
-    return Outfit(kind.spec, kind.pieces, engine, encoders, Sensors.of_gpus(os.environ))
+    sensors = Sensors.of_gpus(os.environ)
+    return Outfit(kind.spec, kind.pieces, engine, encoders, sensors, hands_over(settings.engine))
 
 
-def _engine(settings: Settings, spec: ModelSpec) -> Engine:
+def _engine(options: Options, spec: ModelSpec) -> Engine:
+    settings = options.settings
     try:
+        check_stages(settings.engine, settings.model, options.stages)
         return load_engine(
             settings.engine,
             settings.model,
@@ -108,6 +114,7 @@ def _engine(settings: Settings, spec: ModelSpec) -> Engine:
             prefix_cache_mb=settings.prefix_cache_mb,
             weights=settings.weights,
             device=settings.device,
+            segments=1 if settings.kv_pipeline == "off" or "decode" in options.stages else SEGMENTS,
         )
     except EngineConfigError as error:
         raise BadSetup(str(error)) from error
@@ -150,7 +157,8 @@ async def serve(options: Options, lifecycle: Lifecycle) -> None:
         address = Address(incarnation, settings.host, settings.advertised(server.port))
         carriers.tensors.grpc_address = address.grpc_address
         outfit = await asyncio.to_thread(load_outfit, options)
-        worker = Worker(options.id, options.stages, address, carriers, outfit, kv_travel(settings, outfit.engine))
+        travel = kv_travel(settings, outfit.engine if outfit.hands_over else None)
+        worker = Worker(options.id, options.stages, address, carriers, outfit, travel)
         service.state = worker.state
         scraped = await metrics.serve_metrics(settings.metrics_addr, worker_registry(worker.state))
         stack.push_async_callback(scraped.stop)
