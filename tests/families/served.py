@@ -3,6 +3,8 @@
 Requests run through the torch engine: together, arriving at different times, handed from one engine to another.
 """
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +21,26 @@ from headrace.engines.families.directory import export_encoders, open_family
 from headrace.modalities import Encoder, Modality
 
 NEW_TOKENS = 12
+# What gateway and encoder do with one media part, in a process where importing torch or transformers fails.
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "transformers", "safetensors"):
+    sys.modules[name] = None
+import numpy as np
+from headrace.core.types import Media
+from headrace.engines.families import ChatMessage, MediaPart, TextPart, family
+path, modality, file, rows = sys.argv[1:]
+kind = family(path)
+media = kind.modality(modality)
+data = open(file, "rb").read()
+meta = media.probe(data)
+count = media.token_count(meta)
+(span,) = kind.render([ChatMessage("user", (MediaPart(0), TextPart("hello")))], [Media(meta, "", count)]).spans
+encoder = media.load(1)
+found = encoder.encode([encoder.preprocess(data, meta)])[0]
+assert found.shape == (span.embedding_rows, kind.spec.embed_width) == (count, kind.spec.embed_width)
+np.save(rows, found)
+"""
 Part = str | bytes
 Asked = tuple[Part, ...]  # the user's turn: texts, and media as files
 
@@ -85,6 +107,17 @@ def serve(path: Path, modality: str, cache: Path) -> Served:
     """The checkpoint's encoders are exported into the cache, which HEADRACE_CACHE_DIR must name."""
     export_encoders(path, cache)
     return Served(path, modality)
+
+
+def rows_without_torch(served: Served, data: bytes, folder: Path) -> NDArray[np.float32]:
+    """A part's embeddings as another process computes them."""
+    (folder / "part").write_bytes(data)
+    arguments = [str(served.path), served.modality_name, str(folder / "part"), str(folder / "rows.npy")]
+    command = [sys.executable, "-c", WITHOUT_TORCH, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    rows: NDArray[np.float32] = np.load(folder / "rows.npy")
+    return rows
 
 
 def run(engine: Engine, sequences: Sequence[SequenceInput], every: int = 2) -> list[list[int]]:

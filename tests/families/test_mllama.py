@@ -15,7 +15,17 @@ from headrace.engines.families.mllama_tiles import Tiling, tower_inputs
 from tests.checkpoints import picture
 from tests.checkpoints_more import build
 from tests.families import reference
-from tests.families.served import Asked, Served, conversation, generated, handed_over, logprobs, run, serve
+from tests.families.served import (
+    Asked,
+    Served,
+    conversation,
+    generated,
+    handed_over,
+    logprobs,
+    rows_without_torch,
+    run,
+    serve,
+)
 
 pytest.importorskip("torch")
 
@@ -127,6 +137,11 @@ def test_what_is_wrong_shows(served: Served, network: Any, processor: Any) -> No
         replace(right, spans=tuple(moved)),
     ):
         assert np.abs(logprobs(served.engine(), wrong) - wanted).max() > 0.01
+
+
+def test_services_need_no_torch(served: Served, tmp_path: Path) -> None:
+    (wanted,) = served.embeddings((picture(60, 40),))
+    np.testing.assert_array_equal(rows_without_torch(served, picture(60, 40), tmp_path), wanted)
 
 
 # --- without a model ---

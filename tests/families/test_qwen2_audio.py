@@ -19,7 +19,17 @@ from headrace.engines.families.qwen2_audio_clips import Hearing
 from headrace.modalities.audio import decode_sound
 from tests.checkpoints_more import CLIP_S, build
 from tests.families import reference
-from tests.families.served import Asked, Served, conversation, generated, handed_over, logprobs, run, serve
+from tests.families.served import (
+    Asked,
+    Served,
+    conversation,
+    generated,
+    handed_over,
+    logprobs,
+    rows_without_torch,
+    run,
+    serve,
+)
 
 pytest.importorskip("torch")
 
@@ -142,6 +152,11 @@ def test_what_is_wrong_shows(served: Served, network: Any, processor: Any) -> No
         replace(right, embeddings=(third, second, first)),
     ):
         assert np.abs(logprobs(served.engine(), wrong) - wanted).max() > 0.01
+
+
+def test_services_need_no_torch(served: Served, tmp_path: Path) -> None:
+    (wanted,) = served.embeddings((clip(20_001),))
+    np.testing.assert_array_equal(rows_without_torch(served, clip(20_001), tmp_path), wanted)
 
 
 # --- without a model ---
