@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from headrace.core.types import Key, Sampling
+from headrace.core.types import Key, Media, MediaMeta, Sampling
 from headrace.engines.base import Engine, SequenceInput
-from headrace.engines.families import ChatMessage, TextPart, family
+from headrace.engines.families import ChatMessage, MediaPart, TextPart, family
 from headrace.engines.registry import load_engine
 from tests.engines.driving import advance, export, prefill, run
 
@@ -90,3 +91,25 @@ def test_a_remembered_prompt_is_answered_as_before(engines: tuple[Engine, Engine
         assert run(engines[1], {given.key: 8}, {given.key: first})[given.key] == alone[given.key][:8]
     assert cached[1] >= 16
     assert cached[2] == (len(sequence(0).tokens) - 1) // 16 * 16
+
+
+def test_the_torch_engine_answers_alike(engines: tuple[Engine, Engine], alone: dict[Key, list[int]]) -> None:
+    """Text, and rows in place of an image behind the learned prefix: two backends, one model."""
+    pytest.importorskip("torch")
+    torch_engine = load_engine("torch", "smollm2-135m", threads=1, slots=4, blocks=64)
+    texts = {sequence(index).key: 8 for index in range(3)}
+    for key in texts:
+        torch_engine.add(sequence(int(key.request_id[1:])))
+    assert run(torch_engine, texts) == {key: alone[key][:8] for key in texts}
+    media = (Media(MediaMeta("image", "image/png", 32, 32, 100), "0" * 64, 4),)
+    prompt = family("smollm2-135m").render([ChatMessage("user", (MediaPart(0), TextPart("What is this?")))], media)
+    rows = 0.1356 * np.random.default_rng(3).normal(size=(4, 576)).astype(np.float32)
+    given = SequenceInput(
+        Key("media", 1), prompt.tokens, len(prompt.tokens), prompt.spans, (rows,), prompt.prefix, Sampling(COUNT)
+    )
+    assert prompt.prefix
+    out = []
+    for engine in (engines[0], torch_engine):
+        engine.add(given)
+        out.append(run(engine, {given.key: 8}))
+    assert out[0] == out[1]

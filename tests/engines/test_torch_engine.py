@@ -30,7 +30,7 @@ from tests.engines.backends import BACKENDS, COUNT, Backend, sequences, undistur
 from tests.engines.driving import advance, export, run
 from tests.engines.hf_cases import Case, case
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)  # the first test waits for transformers to be imported
 STAGES = ["added", "half prefilled", "prefilled", "decoding"]
 CPU = torch.device("cpu")
 

@@ -27,7 +27,7 @@ from headrace.engines.torch_decoder import TorchDecoder
 from headrace.engines.torch_engine import TorchEngine
 from tests.engines.hf_cases import Case, case
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)  # the first test waits for transformers to be imported
 COUNT = 16
 CHUNK_TOKENS = 32
 LOGPROB_ERROR = 1e-4
@@ -103,6 +103,20 @@ def test_tokens_and_logprobs_equal_transformers(name: str, folder: Path) -> None
     assert len({token for answer in known.answers for token in answer.tokens}) > COUNT
     subject = engine(known, known.decoder)
     assert not differing(known, answers(subject, [request.given for request in known.requests]))
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen2_5_vl", "qwen3_vl", "mllama"])
+def test_bfloat16_is_near(name: str, folder: Path) -> None:
+    """Eight bits of mantissa: log-probabilities of the first token differ in the second digit, of all requests."""
+    known = made(name, folder)
+    model = TorchDecoder(known.decoder, device=torch.device("cpu"), dtype=torch.bfloat16)
+    subject = TorchEngine(family(str(known.folder)).spec, model, slots=8, blocks=200, chunk_tokens=CHUNK_TOKENS)
+    told = answers(subject, [request.given for request in known.requests])
+    for request, answer in zip(known.requests, known.answers, strict=True):
+        first = told[request.given.key.request_id][0].logprobs
+        assert first is not None
+        error = max(abs(said - answer.logprobs[0, token]) for token, said in first.top)
+        assert 1e-4 < error < 0.2
 
 
 def swapped_layers(decoder: Decoder) -> Decoder:

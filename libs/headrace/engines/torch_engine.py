@@ -164,6 +164,8 @@ class TorchEngine:
         live = self._batch[key]
         image = self._images.tensor(into, live.kv_length, _crossed(live))
         if live.state.host is not None:
+            if self._model.device.type == "cuda":
+                torch.cuda.synchronize()  # evict may still be writing
             image.copy_(live.state.host)
         else:
             self._images.save(live.state, live.kv_length, _crossed(live), image)

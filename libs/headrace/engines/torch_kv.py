@@ -74,10 +74,14 @@ class PagedKv:
         _flat(self.values).index_copy_(0, places, values)
 
     def read(self, blocks: Places, length: int, layer: int, into: torch.Tensor) -> None:
-        """Copy the first `length` positions of a layer's keys and values into [2, length, kv_heads, head_width]."""
+        """Copy the first `length` positions of a layer's keys and values into [2, length, kv_heads, head_width].
+
+        Into pinned memory the copy is only ordered behind what the device does: whoever reads it waits for that.
+        """
         index = torch.from_numpy(blocks[: -(-length // self.block_tokens)]).to(self.keys.device)
         for target, cache in zip(into, (self.keys, self.values), strict=True):
-            target.copy_(_flat(cache[layer].index_select(0, index))[:length])
+            rows = _flat(cache[layer].index_select(0, index))[:length]
+            target.copy_(rows, non_blocking=target.is_pinned())
 
     def copy(self, places: Places) -> torch.Tensor:
         """[layers, 2, n, kv_heads, head_width] of the places [n] of every layer."""
@@ -88,7 +92,8 @@ class PagedKv:
         """Write [layers, 2, n, kv_heads, head_width] to the places [n] of every layer."""
         index = torch.from_numpy(places).to(self.keys.device)
         for layer, (keys, values) in enumerate(source):
-            self.write(layer, index, keys.to(self.keys), values.to(self.keys))
+            keys, values = (rows.to(self.keys, non_blocking=True) for rows in (keys, values))
+            self.write(layer, index, keys, values)
 
     def crossing_places(self, blocks: Places, first_token: int, layers: int, rows: int) -> Places:
         """Places [layers, rows] of cross-attention KV, which lies behind a sequence's own from token first_token on.
