@@ -5,10 +5,10 @@ import sys
 import time
 from pathlib import Path
 
-from headrace.cli import runstate
+from headrace.cli import likelihood, runstate
 from headrace.cli.options import add_data_dir
 from headrace.cli.view import Console
-from headrace.client import Audio, Client, HeadraceError, Image, Message, Stream, Video
+from headrace.client import Audio, Client, HeadraceError, Image, Message, Stream, TokenLogprobs, Video
 from headrace.client.types import Usage
 
 _KINDS: dict[str, type[Image | Audio | Video]] = {"image": Image, "audio": Audio, "video": Video}
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--slo-class", default="", help="interactive, batch-1 or batch-2")
+    parser.add_argument("--logprobs", type=int, metavar="N", help="how likely each token was, and the N likeliest")
     parser.add_argument("--timeline", action="store_true", help="show where the time went")
     parser.add_argument("--server", default="", help="host:port of a gateway's gRPC; else the mesh of --data-dir")
     add_data_dir(parser)
@@ -58,9 +59,10 @@ def _ask(console: Console, client: Client, messages: list[Message], args: argpar
         temperature=args.temperature,
         seed=args.seed,
         slo_class=args.slo_class,
+        logprobs=args.logprobs,
     )
     try:
-        _show(console, stream)
+        told = _show(console, stream)
     except HeadraceError as error:
         console.plain("")
         console.error(f"{error} ({error.code})")
@@ -68,17 +70,23 @@ def _ask(console: Console, client: Client, messages: list[Message], args: argpar
     except KeyboardInterrupt:
         stream.cancel()
         raise
+    if args.logprobs is not None:
+        console.table("tokens", likelihood.COLUMNS, likelihood.rows(told))
     if args.timeline:
         console.timeline(stream.timeline)
         console.note(f"{summary(stream, time.monotonic() - began_s)}; trace {stream.trace_id or 'not sampled'}")
     return 0
 
 
-def _show(console: Console, stream: Stream) -> None:
+def _show(console: Console, stream: Stream) -> list[TokenLogprobs]:
+    """The answer as it comes; returns what is told of its tokens, if that was asked for."""
+    told = list[TokenLogprobs]()
     for delta in stream:
         console.stream(delta.text)
+        told += delta.logprobs
     console.plain("")
     sys.stdout.flush()
+    return told
 
 
 def summary(stream: Stream, took_s: float) -> str:
