@@ -36,7 +36,7 @@ ASKS = 12
 WAYS = ("auto", "grpc")  # HEADRACE_TRANSFER: one host, and as between hosts
 QUICK_SIZES_MIB = (1, 16, 64)
 # (model, engine, profile, words of the prompt)
-SMALL = ("smollm2-135m", "onnx", "", 300)
+SMALL = ("smollm2-135m", "onnx", "", 150)
 LARGE = ("profile-tiny", "profile", "h100-qwen3-8b", 60)  # a token a letter: 50 MB
 
 

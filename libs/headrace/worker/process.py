@@ -44,8 +44,8 @@ FLAGS = ("model", "engine", "profile", "weights", "device", "grpc_addr")
 NUMBERS = ("threads", "slots", "blocks")
 # Pipelining costs a message and a second look at the decode worker: below this a transfer takes no longer than that.
 PIPELINE_BYTES = 4 << 20
-# Of a graph that only prefills: two thirds of its KV cache have left when its last layers begin. SmolLM2's prefill takes
-# as long in three as in one.
+# Of a graph that only prefills: two thirds of its KV cache have left when its last layers begin. SmolLM2's prefill
+# takes as long in three as in one.
 SEGMENTS = 3
 _SMALLEST = SequenceInput(Key("", 0), (0,), 1, (), (), "", Sampling(1))  # what a KV cache of one token looks like
 DRAIN_S = DRAIN_WAIT_S - 1.0  # the rest is for saying goodbye
