@@ -1,4 +1,6 @@
-"""The ONNX graph computes what a plain numpy Llama computes, in each of its uses."""
+"""The ONNX graph computes what a plain numpy Llama computes, in each of its uses and forms."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +9,8 @@ from headrace.engines.families.llama import Checkpoint
 from headrace.engines.graph import rotary_tables
 from headrace.engines.kvcache import Group, Kv
 from headrace.engines.onnx_model import Llama, graph_folder
+from headrace.engines.runtime import Memory
+from headrace.engines.segments import layer_ranges
 from tests.engines import tiny_llama
 from tests.engines.tiny_llama import PREFIX_TOKENS, SHAPE, VOCAB, Array, reference_logits
 
@@ -15,10 +19,22 @@ WEIGHTS = tiny_llama.weights()
 EMBED = WEIGHTS["model.embed_tokens.weight"]
 
 
+CHECKPOINT = Checkpoint("tiny", SHAPE, "test", tiny_llama.weights, tiny_llama.prefix)
+COPIES = Memory("cpu", shared=False)  # what a GPU's memory is: the code of one, run without one
+
+
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Llama:
-    checkpoint = Checkpoint("tiny", SHAPE, "test", tiny_llama.weights, tiny_llama.prefix)
-    return Llama(graph_folder(checkpoint, tmp_path_factory.mktemp("cache")), SHAPE, threads=1)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module", params=["whole", "in segments", "as on a gpu", "as on a gpu in segments"])
+def model(request: pytest.FixtureRequest, cache: Path) -> Llama:
+    segments = 2 if "segments" in request.param else 1
+    if "gpu" in request.param:
+        folder = graph_folder(CHECKPOINT, cache, fused=False)
+        return Llama(folder, SHAPE, threads=1, segments=segments, memory=COPIES)
+    return Llama(graph_folder(CHECKPOINT, cache), SHAPE, threads=1, segments=segments)
 
 
 def tokens(count: int, seed: int = 1) -> Array:
@@ -86,6 +102,43 @@ def test_decode_of_rows_of_several_lengths(model: Llama) -> None:
     for row, length in enumerate(lengths):
         expected = reference_logits(WEIGHTS, EMBED[[5 + row]], past_of(length)[1])[-1]
         np.testing.assert_allclose(logits[row], expected, atol=TOLERANCE)
+
+
+def test_a_group_decodes_on_and_tells_its_kv(model: Llama) -> None:
+    """Rows join, decode, are looked at and leave, wherever the group's KV lies meanwhile."""
+    x, (past, _) = tokens(9), past_of(3)
+    _, whole = filled(model, x, past)
+    group, key = Group(SHAPE, rows=3, capacity=512), tiny_llama.sequence("r", [1]).key
+    group.append(tiny_llama.sequence("goes", [1]).key, past)
+    group.append(key, past)
+    ids = [int(np.flatnonzero((row == EMBED).all(1))[0]) for row in x]
+    for step, token in enumerate(ids):
+        group.make_room()
+        model.decode([token] * len(group), group)
+        if step == 4:
+            group.drop(group.owners[0])
+        if step % 3 == 0:
+            held = 3 + step + 1
+            np.testing.assert_allclose(group.view(key), whole[:, :, :held], atol=TOLERANCE)
+    np.testing.assert_allclose(group.view(key), whole, atol=TOLERANCE)
+
+
+def test_segments_tell_which_layers_are_done(cache: Path) -> None:
+    """In order, each once, and what is told is final and the same as without segments."""
+    whole, cut = (Llama(graph_folder(CHECKPOINT, cache), SHAPE, threads=1, segments=count) for count in (1, 3))
+    kv, told = np.zeros((2 * SHAPE.layers, SHAPE.kv_heads, 9, SHAPE.head_width), np.float32), list[tuple[slice, Kv]]()
+    logits = cut.prefill(tokens(9), kv, 0, lambda arrays: told.append((arrays, kv[arrays].copy())))
+    expected, expected_kv = filled(whole, tokens(9), past_of(0)[0])
+    assert [arrays for arrays, _ in told] == [slice(0, 2), slice(2, 4), slice(4, 6)]
+    np.testing.assert_array_equal(np.concatenate([values for _, values in told]), expected_kv)
+    np.testing.assert_array_equal(logits[0], expected)
+
+
+@pytest.mark.parametrize(("layers", "count", "sizes"), [(3, 2, [1, 2]), (30, 4, [7, 8, 7, 8]), (5, 5, [1] * 5)])
+def test_segments_share_the_layers_evenly(layers: int, count: int, sizes: list[int]) -> None:
+    ranges = layer_ranges(layers, count)
+    assert [len(part) for part in ranges] == sizes
+    assert [layer for part in ranges for layer in part] == list(range(layers))
 
 
 def test_the_reference_tells_a_wrong_rotary_offset(model: Llama) -> None:

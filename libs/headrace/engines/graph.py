@@ -1,7 +1,8 @@
 """One ONNX graph of a Llama-type LLM with explicit KV: the same graph prefills, prefills on a past, and decodes.
 
 Attention is ONNX Runtime's GroupQueryAttention: it rotates, attends and appends in one node, and appends in place where
-the KV that comes out is bound to the memory of the KV that went in.
+the KV that comes out is bound to the memory of the KV that went in. On CUDA it takes no float32, so there attention is
+spelled out.
 """
 
 from collections.abc import Mapping
@@ -32,7 +33,13 @@ def kv_names(layers: int) -> list[str]:
 
 
 def write_graph(
-    shape: LlamaShape, weights: Weights, folder: Path, packed: Mapping[str, Blocks] | None = None, accuracy: int = 1
+    shape: LlamaShape,
+    weights: Weights,
+    folder: Path,
+    packed: Mapping[str, Blocks] | None = None,
+    *,
+    accuracy: int = 1,
+    fused: bool = True,
 ) -> None:
     """Write model.onnx, model.data and embed.npy (the table that turns tokens into x).
 
@@ -40,11 +47,13 @@ def write_graph(
     wanted; seen [B] positions of each row's KV when this step ends, less one; total [1] the most of them, plus one;
     bias [1, 1, T, total], 0 or MASKED, on top of the causal mask; k_i, v_i [B, kv_heads, S, head_width].
     Outputs: logits [n, vocab]; all_k_i, all_v_i [B, kv_heads, max(S, total), head_width], past and new.
+    Not fused, in place of seen and bias: slot [B, kv_heads, T, 3] where in k_i and v_i the new KV goes; mask
+    [B, 1, group * T, total], 0 or MASKED; and S is at least total.
     B > 1 takes T = 1; head_width is a multiple of 16 (both are the operator's).
     Weights in `packed` multiply as the blocks they are; accuracy 1 keeps activations in float32, 4 rounds them to int8.
     """
     with (folder / DATA_FILE).open("wb") as data:
-        model = _Builder(shape, weights, packed or {}, accuracy, _ExternalData(data)).model()
+        model = _Builder(shape, weights, packed or {}, accuracy, fused, _ExternalData(data)).model()
     onnx.save(model, str(folder / MODEL_FILE))
     np.save(folder / EMBED_FILE, weights["model.embed_tokens.weight"])
 
@@ -84,12 +93,14 @@ class _Builder:
         weights: Weights,
         packed: Mapping[str, Blocks],
         accuracy: int,
+        fused: bool,
         external: _ExternalData,
     ) -> None:
         self._shape = shape
         self._weights = weights
         self._packed = packed
         self._accuracy = accuracy
+        self._fused = fused
         self._external = external
         self._nodes: list[NodeProto] = []
         self._initializers: dict[str, TensorProto] = {}
@@ -113,16 +124,16 @@ class _Builder:
         """The residual and what is to be added to it, which the next norm does: x{layer} and change{layer}."""
         name = f"model.layers.{layer}."
         x, h = self._add_norm(x, change, name + "input_layernorm.weight")
-        attended = self._attention(h, layer)
+        joined = self._linear(h, *(f"{name}self_attn.{part}_proj.weight" for part in "qkv"))
+        attended = self._fused_attention(joined, layer) if self._fused else self._plain_attention(joined, layer)
         change = self._linear(attended, name + "self_attn.o_proj.weight")
         x, h = self._add_norm(x, change, name + "post_attention_layernorm.weight", added=f"x{layer}")
         gate = self._op("QuickGelu", self._linear(h, name + "mlp.gate_proj.weight"), domain=_CONTRIB, alpha=1.0)  # SiLU
         inner = self._op("Mul", gate, self._linear(h, name + "mlp.up_proj.weight"))
         return x, self._linear(inner, name + "mlp.down_proj.weight", output=f"change{layer}")
 
-    def _attention(self, h: str, layer: int) -> str:
+    def _fused_attention(self, joined: str, layer: int) -> str:
         shape = self._shape
-        joined = self._linear(h, *(f"model.layers.{layer}.self_attn.{part}_proj.weight" for part in "qkv"))
         inputs = [joined, "", "", f"k{layer}", f"v{layer}", "seen", "total", self._cos, self._sin, "pos", "bias"]
         outputs = [f"n{len(self._nodes)}", f"all_k{layer}", f"all_v{layer}"]
         attributes: dict[str, Any] = {"num_heads": shape.query_heads, "kv_num_heads": shape.kv_heads, "do_rotary": 1}
@@ -131,6 +142,38 @@ class _Builder:
             helper.make_node("GroupQueryAttention", inputs, outputs, domain=_CONTRIB, scale=scale, **attributes)
         )
         return outputs[0]
+
+    def _plain_attention(self, joined: str, layer: int) -> str:
+        """The new KV goes to its places first; queries that share a KV head are rows of it, so none is repeated."""
+        shape = self._shape
+        query, kv = shape.query_heads * shape.head_width, shape.kv_heads * shape.head_width
+        q, k, v = self._split(joined, query, kv, kv)
+        q, k = (self._op("RotaryEmbedding", z, "pos", self._cos, self._sin, domain=_CONTRIB) for z in (q, k))
+        k, v = (self._op("Transpose", self._heads(z, shape.kv_heads), perm=[0, 2, 1, 3]) for z in (k, v))
+        k = self._op("ScatterND", f"k{layer}", "slot", k, output=f"all_k{layer}")
+        v = self._op("ScatterND", f"v{layer}", "slot", v, output=f"all_v{layer}")
+        k, v = (self._op("Slice", z, self._zero(), "total", self._axis_of_positions()) for z in (k, v))
+        q = self._op("Transpose", self._heads(q, shape.query_heads), perm=[0, 2, 1, 3])
+        q = self._op("Reshape", q, self._ints(0, shape.kv_heads, -1, shape.head_width))
+        q = self._op("Mul", q, self._constant("scale", np.array(shape.head_width**-0.5, np.float32)))
+        score = self._op("Add", self._op("MatMul", q, self._op("Transpose", k, perm=[0, 1, 3, 2])), "mask")
+        mixed = self._op("MatMul", self._op("Softmax", score, axis=-1), v)
+        by_head = self._op("Reshape", mixed, self._ints(0, shape.query_heads, -1, shape.head_width))
+        return self._op("Reshape", self._op("Transpose", by_head, perm=[0, 2, 1, 3]), self._ints(0, 0, query))
+
+    def _heads(self, z: str, heads: int) -> str:
+        return self._op("Reshape", z, self._ints(0, 0, heads, self._shape.head_width))
+
+    def _split(self, z: str, *sizes: int) -> list[str]:
+        outputs = [f"n{len(self._nodes)}_{part}" for part in range(len(sizes))]
+        self._nodes.append(helper.make_node("Split", [z, self._ints(*sizes)], outputs, axis=-1))
+        return outputs
+
+    def _zero(self) -> str:
+        return self._constant("from_0", np.zeros(1, np.int32))
+
+    def _axis_of_positions(self) -> str:
+        return self._constant("axis_2", np.array([2], np.int32))
 
     def _add_norm(self, x: str, change: str, weight: str, added: str = "") -> tuple[str, str]:
         """x + change, and its root mean square norm."""
@@ -189,9 +232,11 @@ class _Builder:
         return name
 
     def _ints(self, *values: int) -> str:
-        name = "i_" + "_".join(map(str, values))
+        return self._constant("i_" + "_".join(map(str, values)), np.array(values, np.int64))
+
+    def _constant(self, name: str, values: NDArray[Any]) -> str:
         if name not in self._initializers:
-            self._initializers[name] = numpy_helper.from_array(np.array(values, np.int64), name)
+            self._initializers[name] = numpy_helper.from_array(values, name)
         return name
 
     def _finish(self, vocab: int) -> ModelProto:
@@ -199,15 +244,17 @@ class _Builder:
         names = kv_names(shape.layers)
         past: list[str | int] = ["B", shape.kv_heads, "S", shape.head_width]
         whole: list[str | int] = ["B", shape.kv_heads, "E", shape.head_width]
-        floats: dict[str, list[str | int]] = {
-            "x": ["B", "T", shape.width],
-            "bias": [1, 1, "T", "total"],
-            **dict.fromkeys(names, past),
-        }
+        floats: dict[str, list[str | int]] = {"x": ["B", "T", shape.width], **dict.fromkeys(names, past)}
+        longs: dict[str, list[str | int]] = {"pos": ["B", "T"], "last": ["n"]}
+        integers: dict[str, list[str | int]] = {"total": [1]}
+        if self._fused:
+            floats["bias"], integers["seen"] = [1, 1, "T", "total"], ["B"]
+        else:
+            floats["mask"], longs["slot"] = ["B", 1, "rows", "total"], ["B", shape.kv_heads, "T", 3]
         inputs = [
             *_infos(floats, TensorProto.FLOAT),
-            *_infos({"pos": ["B", "T"], "last": ["n"]}, TensorProto.INT64),
-            *_infos({"seen": ["B"], "total": [1]}, TensorProto.INT32),
+            *_infos(longs, TensorProto.INT64),
+            *_infos(integers, TensorProto.INT32),
         ]
         outputs: dict[str, list[str | int]] = {"logits": ["n", vocab], **{f"all_{name}": whole for name in names}}
         graph = helper.make_graph(

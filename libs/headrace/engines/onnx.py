@@ -49,8 +49,8 @@ def load(
     Raises:
         Unavailable: onnxruntime is not installed or does not run on the device; the checkpoint has no such weights.
     """
-    folder = graph_folder(checkpoint, cache_root(), weights)
     memory = Memory.of(chosen_device(device))
+    folder = graph_folder(checkpoint, cache_root(), weights, fused=memory.device == "cpu")
     return OnnxEngine(
         spec,
         checkpoint,

@@ -23,7 +23,7 @@ Rows = NDArray[np.float32]  # embeddings [tokens, width]
 LayersDone = Callable[[slice], None]
 
 
-def graph_folder(checkpoint: Checkpoint, root: Path, weights: str = "fp32") -> Path:
+def graph_folder(checkpoint: Checkpoint, root: Path, weights: str = "fp32", *, fused: bool = True) -> Path:
     """Where the checkpoint's graph lies; built if it is not there.
 
     Weights: "fp32"; "q4": the checkpoint's own 4-bit blocks, multiplied and added up in float32; "int8": the
@@ -33,6 +33,7 @@ def graph_folder(checkpoint: Checkpoint, root: Path, weights: str = "fp32") -> P
         Unavailable: q4 of a checkpoint that has no 4-bit blocks.
     """
     identity = f"{checkpoint.fingerprint} graph {GRAPH_VERSION}" + ("" if weights == "fp32" else f" {weights}")
+    identity += "" if fused else " plain"
     folder = root / f"{checkpoint.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
     def build(draft: Path) -> None:
@@ -40,7 +41,7 @@ def graph_folder(checkpoint: Checkpoint, root: Path, weights: str = "fp32") -> P
         values = checkpoint.load_weights()
         packed = _packed(checkpoint, values, weights)
         progress(f"writing the graph to {folder}")
-        write_graph(checkpoint.shape, values, draft, packed, accuracy=4 if weights == "int8" else 1)
+        write_graph(checkpoint.shape, values, draft, packed, accuracy=4 if weights == "int8" else 1, fused=fused)
         progress(f"{checkpoint.name} is prepared")
 
     return build_once(folder, build)
@@ -71,6 +72,7 @@ class Llama:
             _Segment(open_session(path, threads, self._memory.device), layers)
             for path, layers in zip(paths, layer_ranges(shape.layers, segments), strict=True)
         ]
+        self._fused = "seen" in {value.name for value in self._segments[0].session.get_inputs()}
         self._vocab: int = self._segments[-1].session.get_outputs()[0].shape[1]
 
     def embed(self, tokens: Sequence[int]) -> Rows:
@@ -151,6 +153,8 @@ class Llama:
 
     def _run(self, bindings: list[Any], done: Callable[[slice], None] | None = None, **inputs: NDArray[Any]) -> Logits:
         """Run the segments; done is told which arrays are, after each."""
+        if not self._fused:
+            inputs |= spelled_out(inputs["seen"], inputs["bias"], self.shape)
         values = {name: self._memory.hold(np.ascontiguousarray(array)) for name, array in inputs.items()}
         logits = np.empty((len(inputs["last"]), self._vocab), np.float32)
         space = self._memory.space(logits)
@@ -213,6 +217,16 @@ class Resident:
         """Bring the KV back to the group's memory."""
         for value, array in zip(self._held, self._stack, strict=True):
             self._memory.fetch(value, array)
+
+
+def spelled_out(seen: NDArray[Any], bias: Rows, shape: LlamaShape) -> dict[str, NDArray[Any]]:
+    """What the graph that is not fused asks for instead of these two: the causal mask and the places of the new KV."""
+    count, total = bias.shape[2:]
+    at = seen.astype(np.int64)[:, None] - np.arange(count)[::-1]  # [B, T]
+    hidden = np.where(np.arange(total) > at[..., None], np.float32(MASKED), np.float32(0))
+    mask = np.tile((hidden[:, None] + bias).astype(np.float32), (1, 1, shape.group, 1))
+    axes = np.meshgrid(np.arange(len(at)), np.arange(shape.kv_heads), np.arange(count), indexing="ij")
+    return {"mask": mask, "slot": np.stack([axes[0], axes[1], at[axes[0], axes[2]]], axis=-1)}
 
 
 def _apart(sizes: Sequence[int], start: int, unseen: int) -> Rows:
