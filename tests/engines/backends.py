@@ -17,6 +17,7 @@ from headrace.engines.onnx import OnnxEngine
 from headrace.engines.onnx_model import Llama, graph_folder
 from headrace.engines.profile import ProfileEngine
 from headrace.engines.profiles import load_profile
+from headrace.engines.runtime import Memory
 from tests.engines import tiny_llama
 from tests.engines.driving import run
 
@@ -119,24 +120,28 @@ def _profile() -> Backend:
 
 
 @cache
-def _tiny_llama() -> Llama:
+def _tiny_llama(segments: int, shared: bool) -> Llama:
     with TemporaryDirectory() as folder:
-        return Llama(graph_folder(tiny_llama.CHECKPOINT, Path(folder)), tiny_llama.SHAPE, threads=1)
+        graph = graph_folder(tiny_llama.CHECKPOINT, Path(folder))
+        memory = Memory("cpu", shared=shared)
+        return Llama(graph, tiny_llama.SHAPE, threads=1, segments=segments, memory=memory)
 
 
-def _onnx() -> Backend:
+def _onnx(name: str, *, segments: int = 1, shared: bool = True) -> Backend:
+    """shared=False: the KV of decoding sequences lies in copies, as on a GPU."""
+
     def make(*, slots: int = 8, blocks: int = 256, prefix_cache_bytes: int = 0) -> OnnxEngine:
         return OnnxEngine(
             tiny_llama.SPEC,
             tiny_llama.CHECKPOINT,
-            _tiny_llama(),
+            _tiny_llama(segments, shared),
             slots=slots,
             blocks=blocks,
             chunk_tokens=CHUNK_TOKENS,
             prefix_cache_bytes=prefix_cache_bytes,
         )
 
-    return Backend("onnx", tiny_llama.SPEC, make)
+    return Backend(name, tiny_llama.SPEC, make)
 
 
 @cache
@@ -172,7 +177,6 @@ def _torch(name: str, *, graphs: bool) -> Backend:
     return Backend(name, tiny_llama.SPEC, make)
 
 
-BACKENDS = [_profile(), _onnx(), _torch("torch", graphs=False)]
-if find_spec("torch") is None:
-    BACKENDS = BACKENDS[:2]
-
+BACKENDS = [_profile(), _onnx("onnx"), _onnx("onnx in segments", segments=2, shared=False)]
+if find_spec("torch"):
+    BACKENDS.append(_torch("torch", graphs=False))

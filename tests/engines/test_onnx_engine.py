@@ -13,7 +13,8 @@ from headrace.core.errors import StageError
 from headrace.core.types import MediaSpan, Sampling
 from headrace.engines.base import KvManifest, KvMismatch, SequenceInput
 from headrace.engines.kvcache import Kv
-from headrace.engines.onnx_model import LayersDone, Llama
+from headrace.engines.onnx import OnnxEngine
+from headrace.engines.onnx_model import LayersDone, Llama, graph_folder
 from headrace.engines.sampling import Logits
 from tests.engines import tiny_llama
 from tests.engines.driving import advance, export, prefill, run
@@ -162,6 +163,25 @@ def test_prompts_behind_the_same_past_are_prefilled_in_one_call(cache: Path) -> 
         alone.add(given)
         prefill(alone, given.key)
         np.testing.assert_allclose(kv[given.key.request_id], values_of(export(alone, given.key)), atol=1e-4)
+
+
+def test_layers_are_poured_while_later_ones_compute(cache: Path) -> None:
+    """Of a prompt's last chunk, one segment of the graph after another."""
+    model = Llama(graph_folder(tiny_llama.CHECKPOINT, cache), SHAPE, threads=1, segments=SHAPE.layers)
+    engine = OnnxEngine(tiny_llama.SPEC, tiny_llama.CHECKPOINT, model, slots=1, blocks=64, chunk_tokens=32)
+    given, sizes = sequence("poured", prompt("p", 70)), list[int]()
+    told = engine.prefilled_manifest(given)
+
+    class Sink:
+        buffer = memoryview(bytearray(told.size_bytes))
+
+        def ready(self, size_bytes: int) -> None:
+            sizes.append(size_bytes)
+
+    engine.add(given, Sink())
+    prefill(engine, given.key)
+    assert sizes == [told.size_bytes * layer // SHAPE.layers for layer in range(1, SHAPE.layers + 1)]
+    assert export(engine, given.key) == (told, bytearray(Sink.buffer))
 
 
 def values_of(exported: tuple[KvManifest, bytearray]) -> Array:

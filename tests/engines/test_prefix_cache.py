@@ -102,7 +102,7 @@ def test_transcript_of_a_cache_of_four_blocks() -> None:
 
 
 @example(st.integers(0, 6), st.lists(st.tuples(st.booleans(), st.text("ab", max_size=5)), max_size=40))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_run_is_whole_and_true(blocks: int, calls: list[tuple[bool, str]]) -> None:
     cache = PrefixCache[str](blocks)
     for is_put, run_ in calls:
