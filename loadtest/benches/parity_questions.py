@@ -72,7 +72,7 @@ def questions(modalities: Sequence[str], seed: int) -> list[Question]:
 
 
 _SIZES = ((32, 32), (48, 20), (21, 60), (100, 70), (28, 28), (64, 64), (90, 30), (33, 77), (180, 140))
-_CLIPS_S = (0.6, 1.0, 0.35, 2.2, 0.8, 1.7, 0.5, 1.3, 4.0)
+_CLIPS_S = (0.6, 1.0, 0.35, 2.2, 0.8, 1.7, 0.5, 1.3, 2.8)
 
 
 def _image(size: int, seed: int) -> bytes:

@@ -3,6 +3,7 @@
 No batching, no cache but its own: what a careful user would compare with.
 """
 
+import json
 import wave
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,8 +42,7 @@ class Reference:
         architecture = transformers.AutoConfig.from_pretrained(directory).architectures[0]
         self._model = getattr(transformers, architecture).from_pretrained(directory, dtype=torch.float32).eval()
         self._model.generation_config.eos_token_id = None
-        plain = not (directory / "processor_config.json").exists()
-        self._processor: Any = transformers.AutoTokenizer.from_pretrained(directory) if plain else processor(directory)
+        self._processor: Any = _processor(directory)
 
     def answer(self, question: Question) -> Told:
         inputs = self._inputs(question)
@@ -67,6 +67,17 @@ class Reference:
             tokenizer = getattr(self._processor, "tokenizer", self._processor)
             return tokenizer(text, return_tensors="pt", add_special_tokens=False)
         return self._processor(text=text, return_tensors="pt", **_media(question.media))
+
+
+def _processor(directory: Path) -> Any:
+    """Of a text model the tokenizer, of pictures a processor without its video half, which needs torchvision."""
+    import transformers
+
+    if not (directory / "processor_config.json").exists():
+        return transformers.AutoTokenizer.from_pretrained(directory)
+    numbers = json.loads((directory / "preprocessor_config.json").read_text())
+    pictures = "image_processor_type" in numbers
+    return processor(directory) if pictures else transformers.AutoProcessor.from_pretrained(directory)
 
 
 def _content(part: str | Part) -> dict[str, str]:
