@@ -19,7 +19,7 @@ TINY = family("profile-tiny")
 @pytest.mark.parametrize(
     ("words", "error", "why"),
     [
-        ({"engine": "cuda"}, EngineConfigError, "known: onnx, torch, profile"),
+        ({"engine": "cuda"}, EngineConfigError, "known: onnx, torch, vllm, profile"),
         ({"model": "gpt-5"}, ModelNotFound, "known: smollm2-135m, profile-tiny"),
         ({"profile": "b200"}, EngineConfigError, "packaged: .*zero"),
         ({"slots": 0}, EngineConfigError, "slots is 0"),

@@ -132,8 +132,7 @@ def check_stages(engine: str, model: str, stages: Collection[str]) -> None:
     if engine == "vllm":
         from headrace.engines.vllm import refusal
 
-        why = refusal(model, family(model).spec.modalities, stages)
-        if why:
+        if why := refusal(model, stages):
             raise EngineConfigError(why)
 
 

@@ -22,7 +22,7 @@ from headrace.engines.base import (
     StepResult,
     blocks_for,
 )
-from headrace.engines.families import is_directory
+from headrace.engines.families import family, is_directory
 
 # vLLM's kernels want KV blocks of a multiple of this (32 on a CPU, 16 on a GPU); ours are finer where a family says so.
 BLOCK_TOKENS = 32
@@ -31,13 +31,13 @@ TOP_MAX = 20  # log-probabilities beside the drawn token's: as many as the gatew
 WHY_NOT = "vLLM's KV cache does not leave its process"
 
 
-def refusal(model: str, modalities: Collection[str], stages: Collection[str]) -> str:
+def refusal(model: str, stages: Collection[str]) -> str:
     """Why a worker with these stages cannot run this model on vLLM; empty: it can."""
     if not {"prefill", "decode"} <= set(stages):
         return f"{WHY_NOT}: the vllm engine cannot hand over to another; run with --stages prefill,decode"
     if not is_directory(model):
         return f"the vllm engine loads Hugging Face directories; {model!r} is none"
-    if modalities:
+    if modalities := family(model).spec.modalities:
         return f"the vllm engine serves text models; {model} takes {', '.join(modalities)}: use the torch engine"
     return ""
 
@@ -53,7 +53,7 @@ def load(
     prefix_cache: bool,
     device: str,
 ) -> "VllmEngine":
-    """Takes half a minute: vLLM imports, compiles and profiles.
+    """Takes half a minute: vLLM imports, profiles and, on a GPU, compiles.
 
     Raises:
         Unavailable: vLLM is not installed, is not built for this device, or has no memory for the blocks.
@@ -83,6 +83,7 @@ def load(
         model=model,
         skip_tokenizer_init=True,
         dtype="auto" if cuda else "float32",
+        enforce_eager=not cuda,  # compiling for a CPU takes minutes at the first start
         max_model_len=min(spec.context_tokens, blocks * spec.block_tokens),
         max_num_seqs=slots,
         max_num_batched_tokens=max(chunk_tokens, slots) if chunk_tokens else None,
