@@ -47,7 +47,7 @@ def test_services_need_no_torch(exported: Callable[[str], Path], cache_dir: Path
     (tmp_path / "a.png").write_bytes(picture(50, 30))
     arguments = [str(path), str(tmp_path / "a.png"), str(tmp_path / "rows.npy")]
     command = [sys.executable, "-c", WITHOUT_TORCH, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr
     images = family(str(path)).modality("image")
     encoder = images.load(1)

@@ -297,6 +297,13 @@ def test_ends_are_those_that_generate_knows(
     assert eos_ids(Directory(tmp_path)) == wanted
 
 
+def test_a_tower_that_does_not_fit_is_refused_at_start(tmp_path: Path) -> None:
+    """Pixtral's files say llava too; its tower takes pictures of any size."""
+    config = {"model_type": "llava", "vision_config": {"model_type": "pixtral", "image_size": 1024, "patch_size": 16}}
+    with pytest.raises(Unavailable, match="tower 'pixtral' is not known"):
+        _open(tmp_path, config, {})
+
+
 def test_the_spec_is_read_off_the_files(tmp_path: Path, llava: Write) -> None:
     spec = llava().spec
     assert (spec.name, spec.context_tokens, spec.vocab_size, spec.embed_width) == (tmp_path.name, 2048, 384, 64)

@@ -127,6 +127,22 @@ def optional_json(directory: Directory, name: str) -> dict[str, Any]:
     return directory.json(name) if (directory.path / name).is_file() else {}
 
 
+def vision(
+    directory: Directory, defaults: Mapping[str, Any], absent: Mapping[str, Any], kinds: tuple[str, ...]
+) -> dict[str, Any]:
+    """vision_config over its class's defaults; absent: what the whole's class assumes if there is none. kinds: the
+    towers that the family's tiling fits, the usual one first.
+
+    Raises:
+        Unavailable: another tower.
+    """
+    fields = {**defaults, **(directory.config.get("vision_config") or absent)}
+    kind = fields.setdefault("model_type", kinds[0])
+    if kind not in kinds:
+        raise Unavailable(f"{directory.name}: its vision tower {kind!r} is not known here; {', '.join(kinds)} are")
+    return fields
+
+
 def named_token(directory: Directory, name: str, default: str) -> str:
     """A token that processors know by a name (image_token ...): the tokenizer's word, the processor's, the default."""
     tokenizer = optional_json(directory, "tokenizer_config.json")

@@ -4,7 +4,7 @@ The checkpoints are those in transformers' own format (model_type internvl).
 """
 
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from headrace.engines.families import Family
 from headrace.engines.families.decoder import Decoder
 from headrace.engines.families.directory import Directory
 from headrace.engines.families.hf import Slot, open_hf
-from headrace.engines.families.hf_config import model_spec, named_token
+from headrace.engines.families.hf_config import model_spec, named_token, vision
 from headrace.engines.families.hf_image import Constants, HfImages
 from headrace.engines.families.hf_pixels import CLIP_MEAN, CLIP_STD, Preprocessor, Tile, load_preprocessor
 from headrace.engines.families.llama_text import wrapped_decoder
@@ -73,22 +73,21 @@ class DynamicTiles:
 
     def _grid(self, width: int, height: int) -> tuple[int, int]:
         """(tiles across, tiles down) of the closest aspect; among equals the last that it half fills."""
-        grids = sorted(
-            (
-                (across, down)
-                for across in range(1, self.tiles_max + 1)
-                for down in range(1, self.tiles_max + 1)
-                if self.tiles_min <= across * down <= self.tiles_max
-            ),
-            key=lambda grid: grid[0] * grid[1],
-        )
         best, least = (1, 1), float("inf")
-        for grid in grids:
+        for grid in _grids(self.tiles_min, self.tiles_max):
             difference = abs(width / height - grid[0] / grid[1])
             fills = width * height > 0.5 * self.tile[0] * self.tile[1] * grid[0] * grid[1]
             if difference < least or (difference == least and fills):
                 best, least = grid, difference
         return best
+
+
+@lru_cache(maxsize=8)
+def _grids(least: int, most: int) -> tuple[tuple[int, int], ...]:
+    """All (tiles across, tiles down) of so many tiles, fewest first."""
+    sides = range(1, most + 1)
+    grids = [(across, down) for across in sides for down in sides if least <= across * down <= most]
+    return tuple(sorted(grids, key=lambda grid: grid[0] * grid[1]))
 
 
 def family(directory: Directory) -> Family:
@@ -110,8 +109,8 @@ def family(directory: Directory) -> Family:
 
 def _tiling(directory: Directory) -> DynamicTiles:
     config = {**_CONFIG, **directory.config}
-    vision = {**_VISION, **(config.get("vision_config") or {})}
-    sides = zip(_pair(vision["image_size"]), _pair(vision["patch_size"]), strict=True)
+    tower = vision(directory, _VISION, _VISION, ("internvl_vision",))
+    sides = zip(_pair(tower["image_size"]), _pair(tower["patch_size"]), strict=True)
     patches = [side // patch for side, patch in sides]
     preprocessor = load_preprocessor(directory, _PREPROCESSOR)
     return DynamicTiles(

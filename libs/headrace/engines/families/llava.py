@@ -3,7 +3,6 @@
 Every image is one tile, so every image takes as many rows.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from headrace.engines.families import Family
 from headrace.engines.families.decoder import Decoder
 from headrace.engines.families.directory import Directory
 from headrace.engines.families.hf import Slot, open_hf
-from headrace.engines.families.hf_config import model_spec, named_token
+from headrace.engines.families.hf_config import model_spec, named_token, vision
 from headrace.engines.families.hf_image import Constants, HfImages
 from headrace.engines.families.hf_pixels import (
     CLIP_MEAN,
@@ -75,7 +74,7 @@ class OneTile:
 
 
 def family(directory: Directory) -> Family:
-    images = HfImages(directory, OneTile(load_preprocessor(directory, _PREPROCESSOR), _tile_rows(directory.config)))
+    images = HfImages(directory, OneTile(load_preprocessor(directory, _PREPROCESSOR), _tile_rows(directory)))
     token = named_token(directory, "image_token", "<image>")
     return open_hf(
         directory,
@@ -87,13 +86,12 @@ def family(directory: Directory) -> Family:
     )
 
 
-def _tile_rows(config: Mapping[str, Any]) -> int:
-    """Patches of the tower; with the class token where it is not left out."""
-    vision = {**_VISION, **(config.get("vision_config") or _NO_VISION)}
-    patches = (vision["image_size"] // vision["patch_size"]) ** 2
-    strategy = {**_CONFIG, **config}["vision_feature_select_strategy"]
-    has_class = vision.get("model_type", "clip_vision_model") == "clip_vision_model"
-    return int(patches) + (1 if has_class else 0) - (1 if strategy == "default" else 0)
+def _tile_rows(directory: Directory) -> int:
+    """Patches of the tower; CLIP has a class token before them; the default strategy leaves the first row out."""
+    fields = vision(directory, _VISION, _NO_VISION, ("clip_vision_model", "siglip_vision_model"))
+    patches = int(fields["image_size"] // fields["patch_size"]) ** 2
+    strategy = {**_CONFIG, **directory.config}["vision_feature_select_strategy"]
+    return patches + int(fields["model_type"] == "clip_vision_model") - int(strategy == "default")
 
 
 def decoder(directory: Directory) -> Decoder:

@@ -18,7 +18,7 @@ from headrace.engines.families import Family
 from headrace.engines.families.decoder import Decoder
 from headrace.engines.families.directory import Directory
 from headrace.engines.families.hf import Slot, open_hf
-from headrace.engines.families.hf_config import model_spec, named_token
+from headrace.engines.families.hf_config import model_spec, named_token, vision
 from headrace.engines.families.hf_image import CONSTANTS, Constants, HfImages
 from headrace.engines.families.hf_pixels import CLIP_MEAN, CLIP_STD, Preprocessor, Tile, load_preprocessor
 from headrace.engines.families.llama_text import wrapped_decoder
@@ -160,15 +160,15 @@ def family(directory: Directory) -> Family:
 
 def _tiling(directory: Directory) -> AnyRes:
     config = {**_CONFIG, **{name: value for name, value in directory.config.items() if value is not None}}
-    vision = {**_VISION, **(config.get("vision_config") or _NO_VISION)}
+    tower = vision(directory, _VISION, _NO_VISION, ("siglip_vision_model",))
     aspect = config["vision_aspect_ratio"]
     if not aspect.removeprefix("anyres_max_").isdigit():
         raise Unavailable(f"{directory.name}: vision_aspect_ratio {aspect!r} is not known; anyres_max_<n> is")
     return AnyRes(
         load_preprocessor(directory, _PREPROCESSOR),
         tuple((height, width) for height, width in config["image_grid_pinpoints"]),
-        vision["image_size"],
-        vision["image_size"] // vision["patch_size"],
+        tower["image_size"],
+        tower["image_size"] // tower["patch_size"],
         int(aspect.removeprefix("anyres_max_")),
     )
 
