@@ -1,4 +1,5 @@
-"""Whether the default model's answers are right, through a running mesh: 400 questions about pictures of known content.
+"""Whether the default model's answers are right, through a running mesh: 400 questions about pictures of known content,
+and as many as there are data for about speech and video (answers_clips.py).
 
 Pictures come from the split that training and tuning never see; an answer counts when it is right to the letter. Plain
 text chat is compared with what transformers' `generate` said (tests/model/text_reference.json).
@@ -35,6 +36,7 @@ from headrace.training.pictures import (
     draw_shape,
 )
 from headrace.training.questions import Question, ask, draw_layout, message
+from loadtest.benches import answers_clips
 from loadtest.benches.report import finish, say
 
 MODEL = "smollm2-135m"
@@ -139,7 +141,26 @@ async def examine(url: str, split: Split, share: float) -> dict[str, Any]:
         if split != "test":  # mistakes on the test split stay unseen, or it would soon be one more validation split
             _say_mistakes(zip(items, answers, strict=True))
         right = [answer == item.question.answer for item, answer in zip(items, answers, strict=True)]
-        return {**_figures(items, right), "speech": None, "split": split, **await _text(asker, share)}
+        clips = await _clips(asker, split, share)
+        return {**_figures(items, right), **clips, "split": split, **await _text(asker, share)}
+
+
+async def _clips(asker: Asker, split: Split, share: float) -> dict[str, Any]:
+    missing = answers_clips.why_not()
+    rng = Random(f"clips {split}")
+    items = answers_clips.video_items(split, share, lambda count: _pictures(split, count, rng))
+    if missing:
+        say(f"no questions about speech: {missing}")
+    else:
+        items += answers_clips.speech_items(split, share, lambda count: _pictures(split, count, rng), _image_part)
+    say(f"{len(items)} questions about speech and video of the {split} split")
+    answers = await asyncio.gather(*(asker.answer(item.content, MAX_TOKENS) for item in items))
+    right = [answer == item.question.answer for item, answer in zip(items, answers, strict=True)]
+    if split != "test":
+        for item, answer in zip(items, answers, strict=True):
+            if answer != item.question.answer:
+                say(f"  {item.group}, {item.question.text!r}: {answer!r}, right is {item.question.answer!r}")
+    return answers_clips.figures(items, right)
 
 
 def _say_mistakes(answered: Iterable[tuple[Item, str]]) -> None:
@@ -196,7 +217,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--split", choices=["test", "validation"], default="test", help="validation: for tuning")
     args = parser.parse_args(argv)
     figures = asyncio.run(run(args.url, args.split, 1 / 8 if args.quick else 1.0))
-    for name in ("single_image", "multi_image", "unseen_wordings", "text_identical"):
+    for name in ("single_image", "multi_image", "unseen_wordings", "speech", "video", "text_identical"):
         say(f"{name}: {figures[name]}")
     if args.json:
         finish("answers", argv, [SEED], figures)

@@ -7,11 +7,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from headrace.cli.chat import media_summary
 from headrace.cli.options import add_mesh, mesh_config
-from headrace.cli.questions import Part, Question, all_at_once, one_by_one
+from headrace.cli.questions import Question, all_at_once, one_by_one
 from headrace.cli.supervisor import Mesh, MeshFailed
 from headrace.cli.view import Console
-from headrace.client import AsyncClient, AsyncStream, HeadraceError, Image, Message
+from headrace.client import AsyncClient, AsyncStream, HeadraceError, Message
 from headrace.mesh.errors import BadSetup
 
 
@@ -68,19 +69,14 @@ async def _answer(client: AsyncClient, console: Console, question: Question) -> 
 
 
 def _ask(client: AsyncClient, question: Question) -> AsyncStream:
-    content = [_content(part) for part in question.parts]
-    return client.generate([Message("user", content)], max_tokens=question.max_tokens, temperature=0.0)
-
-
-def _content(part: Part) -> str | Image:
-    return part if isinstance(part, str) else Image(part)
+    return client.generate([Message("user", question.parts)], max_tokens=question.max_tokens, temperature=0.0)
 
 
 def _tell(console: Console, stream: AsyncStream, took_s: float) -> None:
     usage = stream.usage
     console.timeline(stream.timeline)
     console.note(
-        f"  {took_s:.2f} s, {usage.prompt_tokens} tokens in ({usage.image_tokens} of images), "
+        f"  {took_s:.2f} s, {usage.prompt_tokens} tokens in ({media_summary(usage) or 'text alone'}), "
         f"{usage.completion_tokens} out; trace {stream.trace_id}"
     )
     console.plain("")

@@ -30,7 +30,7 @@ from headrace.engines.families.smollm2 import (
 from headrace.modalities.image import IMAGE, letterbox
 from headrace.training.batches import Row
 from headrace.training.export import export_listener
-from headrace.training.hearing import Ear, Heard, Words, align_ear, exact_shares, hear
+from headrace.training.hearing import Ear, Heard, Reader, Spelt, Words, align_ear, exact_shares, hear, spell
 from headrace.training.image import ASSETS
 from headrace.training.llama import FrozenLlama
 from headrace.training.pictures import Picture, Split, draw_digits, draw_shapes
@@ -61,8 +61,8 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     run = Run(options.work, options.out, options.digits)
-    ear = run.ear(options.ear_steps)
-    run.listener(ear, Phase(options.steps, _PHASE.rate, _PHASE.token_budget, 0.0))
+    reader = run.reader(options.ear_steps)
+    run.listener(reader, Phase(options.steps, _PHASE.rate, _PHASE.token_budget, 0.0))
 
 
 def _options() -> argparse.Namespace:
@@ -137,24 +137,26 @@ class Run:
         self.log("heard", split=split, clips=len(clips))
         return Heard(clips, rows)
 
-    def ear(self, steps: int) -> Ear:
+    def reader(self, steps: int) -> Reader:
         ear, words = Ear(self._model.embedding_rms), Words(self._family, self._model.embedding)
         path = self._work / "ear.pt"
         if not path.exists():
             align_ear(ear, words, self._train, steps, SEED, self.log)
             torch.save(ear.state_dict(), path)
         ear.load_state_dict(torch.load(path))
-        ear.eval()
-        self._figures |= {"ear_steps": steps, "spelt": exact_shares(ear, words, self._validation)}
+        reader = Reader(ear, words)
+        self._spelt: dict[Split, Spelt] = {"train": spell(reader, self._train)}
+        self._spelt["validation"] = spell(reader, self._validation)
+        self._figures |= {"ear_steps": steps, "spelt": exact_shares(words, self._spelt["validation"])}
         self.log("ear_done", spelt=self._figures["spelt"])
-        return ear
+        return reader
 
-    def listener(self, ear: Ear, phase: Phase) -> None:
+    def listener(self, reader: Reader, phase: Phase) -> None:
         """Train from the checkpoint if there is one; export the best seen."""
         edges = torch.tensor([self._family.encode(" [audio]")[0], self._family.encode(" audio")[0]])
         past = torch.from_numpy(load_prefix(IMAGE_PREFIX))
-        listener = Listener(ear, self._model.embedding[edges], past)
-        library, check = self._library("train", self._train, 1), self._library("validation", self._validation, 2)
+        listener = Listener(reader.vectors[0], self._model.embedding[edges], past)
+        library, check = self._library("train", 1), self._library("validation", 2)
         trainer = Trainer(self._model, listener, partial(library.embed, listener), phase)
         path, best_path, best = self._work / "listener.pt", self._work / "best.pt", -1.0
         if path.exists():
@@ -172,13 +174,13 @@ class Run:
                     best = mean
                     torch.save({"step": trainer.step, "listener": listener.state_dict()}, best_path)
             torch.save({**trainer.state(), "best": best}, path)
-        self._export(listener, torch.load(best_path), check, phase)
+        self._export(reader, listener, torch.load(best_path), check, phase)
 
-    def _library(self, split: Split, heard: Heard, seed: int) -> Library:
+    def _library(self, split: Split, seed: int) -> Library:
         copies, shapes = (2, 1500) if split == "train" else (1, 200)
         pictures = draw_digits(split, copies, seed + 10) + draw_shapes(split, shapes, seed + 10)
         labels = [picture.label for picture in pictures]
-        return Library(self._family, labels, image_rows(pictures), heard, self._model.embedding, seed)
+        return Library(self._family, labels, image_rows(pictures), self._spelt[split], self._model.embedding, seed)
 
     def _validate(self, listener: Listener, library: Library, unseen: bool) -> tuple[dict[str, object], float]:
         """Figures by group, and the mean of the groups' shares."""
@@ -189,7 +191,9 @@ class Run:
         shares = {group: share(counts, f"{group}.") for group, *_ in _GROUPS}
         return {**shares, "by_question": by_name(counts)}, round(sum(shares.values()) / len(shares), 4)
 
-    def _export(self, listener: Listener, best: dict[str, object], check: Library, phase: Phase) -> None:
+    def _export(
+        self, reader: Reader, listener: Listener, best: dict[str, object], check: Library, phase: Phase
+    ) -> None:
         listener.load_state_dict(best["listener"])
         figures = {
             name: self._validate(listener, check, unseen)[0]
@@ -207,7 +211,7 @@ class Run:
             **self._figures,
             "validation": figures,
         }
-        export_listener(self._whisper, listener, manifest, self._out)
+        export_listener(self._whisper, reader, listener, manifest, self._out)
 
 
 if __name__ == "__main__":

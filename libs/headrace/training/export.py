@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from headrace.modalities.image import SIDE
 from headrace.modalities.mel import ROW_FRAMES
-from headrace.training.hearing import fold
+from headrace.training.hearing import Reader, fold
 from headrace.training.prefix import Adapter
 from headrace.training.scenes import Listener
 from headrace.training.tower import Tower
@@ -54,21 +54,24 @@ def export(tower: Tower, adapter: Adapter, manifest: dict[str, object], out: Pat
 
 
 class _Hearing(nn.Module):
-    def __init__(self, whisper: WhisperEncoder, listener: Listener) -> None:
+    def __init__(self, whisper: WhisperEncoder, reader: Reader, listener: Listener) -> None:
         super().__init__()
         self.whisper = whisper
+        self.reader = reader
         self.listener = listener
 
     def forward(self, mel: Tensor) -> Tensor:
-        return self.listener.rows(fold(self.whisper(mel)))
+        return self.listener.rows(*self.reader(fold(self.whisper(mel))))
 
 
-def export_listener(whisper: WhisperEncoder, listener: Listener, manifest: dict[str, object], out: Path) -> None:
+def export_listener(
+    whisper: WhisperEncoder, reader: Reader, listener: Listener, manifest: dict[str, object], out: Path
+) -> None:
     """Write audio_encoder.onnx, media_prefix.npz and audio_manifest.json into `out`."""
     out.mkdir(parents=True, exist_ok=True)
     graph = out / "audio_encoder.onnx"
     torch.onnx.export(
-        _Hearing(whisper, listener).eval(),
+        _Hearing(whisper, reader, listener).eval(),
         (torch.zeros(1, MELS, 8 * ROW_FRAMES),),
         str(graph),
         input_names=["mel"],

@@ -102,13 +102,15 @@ class Words:
         self.ids = torch.tensor([nothing, *sorted(tokens)])
         self._class = {token: i for i, token in enumerate(self.ids.tolist())}
         self.vectors = embedding[self.ids]
+        self.scale = float(embedding.pow(2).mean().sqrt())
 
     def classes(self, words: Sequence[str]) -> list[int]:
         return [self._class[token] for token in self._family.encode(" " + " ".join(words))]
 
-    def scores(self, soft: Tensor, scale: float) -> Tensor:
-        """Log-likelihood ratios of each class under equal Gaussians around the embeddings."""
-        return (soft @ self.vectors.T - self.vectors.pow(2).sum(1) / 2) / (scale**2 * WIDTH**0.5)
+
+def scores_of(soft: Tensor, vectors: Tensor, scale: float) -> Tensor:
+    """Log-likelihood ratios of each class under equal Gaussians around the embeddings."""
+    return (soft @ vectors.T - vectors.pow(2).sum(1) / 2) / (scale**2 * WIDTH**0.5)
 
 
 def align_ear(ear: Ear, words: Words, heard: Heard, steps: int, seed: int, log: Log) -> None:
@@ -136,7 +138,7 @@ def _ctc(ear: Ear, words: Words, heard: Heard, chosen: list[int], targets: list[
     rows, lengths = heard.batch(chosen)
     rows = rows * (torch.rand(len(chosen), 1, ROW_WIDTH) > 0.1) + 0.1 * torch.randn_like(rows)
     soft = ear(rows, lengths)
-    scores = words.scores(soft, ear.scale)
+    scores = scores_of(soft, words.vectors, ear.scale)
     counts = torch.tensor([len(target) for target in targets])
     flat = torch.tensor([token for target in targets for token in target])
     likelihood = F.ctc_loss(scores.log_softmax(-1).transpose(0, 1), flat, lengths, counts, zero_infinity=True)
@@ -146,21 +148,51 @@ def _ctc(ear: Ear, words: Words, heard: Heard, chosen: list[int], targets: list[
     return likelihood + _COMMITMENT * pull
 
 
-def read(ear: Ear, words: Words, heard: Heard) -> list[list[int]]:
-    """What each clip's rows spell, greedily: classes, repeats and "nothing new" dropped."""
-    spelt = []
+class Reader(nn.Module):
+    """The trained ear, frozen, with what it says put together: rows [n, rows, 3840] -> the same number of rows.
+
+    Rows that repeat the word before them, or say nothing new, move behind those that do ("CTC compression", Gaido et
+    al. 2021): the language model sees the words one after the other.
+    """
+
+    def __init__(self, ear: Ear, words: Words) -> None:
+        super().__init__()
+        self.ear = ear.eval().requires_grad_(False)
+        self.scale = ear.scale
+        self.register_buffer("vectors", words.vectors)
+
+    def forward(self, folded: Tensor) -> tuple[Tensor, Tensor]:
+        """Soft tokens [n, rows, width], words first; and which of them are words, bool [n, rows]."""
+        soft = self.ear(folded)
+        labels = scores_of(soft, self.vectors, self.scale).argmax(-1)
+        before = torch.cat([torch.zeros_like(labels[:, :1]), labels[:, :-1]], 1)
+        is_word = (labels != 0) & (labels != before)
+        places = torch.arange(soft.shape[1]) + torch.where(is_word, 0, soft.shape[1])
+        order = places.argsort(1)
+        return soft.gather(1, order[..., None].expand(-1, -1, WIDTH)), is_word.gather(1, order)
+
+
+@dataclass(frozen=True, slots=True)
+class Spelt:
+    """Clips as a reader puts them together."""
+
+    clips: list[Clip]
+    rows: list[Tensor]  # float32 [rows, width]
+    are_words: list[Tensor]  # bool [rows]
+
+
+def spell(reader: Reader, heard: Heard) -> Spelt:
     with torch.no_grad():
-        for row in heard.rows:
-            best = words.scores(ear(row[None].float())[0], ear.scale).argmax(-1).unique_consecutive().tolist()
-            spelt.append([label for label in best if label])
-    return spelt
+        made = [reader(row[None].float()) for row in heard.rows]
+    return Spelt(heard.clips, [rows[0] for rows, _ in made], [is_word[0] for _, is_word in made])
 
 
-def exact_shares(ear: Ear, words: Words, heard: Heard) -> dict[str, str]:
+def exact_shares(words: Words, spelt: Spelt) -> dict[str, str]:
     """By kind of clip: how many are spelt right in full."""
     counts: dict[str, list[int]] = {}
-    for clip, spelt in zip(heard.clips, read(ear, words, heard), strict=True):
+    for clip, rows, is_word in zip(spelt.clips, spelt.rows, spelt.are_words, strict=True):
+        said = scores_of(rows[is_word], words.vectors, words.scale).argmax(-1).tolist()
         count = counts.setdefault(f"{clip.kind}.{'recorded' if clip.recorded else 'espeak'}", [0, 0])
-        count[0] += spelt == words.classes(clip.words)
+        count[0] += said == words.classes(clip.words)
         count[1] += 1
     return {name: f"{right}/{total}" for name, (right, total) in sorted(counts.items())}

@@ -14,7 +14,7 @@ from headrace.engines.families.smollm2 import WIDTH, SmolLM2
 from headrace.modalities.image import ROWS
 from headrace.modalities.video import FRAMES_MAX, frame_label
 from headrace.training.batches import POOL_ROWS, Batch, Row, branched, cut
-from headrace.training.hearing import Ear, Heard
+from headrace.training.hearing import Spelt
 from headrace.training.media_questions import Scene, ask_about
 from headrace.training.pictures import Digit, Label
 from headrace.training.questions import Question, draw_layout, message
@@ -25,12 +25,25 @@ _MIXES = ((0, 1, 0, 50), (1, 1, 0, 20), (0, 0, 1, 20), (0, 2, 0, 5), (2, 1, 0, 5
 _CLIP_SHARES = (("digit", 2), ("sequence", 4), ("sentence", 4))
 
 
-class Listener(nn.Module):
-    """The ear, begin and end vectors of a clip, and the prefix of prompts with sound or video."""
+class Touch(nn.Module):
+    """The last touch on what a reader spells: a gain and a shift of words, and what stands in the rows behind them."""
 
-    def __init__(self, ear: Ear, edges: Tensor, past: Tensor) -> None:
+    def __init__(self, spare: Tensor) -> None:
         super().__init__()
-        self.projector = ear
+        self.gain = nn.Parameter(torch.ones(WIDTH))
+        self.shift = nn.Parameter(torch.zeros(WIDTH))
+        self.spare = nn.Parameter(spare.clone())
+
+    def forward(self, rows: Tensor, is_word: Tensor) -> Tensor:
+        return torch.where(is_word[..., None], rows * self.gain + self.shift, self.spare)
+
+
+class Listener(nn.Module):
+    """Begin and end vectors of a clip, the last touch, and the prefix of prompts with sound or video."""
+
+    def __init__(self, spare: Tensor, edges: Tensor, past: Tensor) -> None:
+        super().__init__()
+        self.projector = Touch(spare)
         self.edges = nn.Parameter(edges.clone())  # [2, width]
         self.keys = nn.Parameter(past[:, 0].clone())
         self.values = nn.Parameter(past[:, 1].clone())
@@ -38,61 +51,53 @@ class Listener(nn.Module):
     def past(self) -> Tensor:
         return torch.stack([self.keys, self.values], 1)
 
-    def rows(self, folded: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Rows of Whisper frames [n, rows, 3840] -> [n, rows + 2, width]."""
-        begin, end = (self.edges[i].expand(folded.shape[0], 1, WIDTH) for i in (0, 1))
-        return torch.cat([begin, self.projector(folded, lengths), end], 1)
+    def rows(self, spelt: Tensor, is_word: Tensor) -> Tensor:
+        """What a reader spells, [n, rows, width] -> [n, rows + 2, width]."""
+        begin, end = (self.edges[i].expand(spelt.shape[0], 1, WIDTH) for i in (0, 1))
+        return torch.cat([begin, self.projector(spelt, is_word), end], 1)
 
 
 class Library:
     """All media of a split under one numbering: pictures, then clips, then videos made of pictures."""
 
     def __init__(
-        self, family: SmolLM2, labels: Sequence[Label], images: Tensor, heard: Heard, embedding: Tensor, seed: int
+        self, family: SmolLM2, labels: Sequence[Label], images: Tensor, spelt: Spelt, embedding: Tensor, seed: int
     ) -> None:
         """images: the image encoder's rows of each picture, [n, ROWS, width]."""
-        self.labels, self.heard, self._images = labels, heard, images
+        self.labels, self.spelt, self._images = labels, spelt, images
         self._markers = embedding[torch.tensor([family.encode(frame_label(i)) for i in range(FRAMES_MAX)])]
         rng = Random(seed)
         digits = [i for i, label in enumerate(labels) if isinstance(label, Digit)]
         self.videos = [_video(digits, len(labels), rng) for _ in range(_VIDEOS)]
-        self.clips_at, self.videos_at = len(labels), len(labels) + len(heard.clips)
+        self.clips_at, self.videos_at = len(labels), len(labels) + len(spelt.clips)
 
     def media(self, index: int) -> Media:
         if index < self.clips_at:
             return _media("image", ROWS)
         if index < self.videos_at:
-            return _media("audio", len(self.heard.rows[index - self.clips_at]) + 2)
+            return _media("audio", len(self.spelt.rows[index - self.clips_at]) + 2)
         return _media("video", len(self.videos[index - self.videos_at]) * (self._markers.shape[1] + ROWS))
 
     def scene(self, indices: Sequence[int]) -> Scene:
         return Scene(
             tuple(self.labels[i] for i in indices if i < self.clips_at),
-            tuple(self.heard.clips[i - self.clips_at] for i in indices if self.clips_at <= i < self.videos_at),
+            tuple(self.spelt.clips[i - self.clips_at] for i in indices if self.clips_at <= i < self.videos_at),
             tuple(self.labels[f] for i in indices if i >= self.videos_at for f in self.videos[i - self.videos_at]),
         )
 
     def embed(self, listener: Listener, indices: Tensor) -> Tensor:
         """See headrace.training.prefix.Embed."""
-        chosen = indices.tolist()
-        clips = [i - self.clips_at for i in chosen if self.clips_at <= i < self.videos_at]
-        sounds = iter(self._sounds(listener, clips)) if clips else iter(())
         parts = []
-        for i in chosen:
+        for i in indices.tolist():
             if i < self.clips_at:
                 parts.append(self._images[i])
             elif i < self.videos_at:
-                parts.append(next(sounds))
+                clip = i - self.clips_at
+                parts.append(listener.rows(self.spelt.rows[clip][None], self.spelt.are_words[clip][None])[0])
             else:
                 frames = self.videos[i - self.videos_at]
                 parts.append(torch.cat([self._markers[: len(frames)], self._images[frames]], 1).flatten(0, 1))
         return torch.cat(parts)
-
-    def _sounds(self, listener: Listener, clips: list[int]) -> list[Tensor]:
-        folded, lengths = self.heard.batch(clips)
-        rows = listener.rows(folded, lengths)
-        # A padded clip's end vector stands behind the padding.
-        return [torch.cat([row[: n + 1], row[-1:]]) for row, n in zip(rows, lengths.tolist(), strict=True)]
 
 
 def _video(digits: list[int], pictures: int, rng: Random) -> list[int]:
@@ -114,7 +119,7 @@ class SceneSampler:
         self._family, self._library, self._unseen = family, library, unseen
         self._rng = Random(seed)
         self._clips: dict[str, list[int]] = {}
-        for i, clip in enumerate(library.heard.clips):
+        for i, clip in enumerate(library.spelt.clips):
             self._clips.setdefault(clip.kind, []).append(library.clips_at + i)
         self._shares = [(kind, weight) for kind, weight in _CLIP_SHARES if kind in self._clips]
 
