@@ -143,9 +143,12 @@ class ProfileEngine:
         """The chain over the chunk's tokens: blocks of the prompt, then its end, then single tokens of the output."""
         live, trail, prompt_len = chunk.live, chunk.live.state, chunk.live.input.prompt_len
         at, end = chunk.start, min(chunk.stop, prompt_len)
+        raw = array("q", live.input.tokens[at:end]).tobytes()
         while at < end:
             stop = min(at + self.spec.block_tokens, end)
-            trail.state = _block(trail.state, live.input, at, stop)
+            trail.state = _block(
+                trail.state, raw[8 * (at - chunk.start) : 8 * (stop - chunk.start)], live.input, at, stop
+            )
             if trail.chain is not None:
                 trail.states.append(trail.state)
             at = stop
@@ -229,9 +232,11 @@ class ProfileEngine:
         return Trail(state, origin, twist, end_index)
 
 
-def _block(state: int, sequence: SequenceInput, start: int, stop: int) -> int:
-    """The chain's next state: tokens[start:stop] of a prompt, and the embeddings that stand there."""
-    digest = xxhash.xxh3_64(array("q", sequence.tokens[start:stop]).tobytes(), state)
+def _block(state: int, raw: bytes, sequence: SequenceInput, start: int, stop: int) -> int:
+    """The chain's next state: tokens[start:stop] of a prompt, which are raw, and the embeddings that stand there."""
+    if not sequence.spans:
+        return xxhash.xxh3_64_intdigest(raw, state)
+    digest = xxhash.xxh3_64(raw, state)
     for span in sequence.spans:
         first, end = max(span.offset, start), min(span.offset + span.length, stop)
         if first < end:
