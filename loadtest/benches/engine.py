@@ -19,8 +19,8 @@ import httpx
 
 from headrace.cli.plan import MeshConfig
 from headrace.cli.supervisor import Mesh
-from headrace.engines.families import ChatMessage, TextPart, checkpoint, family
-from loadtest.benches.engine_peers import Contender, Run, contenders, hugging_face_form
+from headrace.engines.families import ChatMessage, TextPart, family
+from loadtest.benches.engine_peers import WEIGHTS_FILE, Contender, Run, contenders, hugging_face_form
 from loadtest.benches.report import finish, say
 from loadtest.benches.roofline import gemm_flop_per_s, read_bytes_per_s
 
@@ -87,8 +87,8 @@ def equal_share(ours: list[list[int]], reference: list[list[int]]) -> float:
 
 def shares(ours: dict[int, list[Run]], threads: int) -> dict[str, float]:
     """What decoding took of the machine: of its memory bandwidth alone, of its multiply-adds with 16 at once."""
-    weights = checkpoint(MODEL).load_weights()
-    numbers = sum(values.size for values in weights.values())  # the table is the head too, and is read once a token
+    # Weights but for the file's header; the embedding table is the head too, and is read once a step.
+    numbers = (hugging_face_form(MODEL) / WEIGHTS_FILE).stat().st_size // 4
     alone, many = (min(min(run.decode_steps_s) for run in ours[c]) for c in (1, 16))
     read, flop = read_bytes_per_s(threads), gemm_flop_per_s(threads)
     say(f"  {read / 1e9:.1f} GB/s read, {flop / 1e9:.0f} GFLOP/s; steps {alone * 1e3:.1f} and {many * 1e3:.1f} ms")

@@ -20,6 +20,7 @@ from headrace.engines.registry import load_engine
 
 SLOTS = 16
 BLOCKS = 1024  # 16 contexts of 1,024 tokens
+WEIGHTS_FILE = "model.safetensors"
 _PEER = Path(__file__).with_name("peer_engine.py")
 
 
@@ -129,7 +130,7 @@ def _write(source: Checkpoint, model: str, draft: Path) -> None:
     weights = source.load_weights()
     save_file(
         {name: np.ascontiguousarray(values) for name, values in weights.items()},
-        draft / "model.safetensors",
+        draft / WEIGHTS_FILE,
         {"format": "pt"},
     )
     (draft / "config.json").write_text(json.dumps(_config(source, model, weights)))

@@ -1,7 +1,8 @@
 """One other engine in a process of its own: transformers' generate or vLLM, told by lines of JSON what to generate.
 
 Run as `python peer_engine.py transformers|vllm DIRECTORY THREADS` by an interpreter that has the engine; it needs
-nothing of this repository. A line {"prompts": [[token]], "new_tokens": n} is answered by {"seconds": s, "tokens": [[token]]}.
+nothing of this repository. A line {"prompts": [[token]], "new_tokens": n} is answered by a line
+{"seconds": s, "tokens": [[token]]}.
 """
 
 import json
