@@ -11,7 +11,7 @@ import pytest_asyncio
 from openai.types.chat import ChatCompletionChunk
 
 from headrace.cli.plan import MeshConfig
-from headrace.cli.questions import image
+from headrace.cli.questions import asset, image
 from headrace.cli.supervisor import Mesh
 from headrace.client import AsyncClient
 from tests.e2e.leaks import assert_free
@@ -36,6 +36,16 @@ async def model_mesh(started: Mesh) -> AsyncIterator[Mesh]:
 def picture_part(name: str) -> dict[str, object]:
     data = base64.b64encode(image(name)).decode()
     return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+
+
+def sound_part(file: str) -> dict[str, object]:
+    data = base64.b64encode(asset(file)).decode()
+    return {"type": "input_audio", "input_audio": {"data": data, "format": "flac"}}
+
+
+def video_part(file: str) -> dict[str, object]:
+    data = base64.b64encode(asset(file)).decode()
+    return {"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{data}"}}
 
 
 async def ask(mesh: Mesh, *parts: object, max_tokens: int = 40) -> list[ChatCompletionChunk]:
@@ -83,6 +93,43 @@ async def test_several_images_in_order(model_mesh: Mesh) -> None:
     found = places(text, "three", "seven", "zero")
     assert -1 not in found, text
     assert found == sorted(found), text
+
+
+async def test_spoken_digits(model_mesh: Mesh) -> None:
+    chunks = await ask(model_mesh, sound_part("seven-two-nine.flac"), "Which digits are spoken?")
+    assert text_of(chunks) == "The spoken digits are seven, two, nine."
+    usage = chunks[-1].usage
+    assert usage is not None
+    details = usage.prompt_tokens_details
+    assert details is not None
+    assert (details.audio_tokens, details.model_dump()["image_tokens"]) == (12, 0)
+
+
+async def test_a_spoken_sentence_and_an_image(model_mesh: Mesh) -> None:
+    sound = sound_part("turn-on-the-light-in-the-kitchen.flac")
+    alone = text_of(await ask(model_mesh, sound, "Transcribe the audio."))
+    assert alone == "Turn on the light in the kitchen."
+    seen = text_of(await ask(model_mesh, picture_part("digit-7"), sound, "What digit is in the image?"))
+    assert "seven" in seen, seen
+
+
+async def test_a_video(model_mesh: Mesh) -> None:
+    chunks = await ask(model_mesh, video_part("digits-4-9-2.mp4"), "What digits are in the video, in order?")
+    assert text_of(chunks) == "The digits are four, nine and two."
+
+
+async def test_all_three_kinds_by_the_sdk(model_mesh: Mesh) -> None:
+    async with AsyncClient(model_mesh.grpc_addr) as client:
+        stream = client.generate(
+            "What is said?",
+            images=[image("digit-3")],
+            audio=[asset("seven-two-nine.flac")],
+            videos=[asset("digits-4-9-2.mp4")],
+            max_tokens=30,
+        )
+        await stream.text()
+        usage = stream.usage
+    assert (usage.image_tokens, usage.audio_tokens, usage.video_tokens) == (6, 12, 3 * 9)
 
 
 async def test_the_sdk_shows_where_the_time_went(model_mesh: Mesh) -> None:

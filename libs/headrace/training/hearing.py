@@ -25,6 +25,7 @@ ROW_WIDTH = FRAME_WIDTH * ROW_FRAMES // 2  # the frames of 0.2 s side by side
 _INNER, _HEADS = 320, 5
 _BATCH = 32
 _NOTHING = " ..."  # one token
+_BEHIND = 10_000  # more than any clip has rows
 _COMMITMENT = 0.2  # weight of the distance to the embedding that a row is read as
 Log = Callable[..., None]
 
@@ -52,9 +53,19 @@ class Ear(nn.Module):
             x = x.masked_fill(hidden[..., None], 0.0)
         x = x + F.gelu(self.near(x.transpose(1, 2))).transpose(1, 2)
         for layer in self.layers:
-            x = layer(x, src_key_padding_mask=hidden)
+            x = layer(x, src_key_padding_mask=hidden) if lengths is not None else _layer(layer, x)
         soft: Tensor = self.out(x)
         return soft * self.scale
+
+
+def _layer(layer: nn.TransformerEncoderLayer, x: Tensor) -> Tensor:
+    """The layer's own forward pass without padding or dropout; the exporter would fix its length in the graph."""
+    attention = layer.self_attn
+    mixed = F.linear(layer.norm1(x), attention.in_proj_weight, attention.in_proj_bias)
+    q, k, v = (part.unflatten(-1, (_HEADS, _INNER // _HEADS)).transpose(1, 2) for part in mixed.chunk(3, -1))
+    attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    x = x + attention.out_proj(attended)
+    return x + layer.linear2(F.gelu(layer.linear1(layer.norm2(x))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +178,7 @@ class Reader(nn.Module):
         labels = scores_of(soft, self.vectors, self.scale).argmax(-1)
         before = torch.cat([torch.zeros_like(labels[:, :1]), labels[:, :-1]], 1)
         is_word = (labels != 0) & (labels != before)
-        places = torch.arange(soft.shape[1]) + torch.where(is_word, 0, soft.shape[1])
+        places = (labels >= 0).long().cumsum(1) + (~is_word) * _BEHIND
         order = places.argsort(1)
         return soft.gather(1, order[..., None].expand(-1, -1, WIDTH)), is_word.gather(1, order)
 

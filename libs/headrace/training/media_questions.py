@@ -32,7 +32,6 @@ WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("Which digits do you hear?",),
     ),
-    "spoken_count": (("How many digits are spoken?", "Count the spoken digits."), ("How many digits do you hear?",)),
     "transcribe": (
         ("Transcribe the audio.", "Write down what is said.", "What does the speaker say?", "What is said?"),
         ("Please transcribe this audio.",),
@@ -129,7 +128,7 @@ def _clip_kinds(clip: Clip) -> tuple[str, ...]:
     if clip.kind == "digit":
         return ("spoken_digit", "spoken_digit", "transcribe")
     if clip.kind == "sequence":
-        return ("spoken_digits", "spoken_digits", "spoken_digits", "spoken_count", "transcribe")
+        return ("spoken_digits", "spoken_digits", "transcribe")
     return ("transcribe",)
 
 
@@ -181,9 +180,7 @@ def _answer(kind: str, scene: Scene) -> str:
     if kind == "spoken_digit":
         return f"The spoken digit is {clip.words[0]}."
     if kind == "spoken_digits":
-        return f"The spoken digits are {_listed(clip.words)}."
-    if kind == "spoken_count":
-        return f"{COUNTS[len(clip.words) - 1].capitalize()} digits are spoken."
+        return f"The spoken digits are {', '.join(clip.words)}."
     image = scene.images[0]
     if kind == "both":
         return f"The image shows {short(image)}. The speaker says: {transcript(clip)}"
