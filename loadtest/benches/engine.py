@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -27,9 +28,6 @@ from loadtest.benches.roofline import gemm_flop_per_s, read_bytes_per_s
 MODEL = "smollm2-135m"
 THREADS = 2
 CONCURRENCIES = (1, 4, 16)
-ROUNDS = 3
-NEW_TOKENS, QUICK_NEW_TOKENS = 48, 12
-MESHES: dict[str, tuple[str, ...]] = {"mesh": (), "mesh_colocated": ("encode", "prefill", "decode")}
 TIMEOUT_S = 120.0
 SUBJECTS = (
     *("a mill race", "the tides", "sourdough bread", "the printing press", "a lighthouse", "photosynthesis"),
@@ -42,6 +40,24 @@ QUESTION = (
     "everyday words, give one example that can be seen or tried at home, and end with a question that makes the "
     "student think."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    new_tokens: int
+    rounds: int
+    weights: dict[str, str]  # of our engine, by the name of the figures
+    meshes: dict[str, tuple[str, ...]]  # stages that share a worker, by the name of the figures
+
+
+COLOCATED = ("encode", "prefill", "decode")
+FULL = Plan(
+    48,
+    3,
+    {"headrace": "fp32", "headrace_q4": "q4", "headrace_int8": "int8"},
+    {"mesh": (), "mesh_colocated": COLOCATED},
+)
+QUICK = Plan(12, 1, {"headrace": "fp32", "headrace_int8": "int8"}, {"mesh_colocated": COLOCATED})
 
 Rounds = dict[str, dict[int, list[Run]]]
 
@@ -140,10 +156,10 @@ async def _ask(client: httpx.AsyncClient, asked: list[str], new_tokens: int) -> 
     return seconds
 
 
-def run(threads: int, new_tokens: int, rounds: int, vllm_python: str) -> dict[str, Any]:
-    asked = prompts()
+def run(threads: int, plan: Plan, vllm_python: str) -> dict[str, Any]:
+    asked, new_tokens, rounds = prompts(), plan.new_tokens, plan.rounds
     say(f"{len(asked)} prompts of {min(map(len, asked))} to {max(map(len, asked))} tokens, {new_tokens} new each")
-    found = contenders(MODEL, threads, hugging_face_form(MODEL), vllm_python)
+    found = contenders(MODEL, threads, plan.weights, hugging_face_form(MODEL), vllm_python)
     try:
         runs = measure(found, asked, new_tokens, rounds)
     finally:
@@ -156,7 +172,7 @@ def run(threads: int, new_tokens: int, rounds: int, vllm_python: str) -> dict[st
     figures["token_identical"] = equal["headrace"] == 1
     figures["times"] = {name: ratios(runs["headrace"], of) for name, of in runs.items() if name != "headrace"}
     figures |= shares(runs["headrace"], threads)
-    for name, colocate in MESHES.items():
+    for name, colocate in plan.meshes.items():
         figures[name] = asyncio.run(through_mesh(colocate, threads, new_tokens, rounds))
         taken = {c: round(1 - figures[name][c] / figures["headrace"][c], 3) for c in figures[name]}
         figures[f"{name}_takes"] = taken
@@ -168,11 +184,10 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="headrace bench engine", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line of standard output")
-    parser.add_argument("--quick", action="store_true", help="one round of short answers, under 60 s")
+    parser.add_argument("--quick", action="store_true", help="one round of short answers, one mesh, under 60 s")
     parser.add_argument("--threads", type=int, default=THREADS, help="of every engine")
     args = parser.parse_args(argv)
-    new_tokens, rounds = (QUICK_NEW_TOKENS, 1) if args.quick else (NEW_TOKENS, ROUNDS)
-    figures = run(args.threads, new_tokens, rounds, os.environ.get("VLLM_PYTHON", ""))
+    figures = run(args.threads, QUICK if args.quick else FULL, os.environ.get("VLLM_PYTHON", ""))
     for name, times in figures["times"].items():
         say(f"headrace is {times['c1']} x {name} alone, {times['c4']} x at 4, {times['c16']} x at 16")
     if args.json:

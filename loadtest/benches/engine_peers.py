@@ -104,14 +104,12 @@ class Peer:
         return answer
 
 
-def contenders(model: str, threads: int, directory: Path, vllm_python: str) -> dict[str, Contender]:
-    """Every engine that is at hand, by the name of its figures."""
-    found: dict[str, Contender] = {
-        "headrace": Ours("onnx", model, threads, "fp32"),
-        "headrace_q4": Ours("onnx", model, threads, "q4"),
-        "headrace_int8": Ours("onnx", model, threads, "int8"),
-        "transformers": Peer("transformers", sys.executable, directory, threads),
-    }
+def contenders(
+    model: str, threads: int, weights: dict[str, str], directory: Path, vllm_python: str
+) -> dict[str, Contender]:
+    """Every engine that is at hand, by the name of its figures; weights: of ours, by name."""
+    found: dict[str, Contender] = {name: Ours("onnx", model, threads, kind) for name, kind in weights.items()}
+    found["transformers"] = Peer("transformers", sys.executable, directory, threads)
     if vllm_python:
         found["vllm"] = Peer("vllm", vllm_python, directory, threads)
     return found
