@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from headrace.core.types import Key, MediaSpan, Prompt, StageName
@@ -91,12 +92,20 @@ ALL: tuple[StageName, ...] = ("encode", "prefill", "decode")
 async def test_all_in_one_process(mesh: Mesh, peer: Peer) -> None:
     engine = Watched()
     made: list[Embeddings | None] = []
+    kept: list[memoryview] = []  # what others would be served
     async with mesh.worker("all-0", *ALL, engine=engine) as worker:
-        await through(mesh, peer, "all-0", "all-0", "all-0", lambda name: made.append(worker.holds.embedding(name)))
+
+        def encoded(name: str) -> None:
+            made.append(worker.holds.embedding(name))
+            kept.extend(filter(None, [mesh.tensors["all-0"].kept(name)]))
+
+        await through(mesh, peer, "all-0", "all-0", "all-0", encoded)
         assert written(mesh) == []
     assert engine.exports == 0
     assert len(made) == len(engine.seen) == 1
     assert engine.seen[0] is made[0]
+    assert kept
+    assert np.shares_memory(np.frombuffer(kept[0], np.float32), engine.seen[0])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ import pytest
 
 from headrace.core.commands import JoinCommand
 from headrace.core.types import Key, Prompt
+from headrace.engines.onnx import OnnxEngine
+from headrace.engines.onnx_model import Llama, graph_folder
 from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup
@@ -42,10 +44,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+def segmented(cache: Path) -> OnnxEngine:
+    """A layer at a time."""
+    folder = graph_folder(tiny_llama.CHECKPOINT, cache)
+    model = Llama(folder, tiny_llama.SHAPE, threads=1, segments=tiny_llama.SHAPE.layers)
+    return OnnxEngine(tiny_llama.SPEC, tiny_llama.CHECKPOINT, model, slots=8, blocks=256, chunk_tokens=32)
+
+
 async def answer(mesh: Mesh, peer: Peer, cache: Path, travel: KvTravel, decode_host: str = "here") -> list[int]:
     key = Key(request_id(), ATTEMPT)
     async with (
-        mesh.worker("prefill-0", "prefill", engine=tiny_llama.engine(cache), travel=travel),
+        mesh.worker("prefill-0", "prefill", engine=segmented(cache), travel=travel),
         mesh.worker("decode-0", "decode", engine=tiny_llama.engine(cache), host=decode_host),
     ):
         peer.send("prefill-0", prefill=prefill(key, "decode-0", max_tokens=24, prompt=PROMPT))

@@ -167,7 +167,7 @@ async def test_a_request_that_ends_in_prefill_leaves_no_draft(mesh: Mesh, peer: 
         peer.send("prefill-0", prefill=prefill(key, "decode-0", max_tokens=1, prompt=LONG))
         await until(lambda: key in peer.ended)
         peer.send("prefill-0", release=key)
-        await until(lambda: is_empty(mesh, "prefill-0") and is_empty(mesh, "decode-0"))
+        await until(lambda: is_empty(mesh, "prefill-0") and is_empty(mesh, "decode-0"), wait_s=UNJOINED_S - 0.5)
         assert prefiller.state().handles == 0
         assert mesh.held_bytes("prefill-0") == 0
 

@@ -169,8 +169,8 @@ def _map_locked(path: Path, size_bytes: int, *, whole: bool) -> mmap.mmap:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         found = os.fstat(fd)
-        if os.stat(path).st_ino != found.st_ino:
-            raise FileNotFoundError(path)  # reused between open and lock
+        if os.stat(path).st_ino != found.st_ino or not found.st_size:
+            raise FileNotFoundError(path)  # reused between open and lock, or just being made
         if found.st_size < size_bytes:
             raise TransferError(f"{path.name} holds {found.st_size} bytes, not {size_bytes}")
         # Its copy of fd keeps the lock.
