@@ -78,7 +78,7 @@ test-compose: $(SERVE) ## the containers for real, where there is a Docker engin
 
 # --- load, figures, model, protos ---
 
-.PHONY: load model proto
+.PHONY: load model model-audio proto
 load: $(DEV) ## a minute of load (HTTP and gRPC, text and images) on the running mesh
 	@$(BIN)/headrace load --scenario $(SCENARIO) --seconds $(LOAD_TIME) $(ARGS)
 
@@ -87,6 +87,9 @@ bench-%: $(DEV) ## a bench by its name: make bench-overhead ARGS="--quick --json
 
 model: $(TRAIN) ## train the image adapter again from packaged data (about half an hour on two quiet cores)
 	@$(PY) -m headrace.training $(ARGS)
+
+model-audio: $(TRAIN) ## train the audio adapter again; needs espeak-ng: make model-audio ARGS="--digits fsdd.tar.gz"
+	@$(PY) -m headrace.training.audio $(ARGS)
 
 proto: $(DEV) ## generate the stubs in libs/headrace/v1 from protos/
 	@$(PY) -m grpc_tools.protoc -I protos --python_out=libs --pyi_out=libs --grpc_python_out=libs protos/headrace/v1/*.proto
