@@ -8,7 +8,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from headrace.core.types import End, Request, StageSpan, TokenLogprobs, Usage
+from headrace.core.types import End, Request, StageSpan, TokenLogprobs
+from headrace.core.usage import usage_of
 from headrace.mesh import subjects
 from headrace.mesh.bus import Bus
 from headrace.mesh.jetstream import last_record
@@ -146,7 +147,7 @@ class StandIn:
     async def finish(self, running: Running, end: End) -> None:
         request = running.request
         tokens = list(running.script.tokens[: running.sent])
-        usage = Usage(len(request.prompt.tokens), len(tokens), sum(m.tokens for m in request.media), 0, 0.0)
+        usage = usage_of(request.prompt, 0, len(tokens))
         timeline = (StageSpan("queue", 1.0, 1.5, "qm-0"), StageSpan("prefill", 1.5, 2.0, "w"))
         running.end = replace(end, usage=usage, timeline=timeline)
         if running.script.by_manager:

@@ -15,6 +15,7 @@ from headrace.core.types import End, Failure
 from services.gateway.auth import Keys
 from tests.gateway.conftest import Edge, Edges, Options, until
 from tests.gateway.standin import Script, StandIn
+from tests.model.clip_makers import sound_file, tone, video_file
 
 pytestmark = pytest.mark.timeout(30)
 CHAT = "/v1/chat/completions"
@@ -90,6 +91,23 @@ async def test_an_image_reaches_blobs_and_journal(edge: Edge, cell: StandIn) -> 
     assert (media.meta.width, media.meta.mime) == (8, "image/png")
     assert reply.json()["usage"]["prompt_tokens_details"]["image_tokens"] == media.tokens
     assert len(edge.blobs.stored[cell.requests[-1].id]) == 1
+
+
+async def test_sound_and_video_are_counted_apart(edge: Edge, cell: StandIn) -> None:
+    sound = base64.b64encode(sound_file(tone(1.0, 8_000), 8_000, "mp3", "libmp3lame")).decode()
+    video = base64.b64encode(video_file([9] * 10, "gif", "gif")).decode()
+    body = ask()
+    body["messages"][0]["content"] = [
+        {"type": "input_audio", "input_audio": {"data": sound, "format": "mp3"}},
+        {"type": "audio_url", "audio_url": {"url": f"data:audio/mpeg;base64,{sound}"}},
+        {"type": "video_url", "video_url": {"url": f"data:image/gif;base64,{video}"}},
+        {"type": "text", "text": "what?"},
+    ]
+    details = (await edge.http.post(CHAT, json=body)).json()["usage"]["prompt_tokens_details"]
+    one, two, three = cell.requests[-1].media
+    assert (one.meta.mime, one.meta.duration_s, one.sha256) == ("audio/mpeg", two.meta.duration_s, two.sha256)
+    assert (three.meta.mime, three.meta.width, three.tokens) == ("video/gif", 64, 2 * 9)
+    assert (details["image_tokens"], details["audio_tokens"], details["video_tokens"]) == (0, 2 * one.tokens, 18)
 
 
 async def test_timeline_for_those_who_ask(edge: Edge) -> None:
