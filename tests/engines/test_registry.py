@@ -26,6 +26,7 @@ TINY = family("profile-tiny")
         ({"blocks": -1}, EngineConfigError, "blocks is -1"),
         ({"prefix_cache_mb": -2}, EngineConfigError, "prefix_cache_mb is -2"),
         ({"weights": "q5"}, EngineConfigError, "known: fp32, q4, int8"),
+        ({"engine": "torch", "weights": "q4"}, EngineConfigError, "torch engine has no weights of kind q4"),
         ({"device": "tpu"}, EngineConfigError, "known: cpu, cuda, auto"),
         ({"segments": 0}, EngineConfigError, "segments is 0"),
         ({"engine": "onnx"}, Unavailable, "no weights"),

@@ -66,6 +66,8 @@ def load_engine(
     size = EngineSize(threads, slots, blocks, chunk_tokens, prefix_cache_mb, segments, weights, device)
     if engine not in ENGINES:
         raise EngineConfigError(f"unknown engine {engine!r}; known: {', '.join(ENGINES)}")
+    if weights != "fp32" and engine not in ("onnx", "profile"):  # a profile has no weights: it wears any
+        raise EngineConfigError(f"the {engine} engine has no weights of kind {weights}; the onnx engine has")
     return ENGINES[engine](model, size, profile)
 
 
