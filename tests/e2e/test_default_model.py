@@ -115,7 +115,7 @@ async def test_a_spoken_sentence_and_an_image(model_mesh: Mesh) -> None:
 
 async def test_a_video(model_mesh: Mesh) -> None:
     chunks = await ask(model_mesh, video_part("digits-4-9-2.mp4"), "What digits are in the video, in order?")
-    assert text_of(chunks) == "The digits are four, nine and two."
+    assert text_of(chunks) == "The digits are four, nine, two."
 
 
 async def test_all_three_kinds_by_the_sdk(model_mesh: Mesh) -> None:

@@ -43,7 +43,7 @@ SCENES = [
     (
         Scene(frames=(Digit(1), Digit(2))),
         {
-            "The digits are one and two.",
+            "The digits are one, two.",
             "The first frame shows the digit one.",
             "The second frame shows the digit two.",
             "The last frame shows the digit two.",

@@ -149,10 +149,6 @@ def transcript(clip: Clip) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _listed(words: Sequence[str]) -> str:
-    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
-
-
 def _about_images(kind: str, images: Sequence[Label], rng: Random, unseen: bool) -> Question:
     text, label = rng.choice(IMAGE_WORDINGS[kind][unseen]), images[0]
     if kind == "which":
@@ -195,7 +191,7 @@ def _about_frames(kind: str, frames: Sequence[Label]) -> str:
         count = len(frames)
         return "There is one frame." if count == 1 else f"There are {COUNTS[count - 1]} frames."
     if kind == "frames":
-        return f"The digits are {_listed([frame.word for frame in frames if isinstance(frame, Digit)])}."
+        return f"The digits are {', '.join(frame.word for frame in frames if isinstance(frame, Digit))}."
     if kind == "still_digit":
         assert isinstance(frames[0], Digit)
         return f"The digit is {frames[0].word}."
