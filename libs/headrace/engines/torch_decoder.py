@@ -133,7 +133,7 @@ class TorchDecoder:
         layer: int,
         x: torch.Tensor,
         rows: Rows,
-        masks: list[torch.Tensor],
+        masks: list[torch.Tensor | None],
         cos: torch.Tensor,
         sin: torch.Tensor,
         kv: PagedKv,
@@ -154,7 +154,7 @@ class TorchDecoder:
         return attention.out(mixed[0] if len(mixed) == 1 else torch.cat(mixed))
 
     def _cross(
-        self, layer: Layer, index: int, x: torch.Tensor, across: Across, masks: list[torch.Tensor], kv: PagedKv
+        self, layer: Layer, index: int, x: torch.Tensor, across: Across, masks: list[torch.Tensor | None], kv: PagedKv
     ) -> None:
         """Change the rows of x that belong to sequences with media; the others skip the layer (modeling_mllama)."""
         attention, decoder = layer.attention, self.decoder
@@ -180,22 +180,34 @@ class TorchDecoder:
         kv.write_rows(places, self._normed(key, attention.k_norm), value)
 
     def _mix(
-        self, query: torch.Tensor, kv: tuple[torch.Tensor, torch.Tensor], group: Group, mask: torch.Tensor
+        self, query: torch.Tensor, kv: tuple[torch.Tensor, torch.Tensor], group: Group, mask: torch.Tensor | None
     ) -> torch.Tensor:
-        """Attention of a group's rows [rows, heads * head_width]: the query heads of a kv head are rows beside one
-        another, so that grouped KV is never repeated."""
-        n, width, decoder = group.sequences, group.width, self.decoder
+        """Attention of a group's rows: [rows, heads * head_width]."""
         query = query[group.start : group.stop] if group.padded is None else query[group.start :][group.padded]
-        query = query.reshape(n, width, decoder.kv_heads, -1, decoder.head_width).transpose(1, 2)
-        mixed = functional.scaled_dot_product_attention(
-            query.reshape(n, decoder.kv_heads, -1, decoder.head_width), *kv, attn_mask=mask
-        )
-        mixed = mixed.view(n, decoder.kv_heads, width, -1, decoder.head_width).transpose(1, 2)
-        mixed = mixed.reshape(n * width, -1)
+        mixed = self._causal(query, kv, group) if mask is None else self._masked(query, kv, group, mask)
         return mixed if group.back is None else mixed[group.back]
 
-    def _mask(self, group: Group) -> torch.Tensor:
+    def _causal(self, query: torch.Tensor, kv: tuple[torch.Tensor, torch.Tensor], group: Group) -> torch.Tensor:
+        query = query.view(group.sequences, group.width, -1, self.decoder.head_width).transpose(1, 2)
+        keys, values = (held[:, :, : group.width] for held in kv)
+        mixed = functional.scaled_dot_product_attention(query, keys, values, is_causal=True, enable_gqa=True)
+        return mixed.transpose(1, 2).reshape(group.sequences * group.width, -1)
+
+    def _masked(
+        self, query: torch.Tensor, kv: tuple[torch.Tensor, torch.Tensor], group: Group, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """The query heads of a kv head become rows beside one another, so that grouped KV is never repeated."""
+        n, width, decoder = group.sequences, group.width, self.decoder
+        query = query.reshape(n, width, decoder.kv_heads, -1, decoder.head_width).transpose(1, 2)
+        query = query.reshape(n, decoder.kv_heads, -1, decoder.head_width)
+        mixed = functional.scaled_dot_product_attention(query, *kv, attn_mask=mask)
+        mixed = mixed.view(n, decoder.kv_heads, width, -1, decoder.head_width).transpose(1, 2)
+        return mixed.reshape(n * width, -1)
+
+    def _mask(self, group: Group) -> torch.Tensor | None:
         """[n, 1, width * query heads of a kv head, kv]: 0, or -inf for what a row does not see."""
+        if group.causal:
+            return None
         columns = torch.arange(group.kv, device=self.device)
         sees = columns < group.highs[..., None]
         if group.lows is not None:

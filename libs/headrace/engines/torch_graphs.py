@@ -82,6 +82,7 @@ class DecodeGraphs:
             sequences=sequences,
             width=1,
             kv=blocks * size,
+            causal=False,
             padded=None,
             back=None,
             highs=integers(sequences, 1, value=1),

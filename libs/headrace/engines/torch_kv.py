@@ -91,8 +91,8 @@ class PagedKv:
     def fill(self, places: Places, source: torch.Tensor) -> None:
         """Write [layers, 2, n, kv_heads, head_width] to the places [n] of every layer."""
         index = torch.from_numpy(places).to(self.keys.device)
-        for layer, (keys, values) in enumerate(source):
-            keys, values = (rows.to(self.keys, non_blocking=True) for rows in (keys, values))
+        for layer, pair in enumerate(source):
+            keys, values = (rows.to(self.keys, non_blocking=True) for rows in pair)
             self.write(layer, index, keys, values)
 
     def crossing_places(self, blocks: Places, first_token: int, layers: int, rows: int) -> Places:

@@ -19,8 +19,9 @@ from headrace.engines.torch_decoder import TorchDecoder
 from headrace.engines.torch_engine import TorchEngine
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# A chunk on a CPU takes a second at some hundred tokens, on a GPU some milliseconds; running sequences wait for it.
-_CHUNK_TOKENS = {"cpu": 256, "cuda": 2048}
+# A chunk on a CPU takes a second at some hundred tokens, on a GPU some milliseconds; running sequences wait for it. The
+# mask of a chunk in the middle of a prompt holds chunk x grouped query heads x context numbers: half a GB at 1024.
+_CHUNK_TOKENS = {"cpu": 256, "cuda": 1024}
 
 
 def load(

@@ -71,6 +71,7 @@ class Planner:
             sequences=len(group),
             width=width,
             kv=kv,
+            causal=width > 1 and lows is None and all(segment.kv_stop == segment.rows for segment in group),
             padded=None if even else self._put(places.reshape(-1)),
             back=None if even else self._put(np.concatenate(back)),
             highs=self._put(highs[places]),

@@ -86,6 +86,7 @@ class Group:
     sequences: int
     width: int  # new rows of a sequence; shorter ones repeat their last
     kv: int  # columns of the attention
+    causal: bool  # nothing stands before the rows: each sees those up to itself, and no mask need be made
     padded: torch.Tensor | None  # [sequences * width] row of each place; None where nothing is padded
     back: torch.Tensor | None  # [stop - start] place of each row
     highs: torch.Tensor  # [sequences, width] a row sees the columns before this one
