@@ -252,6 +252,10 @@ async def test_a_corrupt_kv_cache_fails_the_attempt(mesh: Mesh, peer: Peer) -> N
             peer.send("decode-0", join=JoinCommand(replace(command, key=key, emitted=(5,)), wrong))
             await until(partial(peer.failed.get, key))
             assert peer.failed[key].retryable
+        key = replace(key, attempt=key.attempt + 1)
+        peer.send("decode-0", join=JoinCommand(replace(command, key=key, emitted=(5, 6)), kv))
+        await until(partial(peer.failed.get, key))
+        assert "positions" in peer.failed[key].failure.message, "a KV cache that ends before its tokens is refused"
         await until(lambda: is_empty(mesh, "decode-0"))
 
 

@@ -1,9 +1,10 @@
 """What a KV cache looks like on its way: an engine's manifest as a handle's fields and back, packed or as it is."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from headrace.core.types import TensorHandle
-from headrace.engines.base import KvManifest
+from headrace.engines.base import KvManifest, KvMismatch, SequenceInput
 from headrace.engines.kvcodec import CODEC, NotPackable, RowFormat
 from headrace.mesh.errors import TransferError
 from headrace.mesh.transfer import Tensor
@@ -49,6 +50,17 @@ def manifest_of(handle: TensorHandle) -> KvManifest:
     if not handle.codec:
         return manifest
     return replace(manifest, size_bytes=_rows(handle).raw_bytes(handle.size_bytes))
+
+
+def check_whole(sequence: SequenceInput, manifest: KvManifest, prefix_tokens: Mapping[str, int]) -> None:
+    """Only finished prefills are handed over: an engine could go on from half of one, but it has no embeddings.
+
+    Raises:
+        KvMismatch: the KV covers less, or more, than all tokens but the last.
+    """
+    needed = prefix_tokens.get(sequence.prefix, 0) + len(sequence.tokens) - 1
+    if manifest.length != needed:
+        raise KvMismatch(f"KV of {manifest.length} positions; {len(sequence.tokens)} tokens need {needed}")
 
 
 def raw_kv(handle: TensorHandle, manifest: KvManifest, data: memoryview) -> memoryview:

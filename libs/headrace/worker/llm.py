@@ -16,7 +16,7 @@ from headrace.mesh.errors import TransferError
 from headrace.mesh.faults import reach
 from headrace.worker.exports import Export, Exports
 from headrace.worker.holds import Held, Holds
-from headrace.worker.kvwire import manifest_of, raw_kv
+from headrace.worker.kvwire import check_whole, manifest_of, raw_kv
 from headrace.worker.outbox import Outbox
 from headrace.worker.pace import Pace
 from headrace.worker.requests import Requests
@@ -101,6 +101,7 @@ class Llm:
                 return ""
             assert held.pulled_kv is not None
             manifest = manifest_of(held.joining_kv)
+            check_whole(held.sequence, manifest, self._engine.spec.prefix_tokens)
             self._engine.import_kv(held.sequence, manifest, raw_kv(held.joining_kv, manifest, held.pulled_kv.buffer))
         except (KvMismatch, StageError) as error:  # a TransferError is a StageError
             return str(error)
