@@ -213,3 +213,13 @@ def test_a_rounding_error_rarely_changes_a_draw() -> None:
     nudged = given + np.float32(1e-5) * np.random.default_rng(1).normal(size=given.shape).astype(np.float32)
     pairs = [(tokens(given, [draw(WARM, index)]), tokens(nudged, [draw(WARM, index)])) for index in range(300)]
     assert sum(a != b for a, b in pairs) <= 1
+
+
+def test_the_unlikely_win_by_luck_as_often_as_they_should() -> None:
+    """One token nine nats above 5,000 others, which together are as likely as it is four times out of ten."""
+    row = np.full((1, 5000), -9.0, np.float32)
+    row[0, 17] = 0.0
+    draws = [draw(WARM, index) for index in range(200)]
+    drawn = [tokens(row, [one])[0] for one in draws]
+    assert drawn == [by_the_book(row[0], one) for one in draws]
+    assert 50 <= sum(token != 17 for token in drawn) <= 110

@@ -52,7 +52,7 @@ def told(directory: Path) -> dict[str, Any]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=580,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr[-4000:]
@@ -82,7 +82,7 @@ def tokens_of(told: list[Any]) -> list[int]:
     return [token for _, token, _ in told]
 
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_tokens_equal_the_reference(told: dict[str, Any], model: Any) -> None:

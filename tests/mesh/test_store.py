@@ -174,3 +174,8 @@ async def test_a_wrong_password_is_a_bad_set_up(redis_server: RedisServer) -> No
         client.config_set("requirepass", "secret")
     with pytest.raises(BadSetup, match="HEADRACE_REDIS_URL"):
         await Store.connect(redis_server.url, "local")
+
+
+def test_what_was_told_of_overwritten_tokens_goes_with_them() -> None:
+    chunks = [TokenChunk(Key("r", A), 0, [1, 2], ((0, told(1)), (1, told(2)))), TokenChunk(Key("r", B), 1, [7])]
+    assert join(map(pack, chunks)) == ((1, 7), ((0, told(1)),))
