@@ -11,7 +11,6 @@ import pytest
 
 from headrace.mesh import servers
 
-
 # Tests that mostly wait for leases and restarts: `make test` runs them beside the others (pytest-xdist, two workers).
 _WAITING = tuple(Path(__file__).parent / name for name in ("chaos", "deploy"))
 
