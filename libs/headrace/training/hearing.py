@@ -162,6 +162,9 @@ def _ctc(ear: Ear, words: Words, heard: Heard, chosen: list[int], targets: list[
 class Reader(nn.Module):
     """The trained ear, frozen, with what it says put together: rows [n, rows, 3840] -> the same number of rows.
 
+    A row becomes the mean of the words' embeddings, weighted by how likely the ear takes each to be: the model reads
+    those far better than what merely lies nearest to them.
+
     Rows that repeat the word before them, or say nothing new, move behind those that do ("CTC compression", Gaido et
     al. 2021): the language model sees the words one after the other.
     """
@@ -174,8 +177,8 @@ class Reader(nn.Module):
 
     def forward(self, folded: Tensor) -> tuple[Tensor, Tensor]:
         """Soft tokens [n, rows, width], words first; and which of them are words, bool [n, rows]."""
-        soft = self.ear(folded)
-        labels = scores_of(soft, self.vectors, self.scale).argmax(-1)
+        shares = scores_of(self.ear(folded), self.vectors, self.scale).softmax(-1)
+        soft, labels = shares @ self.vectors, shares.argmax(-1)
         before = torch.cat([torch.zeros_like(labels[:, :1]), labels[:, :-1]], 1)
         is_word = (labels != 0) & (labels != before)
         places = (labels >= 0).long().cumsum(1) + (~is_word) * _BEHIND
