@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from headrace.core.errors import Unavailable
 
+_DRIVER = Path("/dev/nvidiactl")  # NVIDIA's, on Linux
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # The arena grows by what is asked for, not to the next power of two: beside the weights lies the KV of the groups.
 # A convolution's algorithm is looked up, not searched for: encoders run at many sizes, once each.
@@ -43,10 +44,11 @@ def open_session(model: Path | bytes, threads: int, device: str = "cpu") -> Any:
 
 
 def chosen_device(word: str) -> str:
-    """ "cpu" or "cuda", for those words and auto; auto: CUDA where this onnxruntime was built for it."""
+    """ "cpu" or "cuda", for those words and auto: CUDA where this onnxruntime was built for it and a driver is there."""
     if word != "auto":
         return word
-    return "cuda" if _PROVIDERS["cuda"] in _onnxruntime().get_available_providers() else "cpu"
+    built = _PROVIDERS["cuda"] in _onnxruntime().get_available_providers()
+    return "cuda" if built and _DRIVER.exists() else "cpu"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ class Settings:
     engine: str = "onnx"
     profile: str = ""  # name or path
     weights: str = "fp32"  # of the onnx engine; q4: the checkpoint's 4-bit blocks; int8: blocks, and int8 activations
-    device: str = "cpu"  # of the onnx engine; auto: a GPU where its onnxruntime has CUDA
+    device: str = "auto"  # of engines and encoders; auto: a GPU where there is one that they can use
     threads: int = 0  # 0: the engine's own choice
     slots: int = 0
     blocks: int = 0

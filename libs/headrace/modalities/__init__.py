@@ -49,8 +49,8 @@ class Modality(Protocol):
         """Prompt positions that the part takes, from its header alone."""
         ...
 
-    def load(self, threads: int) -> Encoder:
-        """The encoder, ready to run on this many threads."""
+    def load(self, threads: int, device: str = "cpu") -> Encoder:
+        """The encoder, ready to run on a device of headrace.engines.runtime, on this many threads."""
         ...
 
 

@@ -116,16 +116,16 @@ class AudioModality:
         assert meta.modality == self.name
         return rows_of(samples_of(meta)) + EDGE_ROWS
 
-    def load(self, threads: int) -> Encoder:
-        return OnnxAudioEncoder(threads)
+    def load(self, threads: int, device: str = "cpu") -> Encoder:
+        return OnnxAudioEncoder(threads, device)
 
 
 class OnnxAudioEncoder:
     """Whisper's encoder, the ear and the begin and end vectors in one ONNX graph: [n, 80, frames] -> [n, rows, 576]."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, device: str = "cpu") -> None:
         graph = resources.files("headrace") / "assets" / "smollm2" / "audio_encoder.onnx"
-        self._session = open_session(graph.read_bytes(), threads)
+        self._session = open_session(graph.read_bytes(), threads, device)
 
     def preprocess(self, data: bytes, meta: MediaMeta) -> Input:
         return log_mel(fit(decode_sound(data), samples_of(meta)))

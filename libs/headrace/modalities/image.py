@@ -162,16 +162,16 @@ class ImageModality:
         assert meta.modality == self.name
         return ROWS
 
-    def load(self, threads: int) -> Encoder:
-        return OnnxImageEncoder(threads)
+    def load(self, threads: int, device: str = "cpu") -> Encoder:
+        return OnnxImageEncoder(threads, device)
 
 
 class OnnxImageEncoder:
     """Tower, projector and the begin and end vectors in one ONNX graph: float32 [n, 3, 32, 32] -> [n, 6, 576]."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, device: str = "cpu") -> None:
         graph = resources.files("headrace") / "assets" / "smollm2" / "image_encoder.onnx"
-        self._session = open_session(graph.read_bytes(), threads)
+        self._session = open_session(graph.read_bytes(), threads, device)
 
     def preprocess(self, data: bytes, meta: MediaMeta) -> Input:
         return letterbox(decode(data))

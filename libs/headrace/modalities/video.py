@@ -137,16 +137,16 @@ class VideoModality:
         assert meta.modality == self.name
         return self.frame_count(meta) * (LABEL_ROWS + ROWS)
 
-    def load(self, threads: int) -> Encoder:
-        return OnnxVideoEncoder(self, threads)
+    def load(self, threads: int, device: str = "cpu") -> Encoder:
+        return OnnxVideoEncoder(self, threads, device)
 
 
 class OnnxVideoEncoder:
     """The image encoder over each frame: a part's input is float32 [frames, 3, 32, 32]."""
 
-    def __init__(self, video: VideoModality, threads: int) -> None:
+    def __init__(self, video: VideoModality, threads: int, device: str = "cpu") -> None:
         self._video = video
-        self._images = OnnxImageEncoder(threads)
+        self._images = OnnxImageEncoder(threads, device)
         self._labels = load_labels()
 
     def preprocess(self, data: bytes, meta: MediaMeta) -> Input:

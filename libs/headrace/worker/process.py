@@ -17,6 +17,7 @@ from headrace.engines.families import Family, family
 from headrace.engines.kvcodec import NotPackable, packed_bytes
 from headrace.engines.profile_encoder import ProfileEncoder
 from headrace.engines.registry import EngineConfigError, check_stages, hands_over, load_engine
+from headrace.engines.runtime import chosen_device
 from headrace.mesh import metrics, telemetry
 from headrace.mesh.blobs import DirectoryBlobs
 from headrace.mesh.bus import Bus
@@ -142,7 +143,8 @@ def _encoders(settings: Settings, kind: Family) -> dict[str, Encoder]:
     spec = kind.spec
     if settings.engine == "profile":
         return {name: ProfileEncoder(kind.modality(name), spec.embed_width) for name in spec.modalities}
-    return {name: kind.modality(name).load(settings.threads or 1) for name in spec.modalities}
+    device = chosen_device(settings.device)
+    return {name: kind.modality(name).load(settings.threads or 1, device) for name in spec.modalities}
 
 
 async def serve(options: Options, lifecycle: Lifecycle) -> None:

@@ -66,10 +66,10 @@ class HfImages:
     def token_count(self, meta: MediaMeta) -> int:
         return self.tiling.rows(meta.width, meta.height)
 
-    def load(self, threads: int) -> Encoder:
+    def load(self, threads: int, device: str = "cpu") -> Encoder:
         """Raises Unavailable: the encoder has not been exported."""
         graph = self.directory.graph(GRAPH)
-        return HfImageEncoder(self.tiling, open_session(graph, threads), read_constants(graph.parent))
+        return HfImageEncoder(self.tiling, open_session(graph, threads, device), read_constants(graph.parent))
 
 
 def read_constants(folder: Path) -> Constants:

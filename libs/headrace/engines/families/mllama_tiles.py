@@ -122,9 +122,9 @@ class MllamaPictures:
         grid = (tiles, self.tiling.rows)
         return MediaSpan(part, offset, 1, grid=grid, rows=media.tokens, kv_tokens=kv_tokens)
 
-    def load(self, threads: int) -> Encoder:
+    def load(self, threads: int, device: str = "cpu") -> Encoder:
         """Raises Unavailable: the tower has not been exported."""
-        return MllamaEncoder(self, open_session(self.directory.graph(GRAPH), threads))
+        return MllamaEncoder(self, open_session(self.directory.graph(GRAPH), threads, device))
 
     def tiles(self, image: Image.Image) -> Tiles:
         """RGB picture -> scaled onto its canvas, at the upper left, black elsewhere; cut into tiles, row by row."""

@@ -85,9 +85,9 @@ class QwenClips:
     def token_count(self, meta: MediaMeta) -> int:
         return self.hearing.tokens(meta)
 
-    def load(self, threads: int) -> Encoder:
+    def load(self, threads: int, device: str = "cpu") -> Encoder:
         """Raises Unavailable: the tower has not been exported."""
-        return QwenClipEncoder(self.hearing, open_session(self.directory.graph(GRAPH), threads))
+        return QwenClipEncoder(self.hearing, open_session(self.directory.graph(GRAPH), threads, device))
 
 
 class QwenClipEncoder:

@@ -61,9 +61,9 @@ class QwenPictures:
     def token_count(self, meta: MediaMeta) -> int:
         return self.patching.tokens(meta)
 
-    def load(self, threads: int) -> Encoder:
+    def load(self, threads: int, device: str = "cpu") -> Encoder:
         """Raises Unavailable: the tower has not been exported."""
-        return QwenEncoder(self, open_session(self.directory.graph(GRAPH), threads))
+        return QwenEncoder(self, open_session(self.directory.graph(GRAPH), threads, device))
 
     def place(self, part: int, offset: int, media: Media) -> MediaSpan:
         """The span of a part, with the grid that rope positions follow."""
