@@ -44,7 +44,7 @@ def open_session(model: Path | bytes, threads: int, device: str = "cpu") -> Any:
 
 
 def chosen_device(word: str) -> str:
-    """ "cpu" or "cuda", for those words and auto: CUDA where this onnxruntime was built for it and a driver is there."""
+    """One of cpu and cuda; auto is CUDA where this onnxruntime was built for it and a driver is there."""
     if word != "auto":
         return word
     built = _PROVIDERS["cuda"] in _onnxruntime().get_available_providers()
