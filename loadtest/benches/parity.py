@@ -51,7 +51,7 @@ async def run(names: Sequence[str], engine: str, mutation: Mutation | None) -> d
     by_model, differences, counted = dict[str, float](), list[float](), 0
     with tempfile.TemporaryDirectory(prefix="headrace-parity-") as folder:
         for name in names:
-            shares = await _model(name, Path(folder), engine, mutation)
+            shares = await examine(name, Path(folder), engine, mutation)
             exact = [difference is not None for difference in shares]
             by_model[name] = sum(exact) / len(exact)
             differences += [difference for difference in shares if difference is not None]
@@ -68,7 +68,7 @@ async def run(names: Sequence[str], engine: str, mutation: Mutation | None) -> d
     }
 
 
-async def _model(name: str, folder: Path, engine: str, mutation: Mutation | None) -> list[float | None]:
+async def examine(name: str, folder: Path, engine: str, mutation: Mutation | None) -> list[float | None]:
     """For each request the largest difference of a log-probability; None where a token differs."""
     if name == MODEL:
         model, served, used = MODEL, MODEL, "onnx"
