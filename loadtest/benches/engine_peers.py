@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -72,28 +73,43 @@ class Ours:
 
 
 class Peer:
-    """Another engine, in its own process and perhaps of another interpreter."""
+    """Another engine, in its own process and perhaps of another interpreter.
+
+    It is stopped while others are measured: idle engines may poll, and these share a few cores.
+    """
 
     def __init__(self, name: str, interpreter: str, directory: Path, threads: int) -> None:
         self._name = name
         command = [interpreter, str(_PEER), name, str(directory), str(threads)]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,  # with whatever processes it starts
         )
         self._read()
+        self._signal(signal.SIGSTOP)
 
     def generate(self, prompts: list[list[int]], new_tokens: int) -> Run:
+        self._signal(signal.SIGCONT)
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"prompts": prompts, "new_tokens": new_tokens}) + "\n")
         self._process.stdin.flush()
         answer = self._read()
+        self._signal(signal.SIGSTOP)
         return Run(answer["seconds"], answer["tokens"])
 
     def close(self) -> None:
+        self._signal(signal.SIGCONT)
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(60)
+
+    def _signal(self, number: signal.Signals) -> None:
+        os.killpg(self._process.pid, number)
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
