@@ -244,7 +244,7 @@ def test_a_gpu_that_is_not_there_is_refused(folder: Path) -> None:
 
 def test_wrong_words(folder: Path) -> None:
     path = str(made("qwen3_vl", folder)[0].folder)
-    with pytest.raises(EngineConfigError, match="weights are q4"):
+    with pytest.raises(EngineConfigError, match="no weights of kind q4"):
         load_engine("torch", path, threads=1, slots=1, blocks=8, weights="q4")
     with pytest.raises(Unavailable, match="known: auto, float32"):
         load(family(path).spec, path, threads=1, slots=1, blocks=8, env={"HEADRACE_TORCH_DTYPE": "int8"})
