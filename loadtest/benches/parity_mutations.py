@@ -76,11 +76,16 @@ class DroppedImage(Mutation):
 
 
 _OFFSET = '''"""The position of the next token is told wrong by one."""
+import os
 from dataclasses import replace
 
-from headrace.worker import handover
+try:
+    from headrace.worker import kvwire
 
-told = handover.manifest_of
+    told = kvwire.manifest_of
+except (ImportError, AttributeError) as error:
+    print("the fault cannot be put in:", error)
+    os._exit(1)  # Python itself would go on without it
 
 
 def manifest_of(handle):
@@ -88,7 +93,7 @@ def manifest_of(handle):
     return replace(manifest, next_position=manifest.next_position + 1)
 
 
-handover.manifest_of = manifest_of
+kvwire.manifest_of = manifest_of
 '''
 
 
