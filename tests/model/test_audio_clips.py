@@ -120,3 +120,14 @@ def test_a_decode_that_is_off_is_corrupt() -> None:
     for length in (samples - slack - 1, samples + slack + 1):
         with pytest.raises(InvalidInput, match="corrupt"):
             fit(np.zeros(length, np.float32), samples)
+
+
+def test_clips_of_one_length_and_of_others_are_encoded_as_each_alone() -> None:
+    encoder = AUDIO.load(1)
+    files = [sound_file(tone(seconds, 16_000), 16_000, "wav", "pcm_s16le") for seconds in (0.5, 0.5, 1.1)]
+    metas = [probe_sound(data) for data in files]
+    inputs = [encoder.preprocess(data, meta) for data, meta in zip(files, metas, strict=True)]
+    together = encoder.encode(inputs)
+    assert [len(rows) for rows in together] == [AUDIO.token_count(meta) for meta in metas]
+    for rows, given_input in zip(together, inputs, strict=True):
+        np.testing.assert_array_equal(rows, encoder.encode([given_input])[0])

@@ -121,7 +121,7 @@ class AudioModality:
 
 
 class OnnxAudioEncoder:
-    """Whisper's encoder, the ear and the begin and end vectors in one ONNX graph: [n, 80, frames] -> [n, rows, 576]."""
+    """Whisper's encoder, the ear and the begin and end vectors in one ONNX graph: [1, 80, frames] -> [1, rows, 576]."""
 
     def __init__(self, threads: int, device: str = "cpu") -> None:
         graph = resources.files("headrace") / "assets" / "smollm2" / "audio_encoder.onnx"
@@ -131,13 +131,12 @@ class OnnxAudioEncoder:
         return log_mel(fit(decode_sound(data), samples_of(meta)))
 
     def encode(self, batch: Sequence[Input]) -> list[Rows]:
-        """Clips of one length run together."""
-        rows: dict[int, Rows] = {}
-        for width in {mel.shape[1] for mel in batch}:
-            alike = [i for i, mel in enumerate(batch) if mel.shape[1] == width]
-            made: NDArray[np.float32] = self._session.run(None, {"mel": np.stack([batch[i] for i in alike])})[0]
-            rows |= dict(zip(alike, made, strict=True))
-        return [rows[i] for i in range(len(batch))]
+        """One by one: clips differ in length, and a clip's frames keep a core busy by themselves."""
+        return [self._rows(mel) for mel in batch]
+
+    def _rows(self, mel: Input) -> Rows:
+        rows: NDArray[np.float32] = self._session.run(None, {"mel": mel[None]})[0]
+        return rows[0]
 
 
 AUDIO = AudioModality()
