@@ -10,7 +10,6 @@ from typing import Any
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace.core.errors import InvalidInput
 from headrace.core.types import MediaMeta
@@ -135,8 +134,8 @@ class OnnxAudioEncoder:
         return [self._rows(mel) for mel in batch]
 
     def _rows(self, mel: Input) -> Rows:
-        rows: NDArray[np.float32] = self._session.run(None, {"mel": mel[None]})[0]
-        return rows[0]
+        rows: Rows = self._session.run(None, {"mel": mel[None]})[0][0]
+        return rows
 
 
 AUDIO = AudioModality()
