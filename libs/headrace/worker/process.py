@@ -143,8 +143,8 @@ def _encoders(settings: Settings, kind: Family) -> dict[str, Encoder]:
     spec = kind.spec
     if settings.engine == "profile":
         return {name: ProfileEncoder(kind.modality(name), spec.embed_width) for name in spec.modalities}
-    device = chosen_device(settings.device)
-    return {name: kind.modality(name).load(settings.threads or 1, device) for name in spec.modalities}
+    threads, device = settings.threads or 1, settings.device
+    return {name: kind.modality(name).load(threads, chosen_device(device)) for name in spec.modalities}
 
 
 async def serve(options: Options, lifecycle: Lifecycle) -> None:
