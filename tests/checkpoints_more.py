@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests import checkpoints
 from tests.checkpoints import END, PAD, START, save_model, special_id, text_fields, write_json, write_tokenizer
 
 VISION = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
@@ -231,7 +232,7 @@ def qwen2_audio(folder: Path, seed: int, **changes: Any) -> None:
     write_json(folder / "processor_config.json", {"processor_class": "Qwen2AudioProcessor"})
 
 
-BUILDERS: dict[str, Callable[..., None]] = {
+BUILDERS = checkpoints.BUILDERS | {
     "qwen2_5_vl": qwen2_5_vl,
     "qwen3_vl": qwen3_vl,
     "mllama": mllama,
@@ -241,7 +242,7 @@ assert (START, END, PAD) == ("<|im_start|>", "<|im_end|>", "<|pad|>")  # the tem
 
 
 def build(kind: str, parent: Path, seed: int = 0, **changes: Any) -> Path:
-    """The directory parent/<kind>; see checkpoints.build."""
+    """The directory parent/<kind> of any architecture; see checkpoints.build."""
     folder = parent / kind
     BUILDERS[kind](folder, seed, **changes)
     return folder

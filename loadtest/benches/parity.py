@@ -25,13 +25,12 @@ from loadtest.benches.parity_mutations import MUTATIONS, Mutation
 from loadtest.benches.parity_questions import Question, questions
 from loadtest.benches.parity_reference import Reference, Told
 from loadtest.benches.report import finish, say
-from tests import checkpoints, checkpoints_more
+from tests.checkpoints_more import BUILDERS, build
 
 SEED = 7
 TOP = 20
 ANSWER_S = 60.0
 QUICK = ("llama", "qwen2_5_vl")
-BUILDERS = checkpoints.BUILDERS | checkpoints_more.BUILDERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +72,7 @@ async def examine(name: str, folder: Path, engine: str, mutation: Mutation | Non
     if name == MODEL:
         model, served, used = MODEL, MODEL, "onnx"
     else:
-        directory = folder / name
-        BUILDERS[name](directory, SEED)
+        directory = build(name, folder, SEED)
         model, used = str(directory), engine
         served = str(mutation.of_checkpoint(directory)) if mutation else model
         await _export(served)

@@ -1,7 +1,5 @@
 """What `headrace bench parity` asks every model: eight requests that differ in length, parts and time of arrival."""
 
-import io
-import wave
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +7,7 @@ import numpy as np
 
 from headrace.v1 import gateway_pb2
 from tests.checkpoints import picture
+from tests.model.clip_makers import sound_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +84,7 @@ def _audio(size: int, seed: int) -> bytes:
     at_s = np.arange(int(_CLIPS_S[size] * rate)) / rate
     tones = sum(np.sin(2 * np.pi * (f + 40 * at_s) * at_s) for f in rng.uniform(120, 3000, 3))
     samples = 0.2 * tones + 0.02 * rng.standard_normal(len(at_s))
-    out = io.BytesIO()
-    with wave.open(out, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
-    return out.getvalue()
+    return sound_file(np.clip(samples, -1, 1, dtype=np.float32)[None], rate, "wav", "pcm_s16le")
 
 
 _SAMPLES = {"image": _image, "audio": _audio}

@@ -17,7 +17,7 @@ from headrace.core.types import Key, MediaSpan, Sampling
 from headrace.engines.base import Embeddings, SequenceInput
 from headrace.engines.families.decoder import Decoder
 from headrace.engines.families.directory import open_decoder
-from tests import checkpoints, checkpoints_more
+from tests.checkpoints_more import build
 
 TOP = 20
 Words = list[int]
@@ -49,8 +49,7 @@ def case(kind: str, parent: Path, *, count: int = 16, **changes: Any) -> Case:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)
-    builder = checkpoints if kind in checkpoints.BUILDERS else checkpoints_more
-    folder = builder.build(kind, parent, **changes)
+    folder = build(kind, parent, **changes)
     architecture = transformers.AutoConfig.from_pretrained(folder).architectures[0]
     model = getattr(transformers, architecture).from_pretrained(folder, dtype=torch.float32).eval()
     model.generation_config.eos_token_id = None

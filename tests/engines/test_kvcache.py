@@ -83,7 +83,7 @@ def test_a_decode_batch_is_a_contiguous_view_of_the_first_rows() -> None:
     cache.drop(Key("r0", 1))
     (group,) = cache.groups()
     assert group.owners == [Key("r2", 1), Key("r1", 1)]
-    assert all(array.flags.c_contiguous and len(array) == 2 for array in group.arrays())
+    assert all(array.flags.c_contiguous and len(array) == 2 for array in group.stack)
 
 
 def test_rows_of_very_different_lengths_do_not_share_a_padding() -> None:

@@ -17,6 +17,12 @@ from tests.engines.vllm_driving import COUNT, PROMPTS
 
 ROOT = Path(__file__).parents[2]
 PYTHON = os.environ.get("VLLM_PYTHON", "")
+LOAD = "load_engine('vllm', {!r}, threads=1, slots=4, blocks=64)"
+
+
+def environment() -> dict[str, str]:
+    """Of a process of the other interpreter: this checkout, one thread."""
+    return {**os.environ, "PYTHONPATH": f"{ROOT / 'libs'}:{ROOT}", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.mark.parametrize("stages", [("prefill",), ("decode",), ("encode", "decode")])
@@ -44,12 +50,24 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoints.build("llama", tmp_path_factory.mktemp("vllm"), hidden_size=128)
 
 
+def test_a_shape_that_its_kernels_lack_is_refused_at_start(tmp_path: Path) -> None:
+    """Heads of 16 on a CPU: vLLM itself would fail at the first request."""
+    if not PYTHON:
+        pytest.skip("VLLM_PYTHON names no interpreter that has vLLM")
+    path = checkpoints.build("llama", tmp_path)
+    code = f"from headrace.engines.registry import load_engine\n{LOAD.format(str(path))}"
+    ran = subprocess.run(
+        [PYTHON, "-c", code], env=environment(), capture_output=True, text=True, timeout=280, check=False
+    )
+    assert "cannot serve" in ran.stderr
+    assert "Unavailable" in ran.stderr
+
+
 @pytest.fixture(scope="module")
 def told(directory: Path) -> dict[str, Any]:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'libs'}:{ROOT}", "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(
         [PYTHON, str(ROOT / "tests/engines/vllm_driving.py"), str(directory)],
-        env=environment,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=580,

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headrace.engines.families.directory import export_encoders
 from tests.checkpoints import build
 from tests.families import reference
+from tests.families.served import Served
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +42,14 @@ def exported(checkpoint: Callable[[str], Path], cache_dir: Path) -> Callable[[st
         return path
 
     return of
+
+
+@pytest.fixture(scope="module")
+def network(served: Served) -> Any:
+    """The reference's model of what a file's own fixture `served` serves."""
+    return reference.model(served.path)
+
+
+@pytest.fixture(scope="module")
+def processor(served: Served) -> Any:
+    return reference.processor(served.path)

@@ -19,6 +19,7 @@ from headrace.engines.base import Embeddings, Engine, SequenceInput
 from headrace.engines.families import ChatMessage, Family, MediaPart, TextPart
 from headrace.engines.families.directory import export_encoders, open_family
 from headrace.modalities import Encoder, Modality
+from tests.families import reference
 
 NEW_TOKENS = 12
 # What gateway and encoder do with one media part, in a process where importing torch or transformers fails.
@@ -159,6 +160,12 @@ def conversation(asked: Asked, modality: str) -> list[dict[str, Any]]:
     """The same turn in the words of transformers."""
     content = [{"type": "text", "text": part} if isinstance(part, str) else {"type": modality} for part in asked]
     return [{"role": "user", "content": content}]
+
+
+def inputs(processor: Any, asked: Asked) -> Any:
+    """What the reference's processor makes of a turn with pictures."""
+    files = [part for part in asked if isinstance(part, bytes)]
+    return reference.inputs(processor, conversation(asked, "image"), files)
 
 
 @dataclass(frozen=True)

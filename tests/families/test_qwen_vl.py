@@ -21,9 +21,9 @@ from tests.families import reference
 from tests.families.served import (
     Asked,
     Served,
-    conversation,
     generated,
     handed_over,
+    inputs,
     logprobs,
     rows_without_torch,
     run,
@@ -47,21 +47,6 @@ ASKED: tuple[Asked, ...] = (
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Served:
     reference.quiet()
     return serve(build(request.param, tmp_path_factory.mktemp("qwen_vl")), "image", cache_dir)
-
-
-@pytest.fixture(scope="module")
-def network(served: Served) -> Any:
-    return reference.model(served.path)
-
-
-@pytest.fixture(scope="module")
-def processor(served: Served) -> Any:
-    return reference.processor(served.path)
-
-
-def inputs(processor: Any, asked: Asked) -> Any:
-    files = [part for part in asked if isinstance(part, bytes)]
-    return reference.inputs(processor, conversation(asked, "image"), files)
 
 
 def rows_of(network: Any, given: Any) -> np.ndarray:

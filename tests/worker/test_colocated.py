@@ -1,8 +1,7 @@
 """Any stages in one process: nothing is written or exported between them, the very same array reaches the engine."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from headrace.engines.base import Embeddings, KvManifest, KvSink, SequenceInput
 from headrace.engines.families import family
 from headrace.engines.profile import ProfileEngine
 from headrace.engines.profiles import load_profile
-from headrace.mesh.bus import Bus
 from headrace.wire.convert import handle_from_proto
 from tests.worker.kit import ATTEMPT, MODEL, Mesh, Peer, command, is_empty, picture, prefill, request_id, until
 
@@ -40,20 +38,6 @@ class Watched(ProfileEngine):
     def import_kv(self, sequence: SequenceInput, manifest: KvManifest, source: memoryview) -> None:
         self.exports += 1
         super().import_kv(sequence, manifest, source)
-
-
-@pytest.fixture
-async def peer(nats_url: str) -> AsyncIterator[Peer]:
-    bus = await Bus.connect(nats_url, "peer")
-    peer = Peer(bus)
-    await peer.listen("gateway-0")
-    yield peer
-    await bus.close()
-
-
-@pytest.fixture
-def mesh(nats_url: str, redis_url: str, tmp_path: Path) -> Mesh:
-    return Mesh(nats_url, redis_url, tmp_path)
 
 
 async def through(

@@ -1,6 +1,5 @@
 """KV caches of a real graph between workers, raw and packed, while they are computed and afterwards."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from headrace.core.commands import JoinCommand
 from headrace.core.types import Key, Prompt
 from headrace.engines.onnx import OnnxEngine
 from headrace.engines.onnx_model import Llama, graph_folder
-from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup
 from headrace.wire.convert import handle_from_proto
@@ -23,20 +21,6 @@ from tests.worker.kit import ATTEMPT, Mesh, Peer, is_empty, outfit, prefill, req
 pytestmark = pytest.mark.timeout(60)
 
 PROMPT = Prompt(tuple(int(token) for token in np.random.default_rng(5).integers(2, tiny_llama.VOCAB, 70)))
-
-
-@pytest.fixture
-async def peer(nats_url: str) -> AsyncIterator[Peer]:
-    bus = await Bus.connect(nats_url, "peer")
-    peer = Peer(bus)
-    await peer.listen("gateway-0")
-    yield peer
-    await bus.close()
-
-
-@pytest.fixture
-def mesh(nats_url: str, redis_url: str, tmp_path: Path) -> Mesh:
-    return Mesh(nats_url, redis_url, tmp_path)
 
 
 @pytest.fixture(scope="module")

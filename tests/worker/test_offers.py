@@ -12,7 +12,6 @@ import pytest
 from headrace.core.commands import JoinCommand, OfferCommand
 from headrace.core.types import Key, TensorHandle
 from headrace.mesh import subjects
-from headrace.mesh.bus import Bus
 from headrace.mesh.transfer import Draft, Tensor, TensorStore
 from headrace.v1 import queue_pb2
 from headrace.wire.convert import handle_from_proto
@@ -23,20 +22,6 @@ from tests.worker.kit import ATTEMPT, PIPELINED, Mesh, Peer, is_empty, prefill, 
 pytestmark = pytest.mark.timeout(60)
 PROFILE = "h100-qwen3-8b"  # a KV cache of 147 KB a token
 LONG = "count to ten " * 10
-
-
-@pytest.fixture
-async def peer(nats_url: str) -> AsyncIterator[Peer]:
-    bus = await Bus.connect(nats_url, "peer")
-    peer = Peer(bus)
-    await peer.listen("gateway-0")
-    yield peer
-    await bus.close()
-
-
-@pytest.fixture
-def mesh(nats_url: str, redis_url: str, tmp_path: Path) -> Mesh:
-    return Mesh(nats_url, redis_url, tmp_path)
 
 
 async def listen_in(peer: Peer, worker: str) -> list[queue_pb2.WorkBatch]:

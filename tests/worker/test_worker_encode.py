@@ -1,32 +1,16 @@
 """The encode stage: parts become embeddings that a prefill worker finds, and failures name their part."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from headrace.core.types import Key, MediaSpan, Prompt
 from headrace.engines.families import family
-from headrace.mesh.bus import Bus
 from headrace.v1 import queue_pb2
 from headrace.wire.convert import handle_from_proto
 from tests.worker.kit import ATTEMPT, MODEL, Mesh, Peer, command, picture, prefill, request_id, until
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture
-async def peer(nats_url: str) -> AsyncIterator[Peer]:
-    bus = await Bus.connect(nats_url, "peer")
-    peer = Peer(bus)
-    await peer.listen("gateway-0")
-    yield peer
-    await bus.close()
-
-
-@pytest.fixture
-def mesh(nats_url: str, redis_url: str, tmp_path: Path) -> Mesh:
-    return Mesh(nats_url, redis_url, tmp_path)
 
 
 async def answer(mesh: Mesh, peer: Peer, encoder: str, prefiller: str, colour: str) -> list[int]:

@@ -34,11 +34,6 @@ async def peer(nats_url: str) -> AsyncIterator[Peer]:
     await bus.close()
 
 
-@pytest.fixture
-def mesh(nats_url: str, redis_url: str, tmp_path: Path) -> Mesh:
-    return Mesh(nats_url, redis_url, tmp_path)
-
-
 def fits(told: TokenLogprobs, token: int) -> bool:
     """What the profile engine tells: all plain tokens are equally likely, the drawn one stands first."""
     return told.logprob < -1.0 and len(told.top) == 2 and told.top[0] == (token, told.logprob)

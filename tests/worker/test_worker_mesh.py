@@ -34,11 +34,6 @@ async def peer(nats_url: str) -> AsyncIterator[Peer]:
     await bus.close()
 
 
-@pytest.fixture
-def mesh(nats_url: str, redis_url: str, tmp_path: Path) -> Mesh:
-    return Mesh(nats_url, redis_url, tmp_path)
-
-
 async def colocated(mesh: Mesh, peer: Peer, max_tokens: int = 32) -> list[int]:
     """The undisturbed run that every other must equal."""
     key = Key(request_id(), ATTEMPT)

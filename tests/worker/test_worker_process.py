@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from headrace.core.types import Key
-from headrace.mesh.bus import Bus
 from headrace.v1 import queue_pb2
 from tests.worker.kit import ATTEMPT, MODEL, Peer, prefill, request_id, until
 
@@ -59,15 +58,6 @@ async def services(nats_url: str, redis_url: str, tmp_path: Path) -> AsyncIterat
         if process.returncode is None:
             process.kill()
         await process.wait()
-
-
-@pytest.fixture
-async def peer(nats_url: str) -> AsyncIterator[Peer]:
-    bus = await Bus.connect(nats_url, "peer")
-    peer = Peer(bus)
-    await peer.listen("gateway-0")
-    yield peer
-    await bus.close()
 
 
 async def test_prefill_killed_before_it_told_of_its_kv_cache(services: Services, peer: Peer) -> None:

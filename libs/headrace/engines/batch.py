@@ -8,6 +8,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
+import numpy as np
+
+from headrace.core.errors import StageError
 from headrace.core.types import Key, TokenLogprobs
 from headrace.engines.base import Emitted, KvManifest, KvMismatch, ModelSpec, Prefilled, SequenceInput, blocks_for
 
@@ -236,6 +239,17 @@ def check_embeddings(sequence: SequenceInput, filled: int = 0) -> None:
             continue
         assert span.part < len(sequence.embeddings), f"media part {span.part} has no embeddings"
         assert len(sequence.embeddings[span.part]) == span.embedding_rows, f"media part {span.part}: wrong length"
+
+
+def check_finite(sequence: SequenceInput) -> None:
+    """Masked padding would spread numbers that are not finite to other sequences.
+
+    Raises:
+        StageError: names the media part.
+    """
+    for part, soft in enumerate(sequence.embeddings):
+        if not np.isfinite(soft.sum()):
+            raise StageError(f"the embeddings of media part {part} are not finite")
 
 
 def check_manifest(

@@ -64,10 +64,6 @@ class Group:
             self._stack = self._view(len(self), self.stride)
         return self._stack
 
-    def arrays(self) -> list[Kv]:
-        """For each key and value array, [rows in use, kv_heads, stride, head_width], contiguous."""
-        return list(self.stack)
-
     def positions(self) -> NDArray[np.int64]:
         """Positions held by each row in use."""
         return self.lengths[: len(self)]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.core.errors import StageError
 from headrace.core.types import Key
 from headrace.engines.artifacts import cache_root
 from headrace.engines.base import (
@@ -22,7 +21,7 @@ from headrace.engines.base import (
     SequenceInput,
     StepResult,
 )
-from headrace.engines.batch import Batch, Chunk, Live, check_embeddings, check_manifest, packs
+from headrace.engines.batch import Batch, Chunk, Live, check_embeddings, check_finite, check_manifest, packs
 from headrace.engines.families.llama import Checkpoint
 from headrace.engines.kvcache import Group, Kv, KvCache, new_kv
 from headrace.engines.onnx_model import Llama, graph_folder
@@ -120,7 +119,7 @@ class OnnxEngine:
 
     def add(self, sequence: SequenceInput, sink: KvSink | None = None) -> None:
         check_embeddings(sequence)
-        _check_finite(sequence)
+        check_finite(sequence)
         prefix = self._prefix(sequence.prefix)
         prefix_len = prefix.shape[2]
         own = new_kv(self._shape, prefix_len + len(sequence.tokens))
@@ -272,7 +271,7 @@ class OnnxEngine:
         prefix_len = self._prefix(sequence.prefix).shape[2]
         filled = check_manifest(sequence, prefix_len, manifest, lambda filled: self._manifest(prefix_len + filled))
         check_embeddings(sequence, filled)
-        _check_finite(sequence)
+        check_finite(sequence)
         if source.nbytes < manifest.size_bytes:
             raise KvMismatch(f"{source.nbytes} bytes of KV; the manifest says {manifest.size_bytes}")
         kv = np.frombuffer(source, np.float32, manifest.size_bytes // 4).reshape(manifest.shape)
@@ -297,14 +296,3 @@ class OnnxEngine:
         loaded = self._checkpoint.load_prefix(name)
         assert loaded.shape[2:] == (self._shape.kv_heads, self.spec.prefix_tokens[name], self._shape.head_width)
         return loaded.reshape(2 * self._shape.layers, *loaded.shape[2:])
-
-
-def _check_finite(sequence: SequenceInput) -> None:
-    """Masked padding would spread what is not finite to other sequences.
-
-    Raises:
-        StageError: names the media part.
-    """
-    for part, soft in enumerate(sequence.embeddings):
-        if not np.isfinite(soft.sum()):
-            raise StageError(f"the embeddings of media part {part} are not finite")

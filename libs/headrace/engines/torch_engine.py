@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from headrace.core.errors import StageError
 from headrace.core.types import Key
 from headrace.engines.base import (
     Emitted,
@@ -23,7 +22,7 @@ from headrace.engines.base import (
     StepResult,
     blocks_for,
 )
-from headrace.engines.batch import Batch, Live, check_embeddings, check_manifest
+from headrace.engines.batch import Batch, Live, check_embeddings, check_finite, check_manifest
 from headrace.engines.families.crossing import cross_length, cross_rows, first_crossing, seen_rows
 from headrace.engines.prefix_cache import Chain, PrefixCache
 from headrace.engines.sampling import Draw
@@ -100,7 +99,7 @@ class TorchEngine:
 
     def add(self, sequence: SequenceInput, sink: KvSink | None = None) -> None:
         check_embeddings(sequence)
-        _check_finite(sequence)
+        check_finite(sequence)
         live = self._enter(sequence, filled=0)
         live.state.sink = sink
         self._fill_prefix(live)
@@ -175,7 +174,7 @@ class TorchEngine:
         filled = check_manifest(sequence, prefix_len, manifest, lambda filled: self._manifest(sequence, filled))
         if not manifest.cross_length:  # cross-attention KV holds all media at once
             check_embeddings(sequence, filled)
-        _check_finite(sequence)
+        check_finite(sequence)
         if source.nbytes < manifest.size_bytes:
             raise KvMismatch(f"{source.nbytes} bytes of KV; the manifest says {manifest.size_bytes}")
         image = self._images.tensor(source, manifest.length, manifest.cross_length)
@@ -289,13 +288,3 @@ class TorchEngine:
 def _crossed(live: Live[Held]) -> int:
     """Media rows whose cross-attention KV is there: all from the first chunk on."""
     return live.state.crossing.rows if live.state.crossing and live.filled else 0
-
-
-def _check_finite(sequence: SequenceInput) -> None:
-    """
-    Raises:
-        StageError: names the media part.
-    """
-    for part, soft in enumerate(sequence.embeddings):
-        if not np.isfinite(soft.sum()):
-            raise StageError(f"the embeddings of media part {part} are not finite")

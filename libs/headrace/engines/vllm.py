@@ -96,9 +96,17 @@ def load(
     )
     try:
         engine = LLMEngine.from_engine_args(arguments)
+        _try_out(engine)
     except (ValueError, RuntimeError) as error:  # what vLLM raises for models and sizes that it cannot serve
         raise Unavailable(f"vLLM cannot serve {model}: {error}") from error
     return VllmEngine(spec, engine, slots=slots, blocks=blocks)
+
+
+def _try_out(engine: Any) -> None:
+    """Two tokens, a prefill and a decode: kernels that have nothing for a model's shape say so at their first call."""
+    engine.add_request("trial", {"prompt_token_ids": [0]}, _parameters(Sampling(2), 0))
+    while engine.has_unfinished_requests():
+        engine.step()
 
 
 @dataclass(slots=True, eq=False)

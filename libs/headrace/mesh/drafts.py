@@ -7,7 +7,7 @@ from pathlib import Path
 import xxhash
 
 from headrace.mesh.errors import TransferError
-from headrace.mesh.tensor_files import MappedFile, capacity_of
+from headrace.mesh.tensor_files import MappedFile
 
 
 class Draft:
@@ -26,10 +26,6 @@ class Draft:
         self._file = file
         self._buffer: memoryview | None = None
         self._hash = xxhash.xxh3_64()
-
-    @property
-    def capacity_bytes(self) -> int:
-        return self._file.result().capacity if self._file.done() and not self.failed else capacity_of(self.size_bytes)
 
     @property
     def failed(self) -> bool:
