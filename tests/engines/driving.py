@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
+from headrace.core.stages.batch import Prefilled
 from headrace.core.types import Key
-from headrace.engines.base import Engine, KvManifest, Prefilled
+from headrace.engines.base import Engine, KvManifest
 
 
 def run(engine: Engine, wanted: Mapping[Key, int], out: dict[Key, list[int]] | None = None) -> dict[Key, list[int]]:

@@ -8,7 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from headrace.engines.base import SequenceInput, StepResult, blocks_for
+from headrace.core.stages.kv import blocks_for
+from headrace.engines.base import SequenceInput, StepResult
 from tests.engines.backends import BACKENDS, COUNT, Backend, sequences, undisturbed
 from tests.engines.driving import export
 

@@ -10,9 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from headrace.core.cost import StepCost, StepWork
+from headrace.core.cost import Curve, StepCost, StepWork
+from headrace.core.stages.kv import blocks_for
 from headrace.core.types import Key, MediaSpan, Sampling
-from headrace.engines.base import KvMismatch, SequenceInput, blocks_for
+from headrace.engines.base import KvMismatch, SequenceInput
 from headrace.engines.families import family
 from headrace.engines.profile import ProfileEngine
 from headrace.engines.profiles import OutputRule, Profile, ProfileError, load_profile, packaged_profiles
@@ -166,7 +167,7 @@ def test_tokens_are_plain_text() -> None:
 
 
 def test_modelled_seconds_are_the_costs_of_the_step() -> None:
-    cost = StepCost(1.0, 0.1, 0.01, 2.0, 0.2, 0.02)
+    cost = StepCost(Curve((0.0, 10.0), (1.0, 2.0)), 0.01, 0.2, 0.02)
     assert cost.step_s(StepWork()) == 0
     assert cost.step_s(StepWork(prefill_tokens=3, prefill_pairs=6)) == pytest.approx(1.0 + 0.3 + 0.06)
     running = engine(replace(load_profile("zero"), cost=cost))
@@ -174,7 +175,7 @@ def test_modelled_seconds_are_the_costs_of_the_step() -> None:
     assert running.step().modelled_s == pytest.approx(1.0 + 14 * 0.1 + 14 * 15 / 2 * 0.01)
     running.add(sequence("b", 14))
     both = running.step()
-    assert both.modelled_s == pytest.approx(2.0 + 14 * 0.1 + 105 * 0.01 + 1 * 0.2 + 15 * 0.02)
+    assert both.modelled_s == pytest.approx(1.0 + 15 * 0.1 + 105 * 0.01 + 1 * 0.2 + 15 * 0.02)
 
 
 def test_packaged_profiles_say_where_their_numbers_are_from() -> None:
@@ -192,7 +193,7 @@ def test_packaged_profiles_say_where_their_numbers_are_from() -> None:
     [
         ("", "source"),
         ('source = "x"\nkv_bytes_per_token = 0\n[cost]\ndecode_sequences_s = 1.0', "decode_sequences_s"),
-        ('source = "x"\nkv_bytes_per_token = 0\n[cost]\ndecode_fixed_s = -1.0', "Assertion"),
+        ('source = "x"\nkv_bytes_per_token = 0\n[cost]\ndecode_sequence_s = -1.0', "Assertion"),
         ("source = ", "Invalid value"),
     ],
 )

@@ -19,8 +19,9 @@ pytest.importorskip("transformers")
 import torch
 
 from headrace.core.errors import Unavailable
+from headrace.core.stages.batch import Emitted
 from headrace.core.types import MediaSpan
-from headrace.engines.base import Emitted, SequenceInput
+from headrace.engines.base import SequenceInput
 from headrace.engines.families import family
 from headrace.engines.families.decoder import Decoder, Positions
 from headrace.engines.torch_decoder import TorchDecoder

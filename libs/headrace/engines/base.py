@@ -10,7 +10,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.core.types import Key, MediaSpan, Sampling, TokenLogprobs
+from headrace.core.stages.batch import Emitted, Prefilled
+from headrace.core.types import Key, MediaSpan, Sampling
 
 Embeddings = NDArray[np.float32]
 
@@ -47,6 +48,19 @@ class SequenceInput:
     prefix: str
     sampling: Sampling
 
+    @property
+    def length(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def max_tokens(self) -> int:
+        return self.sampling.max_tokens
+
+    @property
+    def kv_beside(self) -> int:
+        """No positions, but memory all the same."""
+        return sum(span.kv_tokens for span in self.spans)
+
 
 @dataclass(frozen=True, slots=True)
 class KvManifest:
@@ -59,24 +73,6 @@ class KvManifest:
     next_position: int  # rope position of the next token
     size_bytes: int
     cross_length: int = 0  # positions of cross-attention KV that stand behind the rest
-
-
-@dataclass(frozen=True, slots=True)
-class Emitted:
-    """One new token of a sequence; index counts output tokens from 0, replayed ones included."""
-
-    key: Key
-    index: int
-    token: int
-    logprobs: TokenLogprobs | None = None  # of sequences whose sampling asks for them
-
-
-@dataclass(frozen=True, slots=True)
-class Prefilled:
-    """A sequence whose prefill ended in this step; its first new token is among the emitted."""
-
-    key: Key
-    cached_tokens: int  # prompt positions that came from the prefix cache, a named prefix included
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +174,3 @@ class Engine(Protocol):
 
 class KvMismatch(Exception):
     """A KV cache that this engine cannot continue."""
-
-
-def blocks_for(tokens: int, block_tokens: int) -> int:
-    return -(-tokens // block_tokens)

@@ -9,15 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.core.stages.batch import Emitted, Prefilled
 from headrace.core.types import Key
 from headrace.engines.artifacts import cache_root
 from headrace.engines.base import (
-    Emitted,
     KvManifest,
     KvMismatch,
     KvSink,
     ModelSpec,
-    Prefilled,
     SequenceInput,
     StepResult,
 )
@@ -94,7 +93,13 @@ class OnnxEngine:
         self._shape = checkpoint.shape
         self._model = model
         self._layout = f"layers x (k, v), kv_heads, positions, head_width; {checkpoint.fingerprint}"
-        self._batch = Batch[Held](slots=slots, blocks=blocks, spec=spec, chunk_tokens=chunk_tokens)
+        self._batch = Batch[Held](
+            slots=slots,
+            blocks=blocks,
+            block_tokens=spec.block_tokens,
+            context_tokens=spec.context_tokens,
+            chunk_tokens=chunk_tokens,
+        )
         self._cache = KvCache(self._shape, slots=slots, tokens=blocks * spec.block_tokens)
         self._prefixes: dict[str, Kv] = {}  # at most the names in spec.prefix_tokens
         block_bytes = spec.block_tokens * spec.kv_bytes_per_token

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import xxhash
 
-from headrace.core.cost import StepWork
+from headrace.core.stages.batch import Emitted, Prefilled, work_of
 from headrace.core.types import Key, TokenLogprobs
-from headrace.engines.base import Emitted, KvManifest, KvSink, ModelSpec, Prefilled, SequenceInput, StepResult
+from headrace.engines.base import KvManifest, KvSink, ModelSpec, SequenceInput, StepResult
 from headrace.engines.batch import Batch, Chunk, Live, check_embeddings, check_manifest
 from headrace.engines.prefix_cache import Chain, PrefixCache
 from headrace.engines.profiles import OutputRule, Profile
@@ -66,7 +66,13 @@ class ProfileEngine:
         self.slots = slots
         self.blocks = blocks
         self.profile = profile
-        self._batch = Batch[Trail](slots=slots, blocks=blocks, spec=spec, chunk_tokens=chunk_tokens)
+        self._batch = Batch[Trail](
+            slots=slots,
+            blocks=blocks,
+            block_tokens=spec.block_tokens,
+            context_tokens=spec.context_tokens,
+            chunk_tokens=chunk_tokens,
+        )
         self._plain = [token for token, piece in enumerate(pieces) if _PLAIN.fullmatch(piece)]
         self._eos = min(spec.eos_ids)
         # As many blocks as the modelled GPU would hold, each a state of the chain.
@@ -100,24 +106,22 @@ class ProfileEngine:
         self._batch.add(sequence, self._prefix_len(sequence), trail)
 
     def step(self) -> StepResult:
-        emitted, context = [], 0
+        chunks = self._batch.next_chunks(self._reuse)
+        work = work_of(self._batch.running, chunks)
+        emitted = []
         for live in self._batch.running:
             trail = live.state
             trail.state = xxhash.xxh3_64_intdigest(_LINK.pack(trail.state, live.tokens[-1]))
             live.filled += 1
-            context += live.prefix_len + live.filled
             emitted.append(self._emit(live))
-        decoded = len(emitted)
-        prefilled, tokens, pairs = self._prefill(emitted)
-        work = StepWork(tokens, pairs, decoded, context)
-        return StepResult(tuple(emitted), tuple(prefilled), tokens, decoded, self.profile.cost.step_s(work))
+        prefilled = self._prefill(chunks, emitted)
+        cost_s = self.profile.cost.step_s(work)
+        return StepResult(tuple(emitted), tuple(prefilled), work.prefill_tokens, work.decode_sequences, cost_s)
 
-    def _prefill(self, emitted: list[Emitted]) -> tuple[list[Prefilled], int, int]:
-        prefilled, tokens, pairs = list[Prefilled](), 0, 0
-        for chunk in self._batch.next_chunks(self._reuse):
-            live, size = chunk.live, chunk.stop - chunk.start
-            tokens += size
-            pairs += size * (live.kv_length + live.kv_length + size + 1) // 2
+    def _prefill(self, chunks: list[Chunk[Trail]], emitted: list[Emitted]) -> list[Prefilled]:
+        prefilled = list[Prefilled]()
+        for chunk in chunks:
+            live = chunk.live
             self._advance(chunk)
             self._batch.filled(chunk)
             if chunk.ends_prefill:
@@ -126,7 +130,7 @@ class ProfileEngine:
                     live.state.sink = None
                 prefilled.append(live.prefilled())
                 emitted.append(self._emit(live))
-        return prefilled, tokens, pairs
+        return prefilled
 
     def _reuse(self, live: Live[Trail]) -> int:
         """The state behind the cached blocks that the prompt starts with; its last token is always computed."""

@@ -10,17 +10,16 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from headrace.core.stages.batch import Emitted, Prefilled
+from headrace.core.stages.kv import blocks_for
 from headrace.core.types import Key
 from headrace.engines.base import (
-    Emitted,
     KvManifest,
     KvMismatch,
     KvSink,
     ModelSpec,
-    Prefilled,
     SequenceInput,
     StepResult,
-    blocks_for,
 )
 from headrace.engines.batch import Batch, Live, check_embeddings, check_finite, check_manifest
 from headrace.engines.families.crossing import cross_length, cross_rows, first_crossing, seen_rows
@@ -59,7 +58,13 @@ class TorchEngine:
         self.blocks = blocks
         self._model = model
         self._decoder = decoder
-        self._batch = Batch[Held](slots=slots, blocks=blocks, spec=self.spec, chunk_tokens=chunk_tokens)
+        self._batch = Batch[Held](
+            slots=slots,
+            blocks=blocks,
+            block_tokens=spec.block_tokens,
+            context_tokens=spec.context_tokens,
+            chunk_tokens=chunk_tokens,
+        )
         self._kv = PagedKv(
             decoder, blocks=blocks, block_tokens=spec.block_tokens, device=model.device, dtype=model.dtype
         )

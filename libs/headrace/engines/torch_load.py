@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from headrace.core.errors import Unavailable
-from headrace.engines.base import ModelSpec, blocks_for
+from headrace.core.stages.kv import blocks_for
+from headrace.engines.base import ModelSpec
 from headrace.engines.families import checkpoint, is_directory
 from headrace.engines.families.decoder import Decoder, Rope
 from headrace.engines.families.llama import Checkpoint

@@ -11,16 +11,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from headrace.core.errors import StageError, Unavailable
+from headrace.core.stages.batch import Emitted, Prefilled
+from headrace.core.stages.kv import blocks_for
 from headrace.core.types import Key, Sampling, TokenLogprobs
 from headrace.engines.base import (
-    Emitted,
     KvManifest,
     KvSink,
     ModelSpec,
-    Prefilled,
     SequenceInput,
     StepResult,
-    blocks_for,
 )
 from headrace.engines.families import family, is_directory
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 from headrace.core.commands import JoinCommand, PrefillCommand
 from headrace.core.errors import HeadraceError, StageError
-from headrace.engines.base import Embeddings, ModelSpec, SequenceInput, blocks_for
+from headrace.core.stages.kv import blocks_for
+from headrace.engines.base import Embeddings, ModelSpec, SequenceInput
 from headrace.mesh.errors import TransferError
 from headrace.worker.finish import Finish
 from headrace.worker.holds import Held, State

@@ -11,7 +11,8 @@ from functools import partial
 from typing import TypeVar
 
 from headrace.core.errors import StageError
-from headrace.engines.base import Emitted, Engine, KvMismatch, Prefilled, StepResult
+from headrace.core.stages.batch import Emitted, Prefilled
+from headrace.engines.base import Engine, KvMismatch, StepResult
 from headrace.mesh.errors import TransferError
 from headrace.mesh.faults import reach
 from headrace.worker.exports import Export, Exports

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import get_args
 
+from headrace.core.stages.kv import blocks_for
 from headrace.core.types import Key, Sampling, StageName
-from headrace.engines.base import Engine, ModelSpec, SequenceInput, blocks_for
+from headrace.engines.base import Engine, ModelSpec, SequenceInput
 from headrace.engines.families import Family, family
 from headrace.engines.kvcodec import NotPackable, packed_bytes
 from headrace.engines.profile_encoder import ProfileEncoder

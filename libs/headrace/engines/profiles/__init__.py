@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from headrace.core.cost import StepCost
+from headrace.core.cost import Curve, StepCost
 
 
 class ProfileError(ValueError):
@@ -68,4 +68,8 @@ def _table(cls: Any, values: dict[str, Any]) -> Any:
     known = {entry.name for entry in fields(cls)}
     if unknown := values.keys() - known:
         raise ValueError(f"unknown {sorted(unknown)}; known: {sorted(known)}")
-    return cls(**{name: float(value) for name, value in values.items()})
+    return cls(**{name: _curve(value) if isinstance(value, list) else float(value) for name, value in values.items()})
+
+
+def _curve(points: list[list[float]]) -> Curve:
+    return Curve(tuple(float(x) for x, _ in points), tuple(float(y) for _, y in points))
