@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from headrace.core.commands import PrefillCommand
+from headrace.core.stages.roster import Roster
 from headrace.core.types import Key, Prompt, Sampling
 from headrace.engines.base import ModelSpec
 from headrace.worker.holds import Held
 from headrace.worker.intake import Intake
-from headrace.worker.roster import Roster
 
 SPEC = ModelSpec("m", "f", 512, 100, frozenset({2}), 0, 8, 64, 16, (), 0, {"chat": 16})
 COMMAND = PrefillCommand(Key("r" * 32, 1), "m", Prompt((5,) * 16), Sampling(16), "gateway-0", "w-0", 0.0)
@@ -32,7 +32,7 @@ def test_blocks_cover_prefix_prompt_and_output_here() -> None:
 
 
 def test_first_come_first_served_and_nobody_overtakes() -> None:
-    roster = Roster(slots=4, blocks=5)
+    roster = Roster[Held](slots=4, blocks=5)
     small, large, tiny = held("small"), held("large", max_tokens=64), held("tiny")
     for one in (small, large, tiny):
         roster.wait(one)
@@ -47,7 +47,7 @@ def test_first_come_first_served_and_nobody_overtakes() -> None:
 
 
 def test_slots_bound_too() -> None:
-    roster = Roster(slots=1, blocks=100)
+    roster = Roster[Held](slots=1, blocks=100)
     first, second = held("first"), held("second")
     roster.wait(first)
     roster.wait(second)
@@ -56,7 +56,7 @@ def test_slots_bound_too() -> None:
 
 
 def test_one_who_leaves_while_waiting_never_enters() -> None:
-    roster = Roster(slots=1, blocks=100)
+    roster = Roster[Held](slots=1, blocks=100)
     gone = held("gone")
     roster.wait(gone)
     roster.leave(gone)
@@ -66,7 +66,7 @@ def test_one_who_leaves_while_waiting_never_enters() -> None:
 
 
 def test_the_engine_refuses_one_that_was_cancelled_meanwhile() -> None:
-    roster = Roster(slots=1, blocks=100)
+    roster = Roster[Held](slots=1, blocks=100)
     one = held("one")
     roster.wait(one)
     roster.turn()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from headrace.core.stages.roster import Roster
 from headrace.core.types import StageName
 from headrace.engines.base import Engine, ModelSpec
 from headrace.mesh import subjects
@@ -35,7 +36,6 @@ from headrace.worker.offers import Offers
 from headrace.worker.outbox import Outbox
 from headrace.worker.pulse import Gauges, Identity, Pulse
 from headrace.worker.requests import Requests
-from headrace.worker.roster import Roster
 from headrace.worker.spans import Spans
 from headrace.worker.tally import Tally
 from headrace.worker.tokenlog import TokenLog
@@ -140,7 +140,7 @@ class Worker:
     def _equip(self, engine: Engine) -> None:
         """Prefill, decode or both: one loop."""
         carried, spec = self._carriers, self._outfit.spec
-        roster = Roster(engine.slots, engine.blocks)
+        roster = Roster[Held](engine.slots, engine.blocks)
         self._offers = Offers(carried.tensors, self._tasks.create_task, engine.slots)
         self._exports = Exports(
             self._me, engine, carried.tensors, self._travel, partial(_in_loop, asyncio.get_running_loop(), self._offer)

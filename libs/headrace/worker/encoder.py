@@ -16,6 +16,7 @@ import xxhash
 
 from headrace.core.commands import EncodeCommand
 from headrace.core.errors import HeadraceError, InvalidInput, NotFound, Overloaded, StageError, UnsupportedModality
+from headrace.core.stages.encoder_batch import next_parts
 from headrace.core.types import Failure, Key, StageSpan
 from headrace.mesh import genai
 from headrace.mesh.blobs import BlobStore
@@ -132,15 +133,7 @@ class EncodeStage:
     # --- the loop's steps ---
 
     def _schedule(self) -> list[Part]:
-        """The next batch: the head and what follows of the same modality."""
-        batch: list[Part] = []
-        while self._waiting and len(batch) < BATCH_MAX:
-            if not self._holds_still(self._waiting[0]):
-                self._waiting.popleft()
-                continue
-            if batch and self._waiting[0].modality != batch[0].modality:
-                break
-            batch.append(self._waiting.popleft())
+        batch = next_parts(self._waiting, self._holds_still, BATCH_MAX)
         if not self._waiting:
             self._work.clear()
         return batch

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.commands import EncodeCommand, Hold, HoldState, PrefillCommand
+from headrace.core.stages.roster import Place
 from headrace.core.types import Key, StageSpan, TensorHandle, TokenLogprobs
 from headrace.engines.base import SequenceInput
 from headrace.mesh.transfer import Fetched
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from headrace.worker.exports import Export
 
 State = Literal["waiting", "joining", "prefill", "running", "handover", "ended"]
-
-# Where it stands towards the engine. Inside: from the turn that lets it in until it is asked to leave.
-Place = Literal["outside", "ready", "inside"]
 
 NEXT: dict[State, tuple[State, ...]] = {
     "waiting": ("prefill", "ended"),

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from headrace.core.errors import StageError
 from headrace.core.stages.batch import Emitted, Prefilled
+from headrace.core.stages.roster import Roster, Turn
 from headrace.engines.base import Engine, KvMismatch, StepResult
 from headrace.mesh.errors import TransferError
 from headrace.mesh.faults import reach
@@ -21,7 +22,6 @@ from headrace.worker.kvwire import check_whole, manifest_of, raw_kv
 from headrace.worker.outbox import Outbox
 from headrace.worker.pace import Pace
 from headrace.worker.requests import Requests
-from headrace.worker.roster import Roster, Turn
 from headrace.worker.tally import Tally
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class Llm:
         self,
         me: str,
         engine: Engine,
-        roster: Roster,
+        roster: Roster[Held],
         holds: Holds,
         requests: Requests,
         outbox: Outbox,
@@ -83,7 +83,7 @@ class Llm:
 
     # --- in the inference thread ---
 
-    def _step(self, turn: Turn) -> tuple[StepResult, Refusals, float]:
+    def _step(self, turn: Turn[Held]) -> tuple[StepResult, Refusals, float]:
         """The last: when those that enter were in, before the iteration; their transfer ends there."""
         start_s = time.perf_counter()
         for held in turn.leaving:
@@ -117,7 +117,7 @@ class Llm:
             return call()
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
-    def _postprocess(self, turn: Turn, result: StepResult, refusals: Refusals, entered_s: float) -> None:
+    def _postprocess(self, turn: Turn[Held], result: StepResult, refusals: Refusals, entered_s: float) -> None:
         now_s = time.time()
         for held in turn.leaving:
             self._exports.abandon(held)

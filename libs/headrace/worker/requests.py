@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from headrace.core.commands import JoinCommand, OfferCommand, PrefillCommand, ResendCommand
 from headrace.core.errors import Cancelled, DeadlineExceeded, HeadraceError, Overloaded
+from headrace.core.stages.roster import Roster
 from headrace.core.types import FinishReason, Key, TensorHandle
 from headrace.engines.base import Embeddings
 from headrace.mesh.errors import TransferError
@@ -22,7 +23,6 @@ from headrace.worker.holds import Held, Holds
 from headrace.worker.intake import Intake
 from headrace.worker.offers import Offers, Spawn
 from headrace.worker.outbox import Outbox
-from headrace.worker.roster import Roster
 from headrace.worker.spans import Spans
 
 # Late commands come within seconds of the cancel that they missed; more than this are not cancelled in that time.
@@ -34,7 +34,7 @@ class Requests:
         self,
         intake: Intake,
         holds: Holds,
-        roster: Roster,
+        roster: Roster[Held],
         outbox: Outbox,
         tensors: TensorStore,
         offers: Offers,
