@@ -34,7 +34,16 @@ from headrace.core.queue.ends import result_stored, worker_ended
 from headrace.core.queue.recovery import expire_leases, extend_leases, tokens_recovered
 from headrace.core.queue.repair import heartbeat
 from headrace.core.queue.stages import joined, part_encoded, prefilled, stage_failed
-from headrace.core.queue.views import CellView, Explanation, QueueView, cell_view, explain, queue_view
+from headrace.core.queue.views import (
+    CellView,
+    ClassView,
+    Explanation,
+    QueueView,
+    cell_view,
+    class_views,
+    explain,
+    queue_view,
+)
 
 
 def _tick(cell: Cell, event: Tick, now_s: float) -> None:
@@ -100,6 +109,9 @@ class QueueCore:
 
     def view(self, now_s: float) -> CellView:
         return cell_view(self._cell, now_s)
+
+    def class_views(self, now_s: float) -> tuple[ClassView, ...]:
+        return class_views(self._cell, now_s)
 
     def queue_view(self, limit: int) -> QueueView:
         """The first `limit` of each waiting line, and where the running requests are."""

@@ -76,7 +76,7 @@ def cell_view(cell: Cell, now_s: float) -> CellView:
         epoch=cell.config.epoch,
         leader=cell.config.name,
         now_s=now_s,
-        classes=tuple([_class_view(cell, name, now_s) for name in cell.config.classes]),
+        classes=class_views(cell, now_s),
         workers=_worker_views(cell),
         models=tuple([_model_view(cell, model) for model in sorted(cell.pools)]),
         accepted=cell.accepted,
@@ -84,6 +84,10 @@ def cell_view(cell: Cell, now_s: float) -> CellView:
         ended_by_reason=dict(cell.ended_by_reason),
         replaying=not cell.caught_up or cell.adopting_until_s is not None,
     )
+
+
+def class_views(cell: Cell, now_s: float) -> tuple[ClassView, ...]:
+    return tuple([_class_view(cell, name, now_s) for name in cell.config.classes])
 
 
 def _class_view(cell: Cell, name: str, now_s: float) -> ClassView:

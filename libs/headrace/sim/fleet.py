@@ -1,0 +1,109 @@
+"""From a scenario's fleet and the profiles to kinds of workers."""
+
+from headrace.core.cost import EncodeCost, Link, Power
+from headrace.core.types import StageName
+from headrace.profiles import (
+    EncoderProfile,
+    InstanceProfile,
+    encoder,
+    engine_profile,
+    gpu,
+    instance,
+    packaged_engine_profiles,
+)
+from headrace.sim.kind import Kind
+from headrace.workload.fleet import Fleet, PoolSpec
+
+SLOTS = 128  # sequences of an instance, where a scenario says nothing
+ENCODER_BATCH = 8  # parts: what headrace.worker takes
+ENGINE_BLOCKS = 1 << 16  # of an engine profile, which says nothing of memory
+ENGINE_BLOCK_TOKENS = 16
+ENGINE_CONTEXT_TOKENS = 1 << 17
+
+
+def kind_of(pool: PoolSpec, default_model: str, model: str = "") -> Kind:
+    """model: loaded instead of the pool's own.
+
+    Raises:
+        ProfileError: a model, an encoder or a GPU that no profile knows.
+    """
+    name = model or pool.model or default_model
+    llm = _instance(pool, name) if {"prefill", "decode"} & set(pool.stages) else None
+    tower = encoder(f"{pool.gpu}/{name}/tp{pool.tp}") if "encode" in pool.stages and pool.gpu else None
+    loads_s = sum(profile.load_cold_s for profile in (llm, tower) if profile is not None)
+    start_s = loads_s if pool.start_s is None else pool.start_s
+    if llm is None:
+        return _encoder_kind(pool, name, tower, start_s)
+    beside_bytes = tower.weights_bytes if tower is not None else 0
+    block_bytes = max(1, llm.block_tokens * llm.kv_bytes_per_token)
+    return Kind(
+        pool=pool.name,
+        stages=_stages(pool),
+        model=name,
+        gpus=llm.gpus,
+        power=llm.power,
+        slots=pool.slots or SLOTS,
+        blocks=max(0, llm.kv_room_bytes - beside_bytes) // block_bytes,
+        block_tokens=llm.block_tokens,
+        context_tokens=llm.context_tokens,
+        chunk_tokens=pool.chunk_tokens or llm.chunk_tokens,
+        step=llm.step,
+        kv_bytes_per_token=llm.kv_bytes_per_token,
+        cross_kv_bytes_per_token=llm.cross_kv_bytes_per_token,
+        encode=tower.cost if tower is not None else EncodeCost(),
+        embed_bytes_per_token=tower.embed_bytes_per_token if tower is not None else 0,
+        batch_max=pool.batch_max or ENCODER_BATCH,
+        start_s=start_s,
+    )
+
+
+def _encoder_kind(pool: PoolSpec, name: str, tower: EncoderProfile | None, start_s: float) -> Kind:
+    return Kind(
+        pool=pool.name,
+        stages=_stages(pool),
+        model=name,
+        gpus=tower.gpus if tower is not None else pool.tp,
+        power=tower.power if tower is not None else Power(),
+        encode=tower.cost if tower is not None else EncodeCost(),
+        embed_bytes_per_token=tower.embed_bytes_per_token if tower is not None else 0,
+        batch_max=pool.batch_max or ENCODER_BATCH,
+        start_s=start_s,
+    )
+
+
+def _stages(pool: PoolSpec) -> tuple[StageName, ...]:
+    return tuple(sorted(pool.stages, key=("encode", "prefill", "decode").index))
+
+
+def link_of(fleet: Fleet) -> Link:
+    """Between two workers: what the fleet names, of its first pool's GPU; none of them says a GPU: no cost."""
+    name = next((pool.gpu for pool in fleet.pools if pool.gpu), "")
+    return gpu(name).links[fleet.link] if name else Link()
+
+
+def _instance(pool: PoolSpec, name: str) -> InstanceProfile:
+    if pool.profile in packaged_engine_profiles():
+        return _of_engine(pool)
+    return instance(pool.profile or f"{pool.gpu}/{name}/tp{pool.tp}")
+
+
+def _of_engine(pool: PoolSpec) -> InstanceProfile:
+    """What the live profile engine runs on: a pace, without a GPU's memory and watts."""
+    engine = engine_profile(pool.profile)
+    return InstanceProfile(
+        name=engine.name,
+        source=engine.source,
+        gpu=pool.gpu,
+        gpus=pool.tp,
+        step=engine.cost,
+        power=Power(),
+        kv_bytes_per_token=engine.kv_bytes_per_token,
+        cross_kv_bytes_per_token=0,
+        kv_room_bytes=ENGINE_BLOCKS * ENGINE_BLOCK_TOKENS * max(1, engine.kv_bytes_per_token),
+        weights_bytes=0,
+        context_tokens=ENGINE_CONTEXT_TOKENS,
+        chunk_tokens=engine.chunk_tokens,
+        block_tokens=ENGINE_BLOCK_TOKENS,
+        load_cold_s=0.0,
+        load_warm_s=0.0,
+    )

@@ -1,0 +1,57 @@
+"""A request at a simulated LLM worker, in the states of a live one, with numbers of tokens in place of tokens."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from headrace.core.commands import HoldState, PrefillCommand
+from headrace.core.stages.roster import Place
+from headrace.core.types import End, Key, TensorHandle
+from headrace.sim.asked import Asked
+
+State = Literal["waiting", "joining", "prefill", "running", "handover", "ended"]
+
+# As headrace.worker lists them: a joining request stands in the prefill worker's hold.
+LISTED: dict[State, HoldState] = {
+    "waiting": "prefill",
+    "prefill": "prefill",
+    "running": "decode",
+    "handover": "handover",
+    "ended": "ended",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A sequence of so many tokens: headrace.core.stages.batch.Input."""
+
+    key: Key
+    length: int
+    prompt_len: int
+    max_tokens: int
+    kv_beside: int
+    tokens: tuple[int, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    asked: Asked
+    command: PrefillCommand
+    state: State
+    sequence: Counted
+    blocks: int
+    emitted: int  # output tokens, those of earlier attempts included
+    filled: int = 0  # tokens that its KV covers when it enters the engine
+    place: Place = "outside"
+    began_s: float = 0.0  # when its prefill began
+    last_s: float = 0.0  # when its last token went out; 0: none has, of this attempt
+    kv: TensorHandle | None = None  # waits here, or is to be pulled
+    end: End | None = None
+
+    @property
+    def key(self) -> Key:
+        return self.command.key
+
+    @property
+    def left(self) -> int:
+        """Tokens that it will still say."""
+        return self.asked.output_tokens - self.emitted

@@ -1,0 +1,105 @@
+"""What a run is remembered by: one row a request in flat columns, gaps between tokens, samples of pools and queues."""
+
+import math
+from array import array
+
+import numpy as np
+
+from headrace.sim.result import REASONS, Histogram, Requests
+
+_LEAST_S = 1e-5
+_RATIO = 1.02  # a bin is two hundredths wide: percentiles are good to a hundredth
+_BINS = math.ceil(math.log(1e5 / _LEAST_S) / math.log(_RATIO))
+_LOG_RATIO = math.log(_RATIO)
+_NAN = math.nan
+_RUNNING = len(REASONS) - 1
+
+
+class Gaps:
+    """Times between two tokens, counted in logarithmic bins."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * _BINS
+
+    def count(self, gap_s: float, times: int = 1) -> None:
+        at = int(math.log(gap_s / _LEAST_S) / _LOG_RATIO) if gap_s > _LEAST_S else 0
+        self._counts[min(at, _BINS - 1)] += times
+
+    def histogram(self) -> Histogram:
+        counts = np.array(self._counts, np.int64)
+        used = int(counts.nonzero()[0].max()) + 1 if counts.any() else 1
+        edges = _LEAST_S * _RATIO ** np.arange(used + 1)
+        edges[0] = 0.0
+        return Histogram(edges, counts[:used])
+
+
+class Ledger:
+    """Rows are numbered in order of arrival; seconds count from the run's beginning."""
+
+    def __init__(self, start_s: float) -> None:
+        self._start_s = start_s
+        self.gaps = Gaps()
+        self.open = 0  # arrived and not ended
+        self.counters: dict[str, float] = {}
+        self._seconds = {name: array("d") for name in ("arrival", "ready", "dispatch", "first_token", "end")}
+        self._numbers = {
+            name: array("q")
+            for name in (
+                "input_tokens",
+                "media_tokens",
+                "media_parts",
+                "output_tokens",
+                "slo_class",
+                "reason",
+                "attempts",
+            )
+        }
+
+    def __len__(self) -> int:
+        return len(self._seconds["arrival"])
+
+    def arrive(self, now_s: float, input_tokens: int, media_tokens: int, media_parts: int, slo_class: int) -> int:
+        row = len(self)
+        for name, column in self._seconds.items():
+            column.append(now_s - self._start_s if name == "arrival" else _NAN)
+        numbers = self._numbers
+        numbers["input_tokens"].append(input_tokens)
+        numbers["media_tokens"].append(media_tokens)
+        numbers["media_parts"].append(media_parts)
+        numbers["output_tokens"].append(0)
+        numbers["slo_class"].append(slo_class)
+        numbers["reason"].append(_RUNNING)
+        numbers["attempts"].append(0)
+        self.open += 1
+        return row
+
+    def dispatched(self, row: int, ready_s: float, now_s: float) -> None:
+        """ready_s: since when its inputs were complete."""
+        if math.isnan(self._seconds["ready"][row]):
+            self._seconds["ready"][row] = ready_s - self._start_s
+        self._seconds["dispatch"][row] = now_s - self._start_s
+        self._numbers["attempts"][row] += 1
+
+    def first_token(self, row: int, at_s: float) -> None:
+        if math.isnan(self._seconds["first_token"][row]):
+            self._seconds["first_token"][row] = at_s - self._start_s
+
+    def end(self, row: int, at_s: float, reason: str, output_tokens: int) -> None:
+        assert self._numbers["reason"][row] == _RUNNING, f"request {row} ends twice"
+        self._seconds["end"][row] = at_s - self._start_s
+        self._numbers["reason"][row] = REASONS.index(reason)
+        self._numbers["output_tokens"][row] = output_tokens
+        self.open -= 1
+
+    def count(self, what: str, amount: float = 1.0) -> None:
+        self.counters[what] = self.counters.get(what, 0.0) + amount
+
+    def last_end_s(self) -> float:
+        """0 when nothing ended."""
+        ends = np.frombuffer(self._seconds["end"], np.float64) if len(self) else np.zeros(0)
+        return float(np.nanmax(ends)) if (~np.isnan(ends)).any() else 0.0
+
+    def requests(self) -> Requests:
+        seconds = {f"{name}_s": np.array(column, np.float64) for name, column in self._seconds.items()}
+        numbers = {name: np.array(column, np.int64) for name, column in self._numbers.items()}
+        return Requests(**seconds, **numbers)

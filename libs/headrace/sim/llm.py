@@ -1,0 +1,211 @@
+"""Prefill and decode of a simulated worker: the live engines' batch and roster, a profile's seconds, counted tokens.
+
+Between two events a batch that only decodes is advanced by as many iterations as fit, in closed form; whatever changes
+it cuts the stretch at the end of the iteration that is running.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from headrace.core.commands import JoinCommand
+from headrace.core.cost import StepCost, StepWork
+from headrace.core.events import Joined, Prefilled
+from headrace.core.stages.batch import Batch, Chunk, Live, work_of
+from headrace.core.stages.roster import Roster
+from headrace.sim.held import Counted, Held
+
+if TYPE_CHECKING:
+    from headrace.sim.worker import Worker
+
+
+@dataclass(slots=True, eq=False)
+class Iteration:
+    """One iteration, or `steps` of them that only decode."""
+
+    start_s: float
+    work: StepWork
+    decoding: list[Live[Counted, Held]]
+    chunks: list[Chunk[Counted, Held]]
+    entering: list[Held]
+    steps: int
+    end_s: float = 0.0
+
+
+class LlmStage:
+    def __init__(self, worker: "Worker") -> None:
+        self._worker = worker
+        kind = self._kind = worker.kind
+        self.batch: Batch[Counted, Held] = Batch(
+            slots=kind.slots,
+            blocks=kind.blocks,
+            block_tokens=kind.block_tokens,
+            context_tokens=kind.context_tokens,
+            chunk_tokens=kind.chunk_tokens,
+        )
+        self.roster: Roster[Held] = Roster(kind.slots, kind.blocks)
+        self._cost = _with_loop(kind.step, worker.world.mesh.iteration_s)
+        self._iteration: Iteration | None = None
+
+    @property
+    def running(self) -> int:
+        return len(self.batch.running)
+
+    @property
+    def waiting(self) -> int:
+        return len(self.batch) - self.running
+
+    # --- schedule ---
+
+    def begin(self) -> bool:
+        turn = self.roster.turn()
+        for held in turn.leaving:
+            self.batch.remove(held.key)
+        now_s = self._worker.world.now_s
+        for held in turn.entering:
+            self.batch.add(held.sequence, 0, held, held.filled)
+            if held.state == "waiting":
+                held.state = "prefill"
+                held.began_s = now_s
+        if not self.batch.has_work():
+            return False
+        chunks = self.batch.next_chunks()
+        decoding = list(self.batch.running)
+        steps = 1 if chunks or turn.entering else min([live.state.left for live in decoding])
+        self._run(Iteration(now_s, self._work(decoding, chunks), decoding, chunks, turn.entering, steps))
+        return True
+
+    def _work(self, decoding: list[Live[Counted, Held]], chunks: list[Chunk[Counted, Held]]) -> StepWork:
+        work = work_of(decoding, chunks)
+        if not self._kind.cross_kv_bytes_per_token:
+            return work
+        prefilled = [(chunk.stop - chunk.start, chunk.live.state.asked.cross_rows, chunk.start) for chunk in chunks]
+        return replace(
+            work,
+            cross_tokens=sum(rows for _, rows, start in prefilled if not start),
+            cross_pairs=sum(size * rows for size, rows, _ in prefilled),
+            decode_cross_tokens=sum(live.state.asked.cross_rows for live in decoding),
+        )
+
+    # --- run ---
+
+    def _run(self, iteration: Iteration) -> None:
+        self._iteration = iteration
+        self._worker.meter.work(iteration.start_s, self._power_w(iteration.work))
+        self._until(iteration, iteration.steps)
+
+    def _until(self, iteration: Iteration, steps: int) -> None:
+        """It is over at the end of so many steps."""
+        iteration.steps = steps
+        cost, work = self._cost, iteration.work
+        took_s = cost.stretch_s(work, steps) if steps > 1 else cost.step_s(work)
+        agenda = self._worker.world.agenda
+        iteration.end_s = max(iteration.start_s + took_s, agenda.now_s)
+        agenda.at(iteration.end_s, self._end, iteration, iteration.end_s)
+
+    def interrupt(self) -> None:
+        """Something changes: the stretch ends with the step that is running."""
+        iteration = self._iteration
+        if iteration is None or iteration.steps == 1 or not self._cost.step_s(iteration.work):
+            return
+        begun = self._begun(iteration)
+        if begun < iteration.steps:
+            self._until(iteration, begun)
+
+    def _begun(self, iteration: Iteration) -> int:
+        return self._cost.steps_begun(iteration.work, self._worker.world.now_s - iteration.start_s)
+
+    def _power_w(self, work: StepWork) -> float:
+        """By the share of the iteration's time that prefilling adds to decoding."""
+        power = self._kind.power
+        if not work.prefill_tokens:
+            return power.decode_w
+        if not work.decode_sequences:
+            return power.prefill_w
+        decode_s = self._cost.step_s(
+            StepWork(decode_sequences=work.decode_sequences, decode_context_tokens=work.decode_context_tokens)
+        )
+        share = min(1.0, decode_s / (self._cost.step_s(work) or 1.0))
+        return share * power.decode_w + (1 - share) * power.prefill_w
+
+    # --- postprocess ---
+
+    def _end(self, iteration: Iteration, end_s: float) -> None:
+        if iteration is not self._iteration or end_s != iteration.end_s:
+            return  # cut meanwhile, or of a life before this one
+        if not self._worker.runs(self._end, iteration, end_s):
+            return
+        self._iteration = None
+        self._gaps(iteration)
+        for held in iteration.entering:
+            if held.state == "joining":
+                held.state = "running"
+                self._worker.send(Joined(self._worker.id, held.key))
+        for live in iteration.decoding:
+            live.advance(iteration.steps)
+            self._say(live.state, iteration.steps)
+        for chunk in iteration.chunks:
+            self.batch.filled(chunk)
+            if chunk.ends_prefill:
+                self._prefilled(chunk.live)
+        self._worker.over()
+
+    def _say(self, held: Held, tokens: int) -> None:
+        if held.state != "ended":  # cancelled while the iteration ran
+            self._worker.say(held, tokens)
+
+    def _prefilled(self, live: Live[Counted, Held]) -> None:
+        held = live.state
+        live.emit(0)
+        if held.state == "ended":
+            return
+        held.state = "running"
+        filled = held.sequence.length
+        self._worker.say(held, 1)
+        if held.state == "running" and held.command.decode_worker != self._worker.id:
+            self._hand_over(held, filled)
+
+    def _hand_over(self, held: Held, filled: int) -> None:
+        """Out of the engine and into a file, from which its decode worker reads."""
+        worker, world, kind = self._worker, self._worker.world, self._kind
+        held.state = "handover"
+        self.roster.leave(held)
+        size_bytes = filled * kind.kv_bytes_per_token + held.asked.cross_rows * kind.cross_kv_bytes_per_token
+        held.kv = worker.tensor(size_bytes, filled)
+        worker.send(Prefilled(worker.id, held.key, held.emitted, held.kv))
+        join = JoinCommand(replace(held.command, emitted=world.zeros(held.emitted)), held.kv)
+        left_bytes = world.left_behind(size_bytes, world.now_s - held.began_s)
+        world.post(held.command.decode_worker, join, left_bytes, delay_s=world.mesh.command_s)
+
+    def _gaps(self, iteration: Iteration) -> None:
+        """Every gap between two tokens; a sequence that did not run just before has waited longer for its first."""
+        decoding, steps = iteration.decoding, iteration.steps
+        if not decoding:
+            return
+        gaps = self._worker.world.ledger.gaps
+        mean_s = (iteration.end_s - iteration.start_s) / steps
+        steady = len(decoding) * steps
+        for live in decoding:
+            last_s = live.state.last_s
+            if last_s != iteration.start_s and last_s:
+                gaps.count(iteration.start_s + mean_s - last_s)
+                steady -= 1
+        if steady:
+            gaps.count(mean_s, steady)
+
+    # --- a life ends ---
+
+    def settle(self) -> None:
+        """The worker dies now: what its stretch has already said was said."""
+        iteration = self._iteration
+        self._iteration = None
+        if iteration is not None and iteration.steps > 1 and self._cost.step_s(iteration.work):
+            done = min(self._begun(iteration), iteration.steps) - 1
+            for live in iteration.decoding if done else ():
+                self._say(live.state, min(done, live.state.left - 1))
+
+
+def _with_loop(cost: StepCost, loop_s: float) -> StepCost:
+    if not loop_s:
+        return cost
+    curve = cost.tokens_s
+    return replace(cost, tokens_s=replace(curve, ys=tuple(y + loop_s for y in curve.ys)))

@@ -1,0 +1,183 @@
+"""One simulated run: a scenario, a policy and a seed in, a Result out. The same three give the same result."""
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import numpy as np
+
+from headrace.core.ordering import ORDERS
+from headrace.core.queue import QueueConfig
+from headrace.sim.fleet import kind_of, link_of
+from headrace.sim.gateway import Gateway
+from headrace.sim.incidents import Incidents
+from headrace.sim.network import Mesh
+from headrace.sim.result import Result
+from headrace.sim.watch import Watch
+from headrace.sim.world import START_S, World
+from headrace.workload.arrival import Arrival
+from headrace.workload.scenario import Scenario, ScenarioError, Users
+from headrace.workload.users import User
+
+POLICIES = tuple(ORDERS)
+SAMPLES = 600  # of a run: a point of a plot each
+SAMPLE_S_MIN = 0.5
+# Telling of progress costs little: once in so many arrivals.
+PROGRESS_EVERY = 256
+
+Progress = Callable[[float], None]  # the share of the arrivals' time that is over
+
+
+class PolicyError(ValueError):
+    """A policy that there is not."""
+
+
+def simulate(scenario: Scenario, policy: str, seed: int | None = None, *, progress: Progress | None = None) -> Result:
+    """Run a scenario under a policy.
+
+    Raises:
+        ScenarioError, ProfileError, PolicyError: it cannot be run; the message says what to change.
+    """
+    chosen = scenario.seed if seed is None else seed
+    began_s = time.perf_counter()
+    run = Run(scenario, policy, chosen, progress)
+    collected = gc.isenabled()
+    gc.disable()  # requests come and go without cycles: looking for them takes a tenth of the time
+    try:
+        run.go()
+    finally:
+        if collected:
+            gc.enable()
+    return run.result(time.perf_counter() - began_s)
+
+
+class Run:
+    def __init__(self, scenario: Scenario, policy: str, seed: int, progress: Progress | None) -> None:
+        if scenario.fleet is None:
+            raise ScenarioError(
+                f"{scenario.name} [fleet]: is missing; the simulator needs one [[fleet.pools]] at least"
+            )
+        if policy not in POLICIES:
+            raise PolicyError(f"no policy {policy!r}; there are {', '.join(POLICIES)}")
+        self._scenario = scenario
+        self._policy = policy
+        self._seed = seed
+        self._progress = progress
+        mesh = _mesh(scenario)
+        self.world = World(_config(scenario, policy, mesh), mesh, link_of(scenario.fleet))
+        self.kinds = {pool.name: kind_of(pool, scenario.model) for pool in scenario.fleet.pools}
+        for pool in scenario.fleet.pools:
+            for number in range(pool.count):
+                self.world.launch(f"{pool.name}-{number}", self.kinds[pool.name])
+        self._gateway = Gateway(self.world, scenario)
+        self._watch = Watch(self.world, self.kinds, max(SAMPLE_S_MIN, scenario.duration_s / SAMPLES))
+        self._coming = 1  # arrivals and users' questions that are still to come
+
+    def go(self) -> None:
+        world, scenario = self.world, self._scenario
+        Incidents(world, scenario, self.kinds).plan()
+        world.agenda.after(world.mesh.event_s, self._begin)
+        world.agenda.after(world.mesh.tick_s, world.tick)
+        self._watch.start()
+        world.agenda.run(START_S + scenario.duration_s + scenario.drain_s, self._over)
+        if self._over():
+            self._settle()
+
+    def _begin(self) -> None:
+        """When the workers have been heard."""
+        if isinstance(self._scenario.workload, Users):
+            self._coming = self._scenario.workload.users
+            asking: dict[int, User] = {}
+            self.world.ended = lambda asked: self._ask_again(asking.pop(asked.row, None), asking)
+            for number in range(self._coming):
+                user = self._scenario.user(number, self._seed)
+                self.world.agenda.after(user.start_s, self._question, user, asking)
+        else:
+            self._coming = 1
+            self._next(self._scenario.arrivals(self._seed), count(1))
+
+    def _next(self, arrivals: Iterator[Arrival], number: Iterator[int]) -> None:
+        arrival = next(arrivals, None)
+        if arrival is None:
+            self._coming = 0
+            return
+        at_s = START_S + self.world.mesh.event_s + arrival.at_s
+        self.world.agenda.at(max(at_s, self.world.now_s), self._arrive, arrival, arrivals, number)
+
+    def _arrive(self, arrival: Arrival, arrivals: Iterator[Arrival], number: Iterator[int]) -> None:
+        self._gateway.ask(arrival)
+        if self._progress is not None and not next(number) % PROGRESS_EVERY:
+            self._progress(min(1.0, arrival.at_s / self._scenario.duration_s))
+        self._next(arrivals, number)
+
+    def _question(self, user: User, asking: dict[int, User]) -> None:
+        if self.world.now_s - START_S >= self._scenario.duration_s:
+            self._coming -= 1
+            return
+        asked = self._gateway.ask(user.question().arrival(0.0))
+        asking[asked.row] = user
+
+    def _ask_again(self, user: User | None, asking: dict[int, User]) -> None:
+        if user is not None:
+            self.world.agenda.after(user.pause_s(), self._question, user, asking)
+
+    def _over(self) -> bool:
+        """Everybody has asked, and everything has ended."""
+        return not self._coming and not self.world.ledger.open
+
+    def _settle(self) -> None:
+        """Let the last releases through, then hold the run to its invariants."""
+        world = self.world
+        quiet_s = 2 * world.mesh.lease_s + 20 * (world.mesh.event_s + world.mesh.queue_s)
+        world.agenda.run(world.now_s + quiet_s, lambda: False)
+        world.check_quiet()
+
+    def result(self, wall_s: float) -> Result:
+        world, watch = self.world, self._watch
+        now_s = world.now_s
+        duration_s = max(self._scenario.duration_s, world.ledger.last_end_s())
+        lives = list(world.all_workers())
+        return Result(
+            scenario=self._scenario.name,
+            policy=self._policy,
+            seed=self._seed,
+            classes=self._scenario.classes,
+            requests=world.ledger.requests(),
+            tbt=world.ledger.gaps.histogram(),
+            t_s=np.array(watch.t_s, np.float64),
+            sample_s=watch.sample_s,
+            pools=watch.pools(),
+            waiting={name: np.array(values, np.float64) for name, values in watch.waiting.items()},
+            duration_s=duration_s,
+            wall_s=wall_s,
+            gpu_hours=sum(worker.meter.on_s(now_s) * worker.kind.gpus for worker in lives) / 3600,
+            joules=sum(worker.meter.joules(now_s) for worker in lives),
+            counters={
+                **world.ledger.counters,
+                "transferred_bytes": world.network.moved_bytes,
+                "events": float(world.agenda.carried_out),
+            },
+        )
+
+
+def _mesh(scenario: Scenario) -> Mesh:
+    try:
+        return Mesh.of(dict(scenario.mesh))
+    except ValueError as error:
+        raise ScenarioError(f"{scenario.name} {error}") from error
+
+
+def _config(scenario: Scenario, policy: str, mesh: Mesh) -> QueueConfig:
+    """The live queue manager's, but for clocks that a scenario slows down."""
+    plain = QueueConfig(epoch=1)
+    slower = mesh.lease_s / plain.lease_s
+    return QueueConfig(
+        epoch=1,
+        order=policy,
+        classes={slo.name: slo for slo in scenario.classes},
+        lease_s=mesh.lease_s,
+        tick_gap_s=4 * mesh.tick_s,
+        resend_s=plain.resend_s * max(1.0, slower),
+        handover_s=plain.handover_s * max(1.0, slower),
+    )
