@@ -1,4 +1,4 @@
-"""What the world knows of a request that the mesh does not: how long its answer will be, and what its client has seen."""
+"""What the world knows of a request and the mesh does not: how long its answer will be, what its client has seen."""
 
 from headrace.core.types import Request
 

@@ -1,6 +1,6 @@
 """A kind of worker: what all workers of a pool are made of."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headrace.core.cost import EncodeCost, Power, StepCost
 from headrace.core.types import StageName
@@ -18,10 +18,10 @@ class Kind:
     block_tokens: int = 1
     context_tokens: int = 1
     chunk_tokens: int = 1
-    step: StepCost = StepCost()
+    step: StepCost = field(default_factory=StepCost)
     kv_bytes_per_token: int = 0
     cross_kv_bytes_per_token: int = 0
-    encode: EncodeCost = EncodeCost()
+    encode: EncodeCost = field(default_factory=EncodeCost)
     embed_bytes_per_token: int = 0
     batch_max: int = 8  # media parts that the encoder takes at once
     start_s: float = 0.0  # from a process to a worker that serves

@@ -2,6 +2,7 @@
 
 import math
 from array import array
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class Gaps:
     def histogram(self) -> Histogram:
         counts = np.array(self._counts, np.int64)
         used = int(counts.nonzero()[0].max()) + 1 if counts.any() else 1
-        edges = _LEAST_S * _RATIO ** np.arange(used + 1)
+        edges = np.asarray(_LEAST_S * _RATIO ** np.arange(used + 1), np.float64)
         edges[0] = 0.0
         return Histogram(edges, counts[:used])
 
@@ -55,21 +56,20 @@ class Ledger:
             )
         }
 
+        self._append_seconds = [column.append for column in self._seconds.values()]
+        self._append_numbers = [column.append for column in self._numbers.values()]
+
     def __len__(self) -> int:
         return len(self._seconds["arrival"])
 
     def arrive(self, now_s: float, input_tokens: int, media_tokens: int, media_parts: int, slo_class: int) -> int:
         row = len(self)
-        for name, column in self._seconds.items():
-            column.append(now_s - self._start_s if name == "arrival" else _NAN)
-        numbers = self._numbers
-        numbers["input_tokens"].append(input_tokens)
-        numbers["media_tokens"].append(media_tokens)
-        numbers["media_parts"].append(media_parts)
-        numbers["output_tokens"].append(0)
-        numbers["slo_class"].append(slo_class)
-        numbers["reason"].append(_RUNNING)
-        numbers["attempts"].append(0)
+        values = (now_s - self._start_s, _NAN, _NAN, _NAN, _NAN)
+        for append, value in zip(self._append_seconds, values, strict=True):
+            append(value)
+        counts = (input_tokens, media_tokens, media_parts, 0, slo_class, _RUNNING, 0)
+        for append_count, count in zip(self._append_numbers, counts, strict=True):
+            append_count(count)
         self.open += 1
         return row
 
@@ -100,6 +100,6 @@ class Ledger:
         return float(np.nanmax(ends)) if (~np.isnan(ends)).any() else 0.0
 
     def requests(self) -> Requests:
-        seconds = {f"{name}_s": np.array(column, np.float64) for name, column in self._seconds.items()}
-        numbers = {name: np.array(column, np.int64) for name, column in self._numbers.items()}
-        return Requests(**seconds, **numbers)
+        columns: dict[str, Any] = {f"{name}_s": np.array(column) for name, column in self._seconds.items()}
+        columns |= {name: np.array(column) for name, column in self._numbers.items()}
+        return Requests(**columns)

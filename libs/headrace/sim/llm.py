@@ -78,12 +78,19 @@ class LlmStage:
         work = work_of(decoding, chunks)
         if not self._kind.cross_kv_bytes_per_token:
             return work
-        prefilled = [(chunk.stop - chunk.start, chunk.live.state.asked.cross_rows, chunk.start) for chunk in chunks]
-        return replace(
-            work,
-            cross_tokens=sum(rows for _, rows, start in prefilled if not start),
-            cross_pairs=sum(size * rows for size, rows, _ in prefilled),
-            decode_cross_tokens=sum(live.state.asked.cross_rows for live in decoding),
+        made = pairs = 0
+        for chunk in chunks:
+            rows = chunk.live.state.asked.cross_rows
+            made += 0 if chunk.start else rows
+            pairs += (chunk.stop - chunk.start) * rows
+        return StepWork(
+            work.prefill_tokens,
+            work.prefill_pairs,
+            work.decode_sequences,
+            work.decode_context_tokens,
+            made,
+            pairs,
+            sum([live.state.asked.cross_rows for live in decoding]),
         )
 
     # --- run ---

@@ -55,9 +55,7 @@ def simulate(scenario: Scenario, policy: str, seed: int | None = None, *, progre
 class Run:
     def __init__(self, scenario: Scenario, policy: str, seed: int, progress: Progress | None) -> None:
         if scenario.fleet is None:
-            raise ScenarioError(
-                f"{scenario.name} [fleet]: is missing; the simulator needs one [[fleet.pools]] at least"
-            )
+            raise ScenarioError(f"{scenario.name} [fleet]: is missing; a simulation needs at least one [[fleet.pools]]")
         if policy not in POLICIES:
             raise PolicyError(f"no policy {policy!r}; there are {', '.join(POLICIES)}")
         self._scenario = scenario

@@ -4,6 +4,8 @@ An order is a small object that gives each waiting request a sort key once, when
 """
 
 from headrace.core.ordering.base import Order
+from headrace.core.ordering.edf import Edf
 from headrace.core.ordering.fcfs import Fcfs
+from headrace.core.ordering.shortest_prompt import ShortestPrompt
 
-ORDERS: dict[str, Order] = {order.name: order for order in (Fcfs(),)}
+ORDERS: dict[str, Order] = {order.name: order for order in (Fcfs(), Edf(), ShortestPrompt())}

@@ -11,6 +11,9 @@ class Order(Protocol):
     @property
     def name(self) -> str: ...
 
-    def key(self, request: Request, seq: int, ready_s: float) -> float:
-        """Sort key of a request with journal sequence `seq` that became ready at `ready_s`; ties go by readiness."""
+    def key(self, request: Request, seq: int, ready_s: float, ttft_s: float) -> float:
+        """Sort key of a request with journal sequence `seq` that became ready at `ready_s`; ties go by readiness.
+
+        ttft_s: its class's target for the first token, from acceptance on.
+        """
         ...

@@ -9,5 +9,5 @@ from headrace.core.types import Request
 class Fcfs:
     name: str = "fcfs"
 
-    def key(self, request: Request, seq: int, ready_s: float) -> float:
+    def key(self, request: Request, seq: int, ready_s: float, ttft_s: float) -> float:
         return float(seq)

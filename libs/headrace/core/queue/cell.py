@@ -9,6 +9,7 @@ from headrace.core.ordering import ORDERS
 from headrace.core.queue.config import ATTEMPTS_PER_EPOCH, QueueConfig
 from headrace.core.queue.job import AT_WORKER, LIFE, WAITING, Job, Lane, State
 from headrace.core.queue.line import Line
+from headrace.core.queue.pool import EMPTY, Pool
 from headrace.core.queue.worker import Worker
 
 Alarm = Literal["deadline", "grace", "stop", "recover"]
@@ -30,7 +31,7 @@ class Cell:
         self.effects: list[Effect] = []
         self.jobs: dict[str, Job] = {}
         self.workers: dict[str, Worker] = {}
-        self.pools: dict[str, list[Worker]] = {}  # workers by model, without those that leave; rebuilt on change
+        self.pools: dict[str, Pool] = {}  # workers by model, without those that leave; rebuilt on change
         self.lines: dict[str, Line] = {}  # by model
         self.unplaced: dict[Lane, OrderedDict[str, Job]] = {}  # jobs with parts that no encoder has room for
         self.classes: dict[str, ClassCount] = {}
@@ -75,7 +76,8 @@ class Cell:
             count.waiting[job.request.id] = job
         count.running += (to in AT_WORKER) - (was in AT_WORKER)
         if to == "queued":
-            self.line(job.request.model).push(job)
+            slo = self.config.classes.get(job.request.slo_class)
+            self.line(job.request.model).push(job, slo.ttft_s if slo is not None else 0.0)
             self.dirty = True
         elif to == "ended":
             del self.jobs[job.request.id]
@@ -110,14 +112,17 @@ class Cell:
 
     # --- workers ---
 
-    def pool(self, model: str) -> list[Worker]:
-        return self.pools.get(model, [])
+    def pool(self, model: str) -> Pool:
+        return self.pools.get(model, EMPTY)
 
     def rebuild_pools(self) -> None:
         self.pools = {}
         for worker in self.workers.values():
             if worker.incarnation and not worker.draining:
-                self.pools.setdefault(worker.model, []).append(worker)
+                pool = self.pools.get(worker.model)
+                if pool is None:
+                    pool = self.pools[worker.model] = Pool()
+                pool.add(worker)
         self.dirty = True
 
     # --- time ---

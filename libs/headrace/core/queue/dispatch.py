@@ -3,6 +3,8 @@
 Strictly in order: a head that does not fit waits, so that a long request is not overtaken for ever.
 """
 
+from collections.abc import Iterable
+
 from headrace.core.commands import PrefillCommand
 from headrace.core.effects import SendPrefill
 from headrace.core.errors import ContextTooLong
@@ -12,6 +14,7 @@ from headrace.core.queue.encoding import place_parts
 from headrace.core.queue.ends import fail
 from headrace.core.queue.job import Job
 from headrace.core.queue.line import Line
+from headrace.core.queue.pool import Pool
 from headrace.core.queue.spans import add_span
 from headrace.core.queue.worker import Worker
 
@@ -90,21 +93,24 @@ def send_prefill(cell: Cell, job: Job, now_s: float) -> None:
     cell.emit(SendPrefill(job.prefill, command))
 
 
-def _choose(pool: list[Worker], job: Job) -> Pair | None:
+def _choose(pool: Pool, job: Job) -> Pair | None:
     """A worker that does both, else the prefill worker with least pending work and the emptiest decode worker."""
-    free = [worker for worker in pool if not worker.alone]
-    whole = [worker for worker in free if worker.fits(job.kv_tokens)]
+    whole = _free(pool.prefills if job.one_left else pool.decodes, job.kv_tokens)
     both = min(_doing_both(whole, job), key=_prefill_load, default=None)
     if both is not None:
         return both, both
-    prefills = [worker for worker in free if worker.prefills and worker.fits(job.prefill_tokens)]
     decodes = [worker for worker in whole if worker.decodes]
-    if not prefills or not decodes:
+    prefills = _free(pool.prefills, job.prefill_tokens) if decodes else []
+    if not prefills:
         return None
     return min(prefills, key=_prefill_load), min(decodes, key=_decode_load)
 
 
-def _doing_both(workers: list[Worker], job: Job) -> list[Worker]:
+def _free(workers: list[Worker], kv_tokens: int) -> list[Worker]:
+    return [worker for worker in workers if not worker.alone and worker.fits(kv_tokens)]
+
+
+def _doing_both(workers: Iterable[Worker], job: Job) -> list[Worker]:
     return [worker for worker in workers if worker.prefills and (worker.decodes or job.one_left)]
 
 
@@ -116,13 +122,13 @@ def _decode_load(worker: Worker) -> tuple[float, int, str]:
     return worker.blocks_used / max(1, worker.blocks), worker.slots_used, worker.id
 
 
-def _claim(cell: Cell, pool: list[Worker], job: Job) -> Pair | None:
+def _claim(cell: Cell, pool: Pool, job: Job) -> Pair | None:
     """The workers set aside for this suspect, claimed now if none are: at most half of a pool stands aside."""
-    whole = [worker for worker in pool if worker.could_fit(job.kv_tokens)]
+    whole = [worker for worker in pool.llms if worker.could_fit(job.kv_tokens)]
     both = _claim_from(cell, _doing_both(whole, job), job)
     if both is not None:
         return both, both
-    prefills = [worker for worker in pool if worker.prefills and worker.could_fit(job.prefill_tokens)]
+    prefills = [worker for worker in pool.prefills if worker.could_fit(job.prefill_tokens)]
     prefill = _claim_from(cell, prefills, job)
     decode = _claim_from(cell, [worker for worker in whole if worker.decodes], job)
     if prefill is not None and decode is not None:
@@ -138,9 +144,9 @@ def _claim_from(cell: Cell, workers: list[Worker], job: Job) -> Worker | None:
     return own or claim_one(cell, workers, job)
 
 
-def _refuse_if_too_large(cell: Cell, pool: list[Worker], job: Job, now_s: float) -> bool:
+def _refuse_if_too_large(cell: Cell, pool: Pool, job: Job, now_s: float) -> bool:
     """A request larger than every worker would wait, and hold up the line, until its deadline."""
-    able = _doing_both(pool, job) or [worker for worker in pool if worker.decodes]
+    able = _doing_both(pool.llms, job) or pool.decodes
     able = [worker for worker in able if worker.slots]
     if not able or any(worker.could_fit(job.kv_tokens) for worker in able):
         return False

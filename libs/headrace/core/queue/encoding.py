@@ -87,7 +87,7 @@ def send_part(cell: Cell, job: Job, part: Part, now_s: float) -> None:
 
 def _candidates(cell: Cell, job: Job, part: Part) -> list[Worker]:
     modality = job.request.media[part.index].meta.modality
-    return [worker for worker in cell.pool(job.request.model) if worker.encodes and modality in worker.modalities]
+    return cell.pool(job.request.model).encoders(modality)
 
 
 def _encoder(cell: Cell, job: Job, part: Part) -> Worker | None:

@@ -25,12 +25,12 @@ class Line:
     def __len__(self) -> int:
         return self._size
 
-    def push(self, job: Job) -> None:
+    def push(self, job: Job, ttft_s: float) -> None:
         assert not job.ticket, f"{job.key} stands in line already"
         self._tickets += 1
         job.ticket = self._tickets
         self._size += 1
-        entry = (self._order.key(job.request, job.seq, job.ready_s), job.ticket, job)
+        entry = (self._order.key(job.request, job.seq, job.ready_s, ttft_s), job.ticket, job)
         heapq.heappush(self._suspects if job.suspect == "llm" else self._heap, entry)
 
     def leave(self, job: Job) -> None:

@@ -98,9 +98,8 @@ class Worker:
         return not self.seats and not self.media_pending
 
     def fits(self, kv_tokens: int) -> bool:
-        return (
-            self.slots_used < self.slots and self.blocks_used + blocks_for(kv_tokens, self.block_tokens) <= self.blocks
-        )
+        # blocks_for in place: asked of every worker at every dispatch
+        return self.slots_used < self.slots and self.blocks_used - (-kv_tokens // self.block_tokens) <= self.blocks
 
     def could_fit(self, kv_tokens: int) -> bool:
         """When nobody else is here."""
