@@ -29,7 +29,7 @@ class EncodeStage:
     def __init__(self, worker: "Worker") -> None:
         self._worker = worker
         self._kind = worker.kind
-        self.parts: dict[tuple[str, int], Keeping] = {}  # by request and part
+        self.parts: dict[str, dict[int, Keeping]] = {}  # by request id, by number of the part
         self._waiting: deque[Keeping] = deque()
         self._batch: list[Keeping] = []
 
@@ -42,19 +42,20 @@ class EncodeStage:
         return len(self._batch)
 
     def take(self, command: EncodeCommand, part: Part) -> None:
-        at = (command.key.request_id, command.part)
-        known = self.parts.get(at)
+        parts = self.parts.setdefault(command.key.request_id, {})
+        known = parts.get(command.part)
         if known is not None and known.key.attempt >= command.key.attempt:
             return
-        keeping = self.parts[at] = Keeping(command.key, command, part, command.media.meta.modality)
+        keeping = parts[command.part] = Keeping(command.key, command, part, command.media.meta.modality)
         self._waiting.append(keeping)
         self._worker.wake()
 
-    def release(self, key: Key, parts: int) -> None:
-        for number in range(parts):
-            keeping = self.parts.get((key.request_id, number))
-            if keeping is not None and keeping.key.attempt <= key.attempt:
-                del self.parts[key.request_id, number]
+    def release(self, key: Key) -> None:
+        parts = self.parts.get(key.request_id, {})
+        for number in [number for number, keeping in parts.items() if keeping.key.attempt <= key.attempt]:
+            del parts[number]
+        if not parts:
+            self.parts.pop(key.request_id, None)
 
     def begin(self) -> bool:
         """The next batch, if there is one: read one after the other, then through the tower together."""
@@ -72,7 +73,7 @@ class EncodeStage:
         """A batch runs to its end."""
 
     def _holds_still(self, keeping: Keeping) -> bool:
-        return self.parts.get((keeping.key.request_id, keeping.command.part)) is keeping
+        return self.parts.get(keeping.key.request_id, {}).get(keeping.command.part) is keeping
 
     def _end(self, batch: list[Keeping]) -> None:
         if batch is not self._batch or not self._worker.runs(self._end, batch):

@@ -1,11 +1,13 @@
 """Simulated gateways: an arrival of the workload becomes a request as the journal would keep it."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import cast
 
 from headrace.core.types import Media, MediaMeta, MediaSpan, Prompt, Request, Sampling
 from headrace.profiles import ModelCard, model
 from headrace.sim.asked import Asked, Part
+from headrace.sim.kind import Kind
 from headrace.sim.world import World
 from headrace.workload.arrival import Arrival
 from headrace.workload.arrival import Part as AskedPart
@@ -17,13 +19,15 @@ _FRAMES_PER_S = 1.0  # of a video
 
 
 class Gateway:
-    def __init__(self, world: World, scenario: Scenario) -> None:
+    def __init__(self, world: World, scenario: Scenario, kinds: Iterable[Kind]) -> None:
         self._world = world
         self._scenario = scenario
         self._cards: dict[str, ModelCard] = {}
         self._cross: dict[str, float] = {}  # model -> KV of a media row, in tokens of the model's KV
-        for worker in world.workers.values():
-            kind = worker.kind
+        self._context_tokens: dict[str, int] = {}
+        for kind in kinds:
+            if kind.generates:
+                self._context_tokens[kind.model] = kind.context_tokens
             if kind.cross_kv_bytes_per_token:
                 self._cross[kind.model] = kind.cross_kv_bytes_per_token / kind.kv_bytes_per_token
 
@@ -56,7 +60,12 @@ class Gateway:
         )
         cross = media_tokens if name in self._cross else 0
         asked = Asked(request, row, arrival.output_tokens, tuple([part for _, part in counted]), cross)
-        world.arrive(asked)
+        positions = len(prompt.tokens) + request.sampling.max_tokens
+        if positions > self._context_tokens.get(name, positions):
+            world.ledger.count("too_long_for_the_context")
+            world.refuse(asked)
+        else:
+            world.arrive(asked)
         return asked
 
     def _prompt(self, name: str, text_tokens: int, media: list[int]) -> Prompt:

@@ -70,7 +70,8 @@ class LlmStage:
             return False
         chunks = self.batch.next_chunks()
         decoding = list(self.batch.running)
-        steps = 1 if chunks or turn.entering else min([live.state.left for live in decoding])
+        single = chunks or turn.entering or self._worker.world.one_by_one
+        steps = 1 if single else min([live.state.left for live in decoding])
         self._run(Iteration(now_s, self._work(decoding, chunks), decoding, chunks, turn.entering, steps))
         return True
 

@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
 import numpy as np
@@ -33,15 +33,22 @@ class PolicyError(ValueError):
     """A policy that there is not."""
 
 
-def simulate(scenario: Scenario, policy: str, seed: int | None = None, *, progress: Progress | None = None) -> Result:
-    """Run a scenario under a policy.
+def simulate(
+    scenario: Scenario,
+    policy: str,
+    seed: int | None = None,
+    *,
+    arrivals: Iterable[Arrival] | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Run a scenario under a policy; `arrivals`, in order of time, instead of the scenario's own.
 
     Raises:
         ScenarioError, ProfileError, PolicyError: it cannot be run; the message says what to change.
     """
     chosen = scenario.seed if seed is None else seed
     began_s = time.perf_counter()
-    run = Run(scenario, policy, chosen, progress)
+    run = Run(scenario, policy, chosen, arrivals, progress)
     collected = gc.isenabled()
     gc.disable()  # requests come and go without cycles: looking for them takes a tenth of the time
     try:
@@ -53,7 +60,14 @@ def simulate(scenario: Scenario, policy: str, seed: int | None = None, *, progre
 
 
 class Run:
-    def __init__(self, scenario: Scenario, policy: str, seed: int, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        policy: str,
+        seed: int,
+        arrivals: Iterable[Arrival] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
         if scenario.fleet is None:
             raise ScenarioError(f"{scenario.name} [fleet]: is missing; a simulation needs at least one [[fleet.pools]]")
         if policy not in POLICIES:
@@ -61,6 +75,7 @@ class Run:
         self._scenario = scenario
         self._policy = policy
         self._seed = seed
+        self._arrivals = arrivals
         self._progress = progress
         mesh = _mesh(scenario)
         self.world = World(_config(scenario, policy, mesh), mesh, link_of(scenario.fleet))
@@ -68,23 +83,29 @@ class Run:
         for pool in scenario.fleet.pools:
             for number in range(pool.count):
                 self.world.launch(f"{pool.name}-{number}", self.kinds[pool.name])
-        self._gateway = Gateway(self.world, scenario)
+        self._gateway = Gateway(self.world, scenario, self.kinds.values())
         self._watch = Watch(self.world, self.kinds, max(SAMPLE_S_MIN, scenario.duration_s / SAMPLES))
         self._coming = 1  # arrivals and users' questions that are still to come
 
     def go(self) -> None:
+        """To its end: everybody has been answered, or the scenario's time is over."""
+        self.prepare()
+        last_s = START_S + self._scenario.duration_s + self._scenario.drain_s
+        self.world.agenda.run(last_s, self._over)
+        if self._over():
+            self._settle()
+
+    def prepare(self) -> None:
+        """Everything that happens by itself is on the agenda."""
         world, scenario = self.world, self._scenario
         Incidents(world, scenario, self.kinds).plan()
         world.agenda.after(world.mesh.event_s, self._begin)
         world.agenda.after(world.mesh.tick_s, world.tick)
         self._watch.start()
-        world.agenda.run(START_S + scenario.duration_s + scenario.drain_s, self._over)
-        if self._over():
-            self._settle()
 
     def _begin(self) -> None:
         """When the workers have been heard."""
-        if isinstance(self._scenario.workload, Users):
+        if self._arrivals is None and isinstance(self._scenario.workload, Users):
             self._coming = self._scenario.workload.users
             asking: dict[int, User] = {}
             self.world.ended = lambda asked: self._ask_again(asking.pop(asked.row, None), asking)
@@ -93,7 +114,8 @@ class Run:
                 self.world.agenda.after(user.start_s, self._question, user, asking)
         else:
             self._coming = 1
-            self._next(self._scenario.arrivals(self._seed), count(1))
+            given = self._arrivals
+            self._next(self._scenario.arrivals(self._seed) if given is None else iter(given), count(1))
 
     def _next(self, arrivals: Iterator[Arrival], number: Iterator[int]) -> None:
         arrival = next(arrivals, None)
@@ -114,7 +136,10 @@ class Run:
             self._coming -= 1
             return
         asked = self._gateway.ask(user.question().arrival(0.0))
-        asking[asked.row] = user
+        if asked.ended:  # refused at once
+            self._ask_again(user, asking)
+        else:
+            asking[asked.row] = user
 
     def _ask_again(self, user: User | None, asking: dict[int, User]) -> None:
         if user is not None:

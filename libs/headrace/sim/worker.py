@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from headrace.core import effects as fx
-from headrace.core.commands import Hold, JoinCommand, PrefillCommand
+from headrace.core.commands import Hold, HoldState, JoinCommand, PrefillCommand
 from headrace.core.events import Ended, Event, Heartbeat, StageFailed
 from headrace.core.stages.kv import blocks_for
 from headrace.core.types import End, Failure, FinishReason, Key, TensorHandle
@@ -198,9 +198,8 @@ class Worker:
         held = self.held.get(key.request_id)
         if held is not None and held.key.attempt <= key.attempt:
             self._forget(held)
-        asked = self.world.asked.get(key.request_id)
-        if self.encode is not None and asked is not None:
-            self.encode.release(key, len(asked.parts))
+        if self.encode is not None:
+            self.encode.release(key)
 
     def _fence(self, key: Key) -> None:
         fenced = self._fenced
@@ -290,9 +289,10 @@ class Worker:
             for held in self.held.values()
             if held.state != "joining"
         ]
-        for keeping in self.encode.parts.values() if self.encode is not None else ():
-            state = "encoded" if keeping.embedding is not None else "encoding"
-            holds.append(Hold(keeping.key, state, 0, keeping.command.part, keeping.embedding))  # type: ignore[arg-type]
+        for parts in self.encode.parts.values() if self.encode is not None else ():
+            for number, keeping in parts.items():
+                state: HoldState = "encoded" if keeping.embedding is not None else "encoding"
+                holds.append(Hold(keeping.key, state, 0, number, keeping.embedding))
         return holds
 
     # --- its life ---

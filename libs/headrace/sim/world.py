@@ -48,6 +48,7 @@ class World:
         self.tensors = 0
         self.bus_up = True
         self.gateway_off_s = 0.0  # of the gateways' clocks
+        self.one_by_one = False  # iterations are never taken together: slower, and the same
         self.ended: Callable[[Asked], None] = _nobody  # told of each end that a client has seen
         self._lives: dict[str, int] = {}
         self._pending: list[Event] = []  # what storage will say once the bus is back
@@ -145,10 +146,15 @@ class World:
         """A request comes to its gateway; without a bus it is refused."""
         request = asked.request
         if not self.bus_up:
-            self._end_seen(asked, "error")
+            self.ledger.count("refused_without_a_bus")
+            self.refuse(asked)
             return
         self.asked[request.id] = asked
         self.agenda.after(self.mesh.admit_s, self._accepted, RequestAccepted(request, asked.row + 1))
+
+    def refuse(self, asked: Asked) -> None:
+        """It was never accepted: its client is told at once."""
+        self._end_seen(asked, "error")
 
     def _accepted(self, event: RequestAccepted) -> None:
         if self.bus_up:
@@ -246,7 +252,7 @@ class World:
             if not worker.alive or worker.stopped:
                 continue
             assert not worker.held, f"{worker.id} holds {len(worker.held)} requests"
-            assert worker.encode is None or not worker.encode.parts, f"{worker.id} keeps {worker.encode.parts}"
+            assert worker.encode is None or not worker.encode.parts, f"{worker.id} keeps {len(worker.encode.parts)}"
             if worker.llm is not None:
                 worker.llm.batch.check_integrity()
 
