@@ -16,8 +16,8 @@ from headrace.engines.families import family
 from headrace.engines.onnx import OnnxEngine
 from headrace.engines.onnx_model import Llama, graph_folder
 from headrace.engines.profile import ProfileEngine
-from headrace.engines.profiles import load_profile
 from headrace.engines.runtime import Memory
+from headrace.profiles import engine_profile
 from tests.engines import tiny_llama
 from tests.engines.driving import run
 
@@ -103,7 +103,7 @@ def undisturbed(backend: Backend) -> dict[str, list[int]]:
 
 def _profile() -> Backend:
     tiny = family("profile-tiny")
-    spec, costs = replace(tiny.spec, prefix_tokens={"image": 5}), replace(load_profile("zero"), kv_bytes_per_token=24)
+    spec, costs = replace(tiny.spec, prefix_tokens={"image": 5}), replace(engine_profile("zero"), kv_bytes_per_token=24)
 
     def make(*, slots: int = 8, blocks: int = 256, prefix_cache_bytes: int = 0) -> ProfileEngine:
         return ProfileEngine(

@@ -1,22 +1,16 @@
 """The profile engine: decisions as a transcript, tokens that tell every mistake, books that add up, speed."""
 
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from headrace.core.cost import Curve, StepCost, StepWork
-from headrace.core.stages.kv import blocks_for
 from headrace.core.types import Key, MediaSpan, Sampling
 from headrace.engines.base import KvMismatch, SequenceInput
 from headrace.engines.families import family
 from headrace.engines.profile import ProfileEngine
-from headrace.engines.profiles import OutputRule, Profile, ProfileError, load_profile, packaged_profiles
+from headrace.profiles import EngineProfile, OutputRule, engine_profile
 from tests.engines.driving import advance, export, run
 
 TINY = family("profile-tiny")
@@ -24,9 +18,9 @@ COUNT = 10
 
 
 def engine(
-    profile: Profile | None = None, *, slots: int = 8, blocks: int = 256, chunk_tokens: int = 16
+    profile: EngineProfile | None = None, *, slots: int = 8, blocks: int = 256, chunk_tokens: int = 16
 ) -> ProfileEngine:
-    chosen = profile or load_profile("zero")
+    chosen = profile or engine_profile("zero")
     return ProfileEngine(TINY.spec, TINY.pieces, chosen, slots=slots, blocks=blocks, chunk_tokens=chunk_tokens)
 
 
@@ -83,7 +77,7 @@ def test_resume_by_prefill_equals_undisturbed(at: int) -> None:
 @pytest.mark.parametrize("profile", ["zero", "h100-qwen3-8b"])
 @pytest.mark.parametrize("at", [1, 5])
 def test_hand_over_equals_colocated(at: int, profile: str) -> None:
-    costs = replace(load_profile(profile), output=OutputRule())
+    costs = replace(engine_profile(profile), output=OutputRule())
     first, second, given = engine(costs), engine(costs), sequence()
     first.add(given)
     tokens = advance(first, given.key, at)
@@ -116,7 +110,7 @@ def test_every_mistake_shows(mistake: str, given: SequenceInput) -> None:
 
 @pytest.mark.parametrize("byte", [0, 9, 17, 24 + 3 * 147456])
 def test_a_corrupt_hand_over_shows(byte: int) -> None:
-    costs = replace(load_profile("h100-qwen3-8b"), output=OutputRule(mean_tokens=1e9))
+    costs = replace(engine_profile("h100-qwen3-8b"), output=OutputRule(mean_tokens=1e9))
     first, second, given = engine(costs), engine(costs), sequence()
     first.add(given)
     tokens = advance(first, given.key, 1)
@@ -148,7 +142,7 @@ def test_the_seed_counts_only_when_tokens_are_drawn() -> None:
 
 
 def test_output_lengths_follow_the_rule() -> None:
-    costs = replace(load_profile("zero"), output=OutputRule(mean_tokens=40))
+    costs = replace(engine_profile("zero"), output=OutputRule(mean_tokens=40))
     (eos,) = TINY.spec.eos_ids
     lengths = []
     for index in range(200):
@@ -170,142 +164,9 @@ def test_modelled_seconds_are_the_costs_of_the_step() -> None:
     cost = StepCost(Curve((0.0, 10.0), (1.0, 2.0)), 0.01, 0.2, 0.02)
     assert cost.step_s(StepWork()) == 0
     assert cost.step_s(StepWork(prefill_tokens=3, prefill_pairs=6)) == pytest.approx(1.0 + 0.3 + 0.06)
-    running = engine(replace(load_profile("zero"), cost=cost))
+    running = engine(replace(engine_profile("zero"), cost=cost))
     running.add(sequence("a", 14))
     assert running.step().modelled_s == pytest.approx(1.0 + 14 * 0.1 + 14 * 15 / 2 * 0.01)
     running.add(sequence("b", 14))
     both = running.step()
     assert both.modelled_s == pytest.approx(1.0 + 15 * 0.1 + 105 * 0.01 + 1 * 0.2 + 15 * 0.02)
-
-
-def test_packaged_profiles_say_where_their_numbers_are_from() -> None:
-    assert "zero" in packaged_profiles()
-    for name in packaged_profiles():
-        profile = load_profile(name)
-        assert profile.name == name
-        assert profile.source
-    step_s = load_profile("h100-qwen3-8b").cost.step_s(StepWork(decode_sequences=64, decode_context_tokens=64 * 425))
-    assert step_s == pytest.approx(13.95e-3, rel=0.08)  # ML.ENERGY's median inter-token latency at 64
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("", "source"),
-        ('source = "x"\nkv_bytes_per_token = 0\n[cost]\ndecode_sequences_s = 1.0', "decode_sequences_s"),
-        ('source = "x"\nkv_bytes_per_token = 0\n[cost]\ndecode_sequence_s = -1.0', "Assertion"),
-        ("source = ", "Invalid value"),
-    ],
-)
-def test_a_wrong_profile_says_why(tmp_path: Path, text: str, why: str) -> None:
-    path = tmp_path / "mine.toml"
-    path.write_text(text)
-    with pytest.raises(ProfileError, match=why):
-        load_profile(str(path))
-
-
-def test_an_unknown_profile_lists_the_known() -> None:
-    with pytest.raises(ProfileError, match=r"packaged: .*zero"):
-        load_profile("nothing")
-
-
-class BooksMachine(RuleBasedStateMachine):
-    """Blocks and slots against a model: free + used is the total after any sequence of operations."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.engine = engine(slots=5, blocks=40)
-        self.phase: dict[Key, str] = {}
-        self.blocks: dict[Key, int] = {}
-        self.names = 0
-
-    def fits(self, given: SequenceInput) -> bool:
-        blocks = blocks_for(given.prompt_len + given.sampling.max_tokens, TINY.spec.block_tokens)
-        if len(self.phase) == 5 or sum(self.blocks.values()) + blocks > 40:
-            return False
-        self.blocks[given.key] = blocks
-        return True
-
-    @rule(length=st.integers(12, 60), max_tokens=st.integers(200, 300))
-    def add(self, length: int, max_tokens: int) -> None:
-        self.names += 1
-        given = sequence(f"r{self.names}", length, max_tokens=max_tokens)
-        if self.fits(given):
-            self.engine.add(given)
-            self.phase[given.key] = "prefill"
-
-    @rule(length=st.integers(12, 60))
-    def hand_over(self, length: int) -> None:
-        self.names += 1
-        given, other = sequence(f"r{self.names}", length, max_tokens=250), engine()
-        if not self.fits(given):
-            return
-        other.add(given)
-        tokens = advance(other, given.key, 2)
-        manifest, buffer = export(other, given.key)
-        self.engine.import_kv(replace(given, tokens=(*given.tokens, *tokens)), manifest, memoryview(buffer))
-        self.phase[given.key] = "decode"
-
-    @precondition(lambda self: "decode" in self.phase.values() or "prefill" in self.phase.values())
-    @rule()
-    def step(self) -> None:
-        result = self.engine.step()
-        decoding = {key for key, phase in self.phase.items() if phase == "decode"}
-        assert {token.key for token in result.emitted} == decoding | {ended.key for ended in result.prefilled}
-        self.phase.update({ended.key: "decode" for ended in result.prefilled})
-
-    @rule(pick=st.integers(0, 4))
-    def pause(self, pick: int) -> None:
-        for key in [key for key, phase in self.phase.items() if phase != "prefill"][pick : pick + 1]:
-            self.engine.pause(key)
-            self.phase[key] = "paused"
-
-    @rule(pick=st.integers(0, 4))
-    def remove(self, pick: int) -> None:
-        for key in list(self.phase)[pick : pick + 1]:
-            self.engine.remove(key)
-            del self.phase[key], self.blocks[key]
-
-    @invariant()
-    def books_add_up(self) -> None:
-        self.engine.check_integrity()
-        assert self.engine.slots_used() == len(self.phase)
-        assert self.engine.blocks_used() == sum(self.blocks.values())
-        assert self.engine.has_work() == any(phase != "paused" for phase in self.phase.values())
-
-
-BooksMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
-TestBooks = BooksMachine.TestCase
-
-
-def test_a_picture_without_its_embeddings_is_never_run() -> None:
-    running = engine()
-    for embeddings in ((), (soft(0.5),), (soft(0.5), soft(1.5)[:3])):
-        with pytest.raises(AssertionError, match="media part"):
-            running.add(replace(sequence(), embeddings=embeddings))
-    assert running.slots_used() == 0
-
-
-@pytest.mark.parametrize("wrong", ["twice", "slot", "blocks", "unknown"])
-def test_capacity_is_the_callers_to_respect(wrong: str) -> None:
-    small = engine(slots=1 if wrong == "slot" else 3, blocks=6)
-    small.add(sequence("a", 20))  # 84 tokens: all six blocks
-    with pytest.raises(AssertionError):
-        small.remove(Key("b", 1)) if wrong == "unknown" else small.add(sequence("a" if wrong == "twice" else "b", 12))
-
-
-def test_a_token_costs_microseconds() -> None:
-    """64 sequences at 43,000 tok/s are to take a fraction of a core: 2.5 us a token measured, 15 us allowed."""
-    running = engine(slots=64, blocks=64 * 20, chunk_tokens=4096)
-    for name in range(64):
-        running.add(sequence(f"r{name}", 20, max_tokens=300))
-    running.step()
-    best_s = min(_timed_steps(running, 20) for _ in range(5))
-    assert best_s / (20 * 64) < 15e-6
-
-
-def _timed_steps(running: ProfileEngine, count: int) -> float:
-    start_s = time.perf_counter()
-    for _ in range(count):
-        running.step()
-    return time.perf_counter() - start_s

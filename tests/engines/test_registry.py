@@ -50,7 +50,7 @@ def test_a_profile_engine_needs_no_runtime_of_models() -> None:
 
 def test_a_profile_may_be_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text('source = "measured"\nkv_bytes_per_token = 10\n[cost]\ntokens_s = [[1, 0.5]]\n')
+    path.write_text('source = "[M] measured"\nkv_bytes_per_token = 10\n[cost]\ntokens = [1]\ntokens_s = [0.5]\n')
     engine = load_engine("profile", "profile-tiny", threads=1, slots=2, blocks=64, profile=str(path))
     assert engine.spec.kv_bytes_per_token == 10
 

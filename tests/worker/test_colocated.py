@@ -10,7 +10,7 @@ from headrace.core.types import Key, MediaSpan, Prompt, StageName
 from headrace.engines.base import Embeddings, KvManifest, KvSink, SequenceInput
 from headrace.engines.families import family
 from headrace.engines.profile import ProfileEngine
-from headrace.engines.profiles import load_profile
+from headrace.profiles import engine_profile
 from headrace.wire.convert import handle_from_proto
 from tests.worker.kit import ATTEMPT, MODEL, Mesh, Peer, command, is_empty, picture, prefill, request_id, until
 
@@ -22,7 +22,7 @@ class Watched(ProfileEngine):
 
     def __init__(self) -> None:
         tiny = family(MODEL)
-        super().__init__(tiny.spec, tiny.pieces, load_profile("zero"), slots=4, blocks=256, chunk_tokens=512)
+        super().__init__(tiny.spec, tiny.pieces, engine_profile("zero"), slots=4, blocks=256, chunk_tokens=512)
         self.seen: list[Embeddings] = []
         self.exports = 0
 

@@ -14,10 +14,10 @@ from headrace.core.types import Key, Sampling
 from headrace.engines.base import KvSink, SequenceInput
 from headrace.engines.families import family
 from headrace.engines.profile import ProfileEngine
-from headrace.engines.profiles import load_profile
 from headrace.mesh.bus import Bus
 from headrace.mesh.servers import RedisServer
 from headrace.mesh.store import Store
+from headrace.profiles import engine_profile
 from headrace.v1 import common_pb2, queue_pb2
 from headrace.wire.convert import handle_from_proto
 from tests.worker.kit import ATTEMPT, MODEL, Mesh, Peer, is_empty, prefill, request_id, until
@@ -282,7 +282,7 @@ class Squeamish(ProfileEngine):
 
 async def test_what_the_engine_refuses_fails_alone(mesh: Mesh, peer: Peer) -> None:
     tiny = family(MODEL)
-    engine = Squeamish(tiny.spec, tiny.pieces, load_profile("zero"), slots=4, blocks=256, chunk_tokens=512)
+    engine = Squeamish(tiny.spec, tiny.pieces, engine_profile("zero"), slots=4, blocks=256, chunk_tokens=512)
     bad, good = Key(request_id(), ATTEMPT), Key(request_id(), ATTEMPT)
     async with mesh.worker("both-0", "prefill", "decode", engine=engine):
         peer.send("both-0", prefill=prefill(bad, "both-0", prompt="x" * 200))

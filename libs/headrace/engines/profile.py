@@ -19,7 +19,7 @@ from headrace.core.types import Key, TokenLogprobs
 from headrace.engines.base import KvManifest, KvSink, ModelSpec, SequenceInput, StepResult
 from headrace.engines.batch import Batch, Chunk, Live, check_embeddings, check_manifest
 from headrace.engines.prefix_cache import Chain, PrefixCache
-from headrace.engines.profiles import OutputRule, Profile
+from headrace.profiles import EngineProfile, OutputRule
 
 _HEADER = struct.Struct("<QQQ")  # origin, state, digest of the padding
 _LINK = struct.Struct("<QI")  # state, token
@@ -55,7 +55,7 @@ class ProfileEngine:
         self,
         spec: ModelSpec,
         pieces: Sequence[bytes],
-        profile: Profile,
+        profile: EngineProfile,
         *,
         slots: int,
         blocks: int,

@@ -141,10 +141,10 @@ def hands_over(engine: str) -> bool:
 
 def _profile(model: str, size: EngineSize, profile: str) -> Engine:
     from headrace.engines.profile import ProfileEngine
-    from headrace.engines.profiles import ProfileError, load_profile
+    from headrace.profiles import ProfileError, engine_profile
 
     try:
-        costs = load_profile(profile)
+        costs = engine_profile(profile)
     except ProfileError as error:
         raise EngineConfigError(str(error)) from error
     wearing = family(model)

@@ -1,0 +1,76 @@
+"""What the profile engine sleeps for: a packaged engine profile, or any instance profile (its outputs never end)."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headrace.core.cost import StepCost
+from headrace.profiles.instance import InstanceProfile, instance, read_step
+from headrace.profiles.reading import ProfileError, Table, is_packaged, packaged, read, read_packaged
+
+
+@dataclass(frozen=True, slots=True)
+class OutputRule:
+    mean_tokens: float = 0.0  # of an exponential distribution, drawn from the prompt's hash; 0: it never ends itself
+
+    def __post_init__(self) -> None:
+        assert self.mean_tokens >= 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineProfile:
+    name: str
+    source: str
+    kv_bytes_per_token: int  # size of an exported KV cache beyond its header
+    chunk_tokens: int = 8192  # prefill tokens a step: what vLLM's server takes by default on GPUs of the H100's class
+    cost: StepCost = field(default_factory=StepCost)
+    output: OutputRule = field(default_factory=OutputRule)
+
+
+def engine_profile(name_or_path: str) -> EngineProfile:
+    """By name (zero, h100-qwen3-8b, ...), by an instance's name ("a100/llama-2-70b/tp8"), or a TOML file by its path.
+
+    Raises:
+        ProfileError: no such profile, or its content is wrong.
+    """
+    if is_packaged("engine", name_or_path):
+        return _engine(read_packaged("engine", name_or_path, "engine profile"), name_or_path)
+    if name_or_path.endswith(".toml"):
+        top = read(Path(name_or_path), name_or_path)
+        if "kind" not in top:
+            return _engine(top, Path(name_or_path).stem)
+    elif name_or_path.count("/") != 2 and ".toml/" not in name_or_path:
+        known = ", ".join(packaged_engine_profiles())
+        raise ProfileError(
+            f"no profile {name_or_path!r}; packaged: {known}, or <gpu>/<model>/tp<gpus>, or a .toml file"
+        )
+    return _of_instance(instance(name_or_path))
+
+
+def packaged_engine_profiles() -> list[str]:
+    return packaged("engine")
+
+
+def _engine(top: Table, name: str) -> EngineProfile:
+    cost, output = top.table("cost"), top.table("output") if "output" in top else None
+    profile = EngineProfile(
+        name=name,
+        source=top.source(),
+        kv_bytes_per_token=top.whole("kv_bytes_per_token"),
+        chunk_tokens=top.whole("chunk_tokens", 8192, least=1),
+        cost=read_step(cost),
+        output=OutputRule(output.number("mean_tokens") if output else 0.0),
+    )
+    for table in (top, cost, output):
+        if table is not None:
+            table.end()
+    return profile
+
+
+def _of_instance(profile: InstanceProfile) -> EngineProfile:
+    return EngineProfile(
+        name=profile.name,
+        source=profile.source,
+        kv_bytes_per_token=profile.kv_bytes_per_token,
+        chunk_tokens=profile.chunk_tokens,
+        cost=profile.step,
+    )

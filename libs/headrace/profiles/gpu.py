@@ -1,0 +1,67 @@
+"""The card of a GPU: its memory, its watts by phase, and the links that lead away from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from headrace.core.cost import Link, Power
+from headrace.profiles.reading import Table, read_packaged
+
+LINKS = ("nvlink", "infiniband", "ethernet", "pcie")
+
+
+@dataclass(frozen=True, slots=True)
+class GpuCard:
+    name: str
+    title: str
+    memory_bytes: int
+    memory_bytes_per_s: float
+    tensor_flops_per_s: float  # dense, 16 bit
+    tdp_w: float
+    power: Power
+    links: Mapping[str, Link]
+    sources: Mapping[str, str]
+
+
+def gpu(name: str) -> GpuCard:
+    """A packaged card: a100, h100, a10, ...
+
+    Raises:
+        ProfileError: no such card, or its content is wrong.
+    """
+    top = read_packaged("gpus", name, "GPU")
+    memory, compute, links = top.table("memory"), top.table("compute"), top.table("links")
+    power, power_source = read_power(top.table("power"))
+    card = GpuCard(
+        name=name,
+        title=top.text("title"),
+        memory_bytes=memory.whole("bytes", least=1),
+        memory_bytes_per_s=memory.number("bytes_per_s"),
+        tensor_flops_per_s=compute.number("tensor_flops_per_s"),
+        tdp_w=compute.number("tdp_w"),
+        power=power,
+        links={kind: _link(links.table(kind)) for kind in LINKS if kind in links},
+        sources={
+            "memory": memory.source(),
+            "compute": compute.source(),
+            "power": power_source,
+            "links": links.source(),
+        },
+    )
+    for table in (top, memory, compute, links):
+        table.end()
+    return card
+
+
+def read_power(table: Table) -> tuple[Power, str]:
+    phases = ("idle_w", "context_w", "prefill_w", "decode_w", "encode_w")
+    power, source = Power(**{phase: table.number(phase) for phase in phases}), table.source()
+    table.end()
+    return power, source
+
+
+def _link(table: Table) -> Link:
+    link = Link(table.number("latency_s"), table.number("bytes_per_s"))
+    if not link.bytes_per_s:
+        raise table.wrong("bytes_per_s", "must be more than 0")
+    table.end()
+    return link
