@@ -1,13 +1,13 @@
 """Locust users that ask a running mesh, over HTTP and over gRPC, with real images.
 
 `headrace load` runs it headless; `locust -f loadtest/locustfile.py --host URL` with the web page. The environment says
-where and what: HEADRACE_LOAD_GRPC (host:port) and HEADRACE_LOAD_SCENARIO (name or file).
+where and what: HEADRACE_LOAD_GRPC (host:port), HEADRACE_LOAD_SCENARIO (name or file) and HEADRACE_LOAD_SEED.
 """
 
 import base64
+import itertools
 import json
 import os
-import random
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -15,21 +15,17 @@ from typing import Any
 import grpc.experimental.gevent  # type: ignore[import-not-found]
 from locust import User, events, task
 from locust.contrib.fasthttp import FastHttpUser
+from locust.env import Environment
 
 from headrace.client import Client, HeadraceError, Image, Message
-from loadtest.photos import draw_all, photo
-from loadtest.scenario import Question, Scenario, load, question
+from loadtest.scenario import Asked, ask, closed_loop
 
 grpc.experimental.gevent.init_gevent()
 
-SCENARIO: Scenario = load(os.environ.get("HEADRACE_LOAD_SCENARIO", "mixed"))
+SCENARIO, USERS = closed_loop(os.environ.get("HEADRACE_LOAD_SCENARIO", "mixed"))
 GRPC_ADDRESS = os.environ.get("HEADRACE_LOAD_GRPC", "127.0.0.1:50051")
-draw_all()
-RNG = random.Random(int(os.environ.get("HEADRACE_LOAD_SEED", "1")))
-
-
-def kind(asked: Question) -> str:
-    return f"{len(asked.images)} images" if asked.images else "text"
+SEED = int(os.environ.get("HEADRACE_LOAD_SEED") or SCENARIO.seed)
+NUMBERS = itertools.count()
 
 
 def report(protocol: str, name: str, began_s: float, length: int, error: Exception | None = None) -> None:
@@ -40,20 +36,26 @@ def report(protocol: str, name: str, began_s: float, length: int, error: Excepti
 
 
 class Asker(User):
+    """Draws its questions and pauses from a generator of its own."""
+
     abstract = True
 
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        self.drawn = SCENARIO.user(next(NUMBERS), SEED)
+
     def wait_time(self) -> float:
-        return RNG.uniform(*SCENARIO.pause_s)
+        return self.drawn.pause_s()
 
 
 class HttpUser(Asker, FastHttpUser):
     """As an OpenAI client does: server-sent events, images as data URIs."""
 
-    weight = max(1, round(100 * (1 - SCENARIO.grpc_share)))
+    weight = max(1, round(100 * (1 - USERS.grpc_share)))
 
     @task
-    def ask(self) -> None:
-        asked = question(SCENARIO, RNG)
+    def question(self) -> None:
+        asked = ask(self.drawn)
         body = {
             "messages": [{"role": "user", "content": list(_parts(asked))}],
             "max_tokens": asked.max_tokens,
@@ -63,20 +65,20 @@ class HttpUser(Asker, FastHttpUser):
         }
         began_s = time.perf_counter()
         # The gateway answers with its first token, so Locust's own measurement of this call is the time to it.
-        name = f"first token {kind(asked)}"
+        name = f"first token {asked.kind}"
         reply = self.client.post("/v1/chat/completions", json=body, stream=True, name=name)
         if reply.status_code == 200:
             problem = _read(_lines(reply.iter_content(decode_content=False)))  # type: ignore[no-untyped-call]
-            report("POST", f"ask {kind(asked)}", began_s, 0, LoadError(problem) if problem else None)
+            report("POST", f"ask {asked.kind}", began_s, 0, LoadError(problem) if problem else None)
 
 
 class LoadError(Exception):
     """An answer that was not whole."""
 
 
-def _parts(asked: Question) -> Iterator[dict[str, Any]]:
-    for number in asked.images:
-        data = base64.b64encode(photo(number)).decode()
+def _parts(asked: Asked) -> Iterator[dict[str, Any]]:
+    for image in asked.images:
+        data = base64.b64encode(image).decode()
         yield {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}}
     yield {"type": "text", "text": asked.text}
 
@@ -109,7 +111,7 @@ def _read(lines: Iterable[bytes]) -> str:
 class GrpcUser(Asker):
     """The Python SDK."""
 
-    weight = max(1, round(100 * SCENARIO.grpc_share))
+    weight = max(1, round(100 * USERS.grpc_share))
 
     def on_start(self) -> None:
         self.sdk = Client(GRPC_ADDRESS)
@@ -118,11 +120,11 @@ class GrpcUser(Asker):
         self.sdk.close()
 
     @task
-    def ask(self) -> None:
-        asked = question(SCENARIO, RNG)
+    def question(self) -> None:
+        asked = ask(self.drawn)
         began_s, first, length = time.perf_counter(), True, 0
-        content: list[str | Image] = [*(Image(photo(number)) for number in asked.images), asked.text]
-        name = kind(asked)
+        content: list[str | Image] = [*map(Image, asked.images), asked.text]
+        name = asked.kind
         try:
             stream = self.sdk.generate(
                 [Message("user", content)], max_tokens=asked.max_tokens, slo_class=asked.slo_class

@@ -1,7 +1,8 @@
-"""`headrace load`: Locust, headless, against the running mesh; prints its table."""
+"""`headrace load`: a scenario's load on the running mesh. Users ask through Locust, an open loop is replayed."""
 
 import argparse
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,10 @@ from pathlib import Path
 
 from headrace.cli import runstate
 from headrace.cli.options import add_data_dir
+from headrace.cli.runstate import RunState
 from headrace.cli.view import Console
+from headrace.report.provenance import provenance
+from headrace.workload.scenario import Scenario, ScenarioError, Users, read
 
 _ROOT = Path(__file__).resolve().parents[3]
 # After the time is over Locust waits this long for what still runs.
@@ -18,40 +22,68 @@ _STOP_TIMEOUT_S = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_dir(parser)
-    parser.add_argument("--scenario", default="mixed", help="a name of loadtest/scenarios, or a file")
-    parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--users", type=int, default=0, help="instead of the scenario's")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("name", nargs="?", metavar="SCENARIO", help="a name of loadtest/scenarios, or a file")
+    parser.add_argument("--scenario", default="mixed", help="the same, as an option")
+    parser.add_argument("--seconds", type=_positive, default=0.0, help="of asking, instead of the scenario's")
+    parser.add_argument("--scale", type=_positive, default=1.0, help="times the scenario's rate or users")
+    parser.add_argument("--users", type=int, default=0, help="instead of the scenario's; where it has users")
+    parser.add_argument("--seed", type=int, default=None, help="instead of the scenario's")
+    parser.add_argument("--json", action="store_true", help="the figures as one JSON object, the last line")
+    parser.add_argument("--out", type=Path, default=None, help="a file for one JSON line a request; of an open loop")
 
 
 def run(args: argparse.Namespace) -> int:
     console = Console()
-    if importlib.util.find_spec("locust") is None or not (_ROOT / "loadtest" / "locustfile.py").is_file():
-        console.error("load needs a checkout of the repository and locust: make setup")
+    if not (_ROOT / "loadtest" / "locustfile.py").is_file():
+        console.error("load needs a checkout of the repository: loadtest/ was not found")
         return 1
     state = runstate.running(args.data_dir)
     if state is None:
         console.error("no mesh is running here; start one with: headrace up --detach")
         return 1
-    sys.path.insert(0, str(_ROOT))
-    from loadtest import scenario  # part of a checkout, not of the installed package
-
     try:
-        chosen = scenario.load(args.scenario)
-    except FileNotFoundError as error:
+        scenario = read(args.name or args.scenario).changed(duration_s=args.seconds, scale=args.scale, seed=args.seed)
+    except ScenarioError as error:
         console.error(str(error))
         return 1
-    console.step(f"{chosen.name}: {chosen.about}; {args.users or chosen.users} users for {args.seconds} s")
+    if not isinstance(scenario.workload, Users):
+        sys.path.insert(0, str(_ROOT))
+        from loadtest import replay_report  # part of a checkout, not of the installed package
+
+        return replay_report.run(scenario, state.grpc_addresses, as_json=args.json, out=args.out)
+    return _locust(scenario, scenario.workload, state, console, args)
+
+
+def _locust(scenario: Scenario, asked: Users, state: RunState, console: Console, args: argparse.Namespace) -> int:
+    if importlib.util.find_spec("locust") is None:
+        console.error("a scenario with users needs locust: make setup")
+        return 1
+    users = args.users or asked.users
+    if not args.json:
+        console.step(f"{scenario.name}: {scenario.about}; {users} users for {scenario.duration_s:g} s")
     environment = {
         "PYTHONPATH": str(_ROOT),
         "HEADRACE_LOAD_GRPC": state.grpc_addresses[0],
-        "HEADRACE_LOAD_SCENARIO": args.scenario,
-        "HEADRACE_LOAD_SEED": str(args.seed),
+        "HEADRACE_LOAD_SCENARIO": args.name or args.scenario,
+        "HEADRACE_LOAD_SEED": str(scenario.seed),
     }
     command = [
         *(sys.executable, "-m", "locust", "-f", str(_ROOT / "loadtest" / "locustfile.py")),
-        *("--headless", "--only-summary", "--host", state.http_urls[0], "--run-time", f"{args.seconds}s"),
-        *("--users", str(args.users or chosen.users), "--spawn-rate", str(chosen.spawn_per_s)),
-        *("--stop-timeout", str(_STOP_TIMEOUT_S), "--loglevel", "WARNING"),
+        *("--headless", "--only-summary", "--host", state.http_urls[0], "--run-time", f"{scenario.duration_s:g}s"),
+        *("--users", str(users), "--spawn-rate", f"{asked.spawn_per_s:g}"),
+        *("--stop-timeout", str(_STOP_TIMEOUT_S), "--loglevel", "WARNING", *(["--json"] if args.json else [])),
     ]
-    return subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
+    done = subprocess.run(
+        command, env={**os.environ, **environment}, check=False, stdout=subprocess.PIPE if args.json else None
+    )
+    if args.json and done.stdout:
+        head = provenance(["headrace", *sys.argv[1:]], [scenario.seed]).head()
+        print(json.dumps(head | {"scenario": scenario.name, "locust": json.loads(done.stdout)}), flush=True)
+    return done.returncode
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value

@@ -15,7 +15,8 @@ COMMANDS = {
     "chat": "ask a running mesh, with images if you like",
     "demo": "start a mesh, ask real questions, show where the time went, stop it",
     "model": "export the encoders of a Hugging Face directory, or show what it holds",
-    "load": "load a running mesh with Locust and print the table",
+    "load": "put a scenario's load on a running mesh and print the table",
+    "simulate": "try policies on a scenario or a trace in simulated time",
     "bench": "run a bench by its name",
 }
 

@@ -26,6 +26,7 @@ _LINK = struct.Struct("<QI")  # state, token
 _PLAIN = re.compile(rb" | ?[a-z]+")
 _NEVER = -1
 _SINK_PARTS = 4
+_INLINE_KV_BYTES = 8 * 2**20  # a millisecond or two of a memory's bandwidth
 CERTAIN = TokenLogprobs(0.0)
 
 
@@ -49,8 +50,6 @@ class Trail:
 class ProfileEngine:
     """Implements headrace.engines.base.Engine; a token costs about two microseconds."""
 
-    inline = True
-
     def __init__(
         self,
         spec: ModelSpec,
@@ -66,6 +65,8 @@ class ProfileEngine:
         self.slots = slots
         self.blocks = blocks
         self.profile = profile
+        # Writing and summing up the KV of a large model takes tenths of a second: not while heartbeats wait.
+        self.inline = profile.kv_bytes_per_token * spec.context_tokens <= _INLINE_KV_BYTES
         self._batch = Batch[Trail](
             slots=slots,
             blocks=blocks,

@@ -1,0 +1,94 @@
+"""The machines of a scenario: pools of like workers, the link between them, and what befalls them when."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from headrace.core.types import StageName
+from headrace.workload.tables import Count, CountOrNone, NotNegative
+
+LinkName = Literal["nvlink", "infiniband", "ethernet", "pcie"]
+IncidentKind = Literal["kill", "stop", "drain", "start", "swap", "bus_down", "clock"]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """Workers that are alike. Zeros leave the choice to the GPU's profile."""
+
+    name: str
+    stages: tuple[StageName, ...]  # of each worker: one, or several in one process
+    gpu: str = ""  # a name of headrace.profiles; may be empty where `profile` says all
+    model: str = ""  # the scenario's, unless said
+    tp: Count = 1  # GPUs of each worker: its tensor parallelism
+    count: Count = 1  # workers at the beginning
+    slots: CountOrNone = 0  # sequences that a worker holds at once
+    chunk_tokens: CountOrNone = 0  # prefilled in one iteration at most
+    batch_max: CountOrNone = 0  # media parts that an encoder takes at once
+    start_s: NotNegative | None = None  # from the order to ready; the profile's cold start, unless said
+    profile: str = ""  # an instance profile by name or file, instead of the one that gpu, model and tp name
+
+    def __post_init__(self) -> None:
+        if not self.name or "-" in self.name:
+            raise ValueError(f"name: must be a word without a hyphen ({self.name!r}): workers are NAME-0, NAME-1 ...")
+        if not self.stages or len(set(self.stages)) < len(self.stages):
+            raise ValueError("stages: must name encode, prefill or decode, each once at most")
+        if not self.gpu and not self.profile:
+            raise ValueError("gpu: is missing; name a GPU such as a100, or give a profile")
+
+    @property
+    def gpus(self) -> int:
+        return self.tp * self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    pools: tuple[PoolSpec, ...]
+    link: LinkName = "infiniband"  # between two workers
+
+    def __post_init__(self) -> None:
+        names = [pool.name for pool in self.pools]
+        if len(set(names)) < len(names):
+            raise ValueError(f"pools: each needs a name of its own, there are {', '.join(names)}")
+        have = {stage for pool in self.pools for stage in pool.stages}
+        if missing := [stage for stage in ("prefill", "decode") if stage not in have]:
+            raise ValueError(f"pools: no pool has the stage {missing[0]}")
+
+    @property
+    def gpus(self) -> int:
+        return sum(pool.gpus for pool in self.pools)
+
+    def pool(self, name: str) -> PoolSpec | None:
+        return next((pool for pool in self.pools if pool.name == name), None)
+
+
+_NEEDS_WORKER = ("kill", "stop", "drain", "start", "swap", "clock")
+_NEEDS_SECONDS = ("stop", "bus_down", "clock")
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Something that happens to the fleet.
+
+    kill: a worker dies. stop: a worker hangs for `seconds`, then goes on. drain: a worker takes nothing new, finishes
+    what it has and leaves. start: one more worker of a pool. swap: an instance loads `model`. bus_down: no message
+    passes for `seconds`. clock: a worker's clock jumps by `seconds`, which may be negative.
+    """
+
+    at_s: NotNegative
+    kind: IncidentKind
+    worker: str = ""  # "pool-3", or a pool: one of it, the start of a new one
+    seconds: float = 0.0
+    model: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind in _NEEDS_WORKER and not self.worker:
+            raise ValueError(f"worker: is missing; {self.kind} needs a pool or a worker such as llm-0")
+        if self.kind in _NEEDS_SECONDS and not self.seconds:
+            raise ValueError(f"seconds: is missing; {self.kind} needs it")
+        if self.kind != "clock" and self.seconds < 0:
+            raise ValueError(f"seconds: must be at least 0, is {self.seconds:g}")
+        if self.kind == "swap" and not self.model:
+            raise ValueError("model: is missing; swap needs the model to load")
+
+    @property
+    def pool(self) -> str:
+        return self.worker.partition("-")[0]
