@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": "start a mesh, ask real questions, show where the time went, stop it",
     "model": "export the encoders of a Hugging Face directory, or show what it holds",
     "load": "put a scenario's load on a running mesh and print the table",
+    "calibrate": "measure the running mesh, so that the simulator can stand in for it",
     "simulate": "try policies on a scenario or a trace in simulated time",
     "bench": "run a bench by its name",
 }

@@ -32,6 +32,8 @@ R = TypeVar("R")
 
 # Jobs handed to the pool beyond those that run: enough that no process waits, few enough that a stop is quick.
 _AHEAD = 1
+_GOING_S = 0.5
+_TOLD_MAX = 400  # characters of an error: a broken invariant may print a whole world
 _INTERRUPTED = 130  # the exit code of a shell's Ctrl-C
 
 
@@ -66,10 +68,10 @@ class Simulating(Generic[R]):
 
     keep: Callable[[Result], R]
 
-    def __call__(self, job: Job) -> R:
+    def __call__(self, job: Job, progress: Callable[[float], None] | None = None) -> R:
         from headrace.sim.run import simulate  # the world and all policies: where a run is made, not where it is asked
 
-        return self.keep(simulate(job.scenario, job.policy, job.seed))
+        return self.keep(simulate(job.scenario, job.policy, job.seed, progress=progress))
 
 
 def whole(result: Result) -> Result:
@@ -152,18 +154,27 @@ def sweep(
     *,
     processes: int = 0,
     seen: Callable[[Outcome[J, R]], None] | None = None,
+    going: Callable[[float], None] | None = None,
 ) -> list[Outcome[J, R]]:
-    """All outcomes in the order of the jobs; `seen` hears of each as it comes."""
+    """All outcomes in the order of the jobs; `seen` hears of each as it comes, `going` of what is under way."""
     found: dict[int, Outcome[J, R]] = {}
-    for outcome in stream(jobs, work, processes=processes):
+    for outcome in stream(jobs, work, processes=processes, going=going):
         found[outcome.at] = outcome
         if seen is not None:
             seen(outcome)
     return [found[at] for at in range(len(jobs))]
 
 
-def stream(jobs: Sequence[J], work: Callable[[J], R], *, processes: int = 0) -> Iterator[Outcome[J, R]]:
+def stream(
+    jobs: Sequence[J],
+    work: Callable[[J], R],
+    *,
+    processes: int = 0,
+    going: Callable[[float], None] | None = None,
+) -> Iterator[Outcome[J, R]]:
     """Outcomes as they come. `work` and its values are pickled: a function or an object of a module.
+
+    `going` is told every half second how many jobs' worth of work is done, parts of running simulations included.
 
     A process that dies (out of memory, killed) takes the jobs of its pool along; each of those runs again alone, and
     the one with which a pool of its own dies has failed.
@@ -172,7 +183,7 @@ def stream(jobs: Sequence[J], work: Callable[[J], R], *, processes: int = 0) -> 
     wide = max(1, min(processes or cores(), len(jobs)))
     while together or alone:
         at_once, waiting = (wide, together) if together else (1, deque([alone.popleft()]))
-        with _Pool(at_once) as pool:
+        with _Pool(at_once, len(jobs), going) as pool:
             for at, future in pool.run(jobs, work, waiting):
                 error = future.exception()
                 if isinstance(error, BrokenProcessPool):
@@ -189,10 +200,11 @@ def stream(jobs: Sequence[J], work: Callable[[J], R], *, processes: int = 0) -> 
 def _failed(at: int, job: J, error: BaseException) -> Outcome[J, Any]:
     """Our typed errors say all themselves; anything else is a bug, and its trace is kept."""
     typed = isinstance(error, ValueError | HeadraceError) and type(error) is not ValueError
-    if typed and str(error):
-        return Outcome(at, job, None, str(error))
+    told = str(error) if len(str(error)) <= _TOLD_MAX else f"{str(error)[:_TOLD_MAX]} ..."
+    if typed and told:
+        return Outcome(at, job, None, told)
     remote = str(error.__cause__) if error.__cause__ is not None else "".join(traceback.format_exception(error))
-    return Outcome(at, job, None, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__, remote)
+    return Outcome(at, job, None, f"{type(error).__name__}: {told}" if told else type(error).__name__, remote)
 
 
 def cores() -> int:
@@ -203,11 +215,13 @@ def cores() -> int:
 class _Pool:
     """Processes that end when this one closes its end of a pipe, or dies: an interrupted sweep leaves no child."""
 
-    def __init__(self, processes: int) -> None:
+    def __init__(self, processes: int, jobs: int, going: Callable[[float], None] | None) -> None:
         context = multiprocessing.get_context("spawn")
         self._held, self._ours = context.Pipe(duplex=False)
         self._processes = processes
-        self._executor = ProcessPoolExecutor(processes, context, _begin, (self._held,))
+        self._shares = context.RawArray("d", jobs)  # of each job that are done: one writer each, no lock
+        self._executor = ProcessPoolExecutor(processes, context, _begin, (self._held, self._shares))
+        self._going = going
 
     def __enter__(self) -> "_Pool":
         return self
@@ -226,19 +240,27 @@ class _Pool:
         while running or (waiting and whole):
             while whole and waiting and len(running) < self._processes + _AHEAD:
                 try:
-                    running[self._executor.submit(work, jobs[waiting[0]])] = waiting[0]
+                    running[self._executor.submit(_carry_out, work, jobs[waiting[0]], waiting[0])] = waiting[0]
                 except BrokenProcessPool:
                     whole = False
                 else:
                     waiting.popleft()
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            done, _ = wait(running, _GOING_S, return_when=FIRST_COMPLETED)
+            if self._going is not None:
+                self._going(sum(self._shares))
             for future in done:
                 whole = whole and not isinstance(future.exception(), BrokenProcessPool)
                 yield running.pop(future), future
 
 
-def _begin(held: connection.Connection) -> None:
+# In a worker process: the shares of its parent's jobs, by their place.
+_shares: Any = None
+
+
+def _begin(held: connection.Connection, shares: Any) -> None:
     """In a new process: the parent alone hears Ctrl-C, and its end is this process's end."""
+    global _shares
+    _shares = shares
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(held,), name="parent", daemon=True).start()
 
@@ -246,3 +268,12 @@ def _begin(held: connection.Connection) -> None:
 def _end_with(held: connection.Connection) -> None:
     connection.wait([held])
     os._exit(_INTERRUPTED)
+
+
+def _carry_out(work: Callable[[J], R], job: J, at: int) -> R:
+    if isinstance(work, Simulating) and isinstance(job, Job):
+        value: R = work(job, lambda share: _shares.__setitem__(at, share))
+    else:
+        value = work(job)
+    _shares[at] = 1.0
+    return value

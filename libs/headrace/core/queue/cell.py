@@ -33,7 +33,7 @@ class Cell:
         self.workers: dict[str, Worker] = {}
         self.pools: dict[str, Pool] = {}  # workers by model, without those that leave; rebuilt on change
         self.lines: dict[str, Line] = {}  # by model
-        self.unplaced: dict[Lane, OrderedDict[str, Job]] = {}  # jobs with parts that no encoder has room for
+        self.unplaced: dict[Lane, Line] = {}  # jobs with parts that no encoder has room for
         self.classes: dict[str, ClassCount] = {}
         self.ended: OrderedDict[str, float] = OrderedDict()  # request id -> when its result was stored, newest last
         self.accepted = 0
@@ -76,8 +76,7 @@ class Cell:
             count.waiting[job.request.id] = job
         count.running += (to in AT_WORKER) - (was in AT_WORKER)
         if to == "queued":
-            slo = self.config.classes.get(job.request.slo_class)
-            self.line(job.request.model).push(job, slo.ttft_s if slo is not None else 0.0)
+            self.line(job.request.model).push(job, self.ttft_s(job), apart=job.suspect == "llm")
             self.dirty = True
         elif to == "ended":
             del self.jobs[job.request.id]
@@ -102,6 +101,11 @@ class Cell:
         if line is None:
             line = self.lines[model] = Line(ORDERS[self.config.order])
         return line
+
+    def ttft_s(self, job: Job) -> float:
+        """Its class's target; none for a class that is not configured any more."""
+        slo = self.config.classes.get(job.request.slo_class)
+        return slo.ttft_s if slo is not None else 0.0
 
     def _class(self, job: Job) -> ClassCount:
         name = job.request.slo_class

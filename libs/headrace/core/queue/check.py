@@ -23,7 +23,8 @@ def check(cell: Cell) -> None:
 
 def _check_job(cell: Cell, job: Job) -> None:
     assert (job.end is not None) == (job.state == "ending"), f"{job.key} is {job.state} with end {job.end}"
-    assert (job.ticket != 0) == (job.state == "queued"), f"{job.key} is {job.state} with ticket {job.ticket}"
+    stands = job.state == "queued" or job.lane is not None
+    assert (job.ticket != 0) == stands, f"{job.key} is {job.state} with ticket {job.ticket}"
     if job.state in AT_WORKER:
         assert job.attempt, f"{job.request.id} runs without an attempt"
         for worker_id in job.workers():

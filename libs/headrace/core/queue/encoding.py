@@ -1,12 +1,12 @@
 """Media parts: to the encoder with least pending tokens, kept there until prefill has them, lost and found again."""
 
-from collections import OrderedDict
-
 from headrace.core.commands import EncodeCommand
 from headrace.core.effects import SendEncode, SendRelease
+from headrace.core.ordering import ORDERS
 from headrace.core.queue.alone import claim_one, end_alone
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.job import Job, Lane, Part
+from headrace.core.queue.line import Line
 from headrace.core.queue.spans import add_span
 from headrace.core.queue.worker import Worker
 from headrace.core.stages.routing import least_pending
@@ -28,24 +28,25 @@ def make_ready(cell: Cell, job: Job, now_s: float) -> None:
 
 
 def join_lane(cell: Cell, job: Job) -> None:
-    """Wait for an encoder, behind those who want the same kind. A retry goes before all of them."""
+    """Wait for an encoder, in order among those who want the same kind."""
     missing = next((part for part in job.parts if not part.worker), None)
     if missing is None:
         return
     leave_lane(cell, job)
     lane: Lane = (job.request.model, job.request.media[missing.index].meta.modality, job.suspect == "encode")
-    jobs = cell.unplaced.setdefault(lane, OrderedDict())
-    jobs[job.request.id] = job
-    if job.tries > 1:
-        jobs.move_to_end(job.request.id, last=False)
+    line = cell.unplaced.get(lane)
+    if line is None:
+        line = cell.unplaced[lane] = Line(ORDERS[cell.config.order])
+    line.push(job, cell.ttft_s(job))
     job.lane = lane
     cell.dirty = True
 
 
 def leave_lane(cell: Cell, job: Job) -> None:
     if job.lane is not None:
-        del cell.unplaced[job.lane][job.request.id]
-        if not cell.unplaced[job.lane]:
+        line = cell.unplaced[job.lane]
+        line.leave(job)
+        if not line:
             del cell.unplaced[job.lane]
         job.lane = None
 
@@ -53,8 +54,9 @@ def leave_lane(cell: Cell, job: Job) -> None:
 def place_parts(cell: Cell, now_s: float) -> None:
     """Send out what encoders have room for; in every lane the first that cannot go holds up the others."""
     for lane in list(cell.unplaced):
-        while (jobs := cell.unplaced.get(lane)) is not None:
-            job = next(iter(jobs.values()))
+        while (line := cell.unplaced.get(lane)) is not None:
+            job = line.head()
+            assert job is not None, f"{lane}: an empty lane is kept"
             waits_for = _place_job(cell, job, now_s)
             if waits_for is None:
                 leave_lane(cell, job)

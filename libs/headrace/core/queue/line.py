@@ -1,4 +1,4 @@
-"""The waiting line of one model: a heap by the order's key; suspects stand apart, because they must run alone.
+"""A waiting line, for workers or for encoders: a heap by the order's key. Suspects stand apart if they must run alone.
 
 Leaving the line costs nothing: an entry whose ticket is no longer its job's is skipped when it comes up.
 """
@@ -25,13 +25,13 @@ class Line:
     def __len__(self) -> int:
         return self._size
 
-    def push(self, job: Job, ttft_s: float) -> None:
+    def push(self, job: Job, ttft_s: float, *, apart: bool = False) -> None:
         assert not job.ticket, f"{job.key} stands in line already"
         self._tickets += 1
         job.ticket = self._tickets
         self._size += 1
         entry = (self._order.key(job.request, job.seq, job.ready_s, ttft_s), job.ticket, job)
-        heapq.heappush(self._suspects if job.suspect == "llm" else self._heap, entry)
+        heapq.heappush(self._suspects if apart else self._heap, entry)
 
     def leave(self, job: Job) -> None:
         assert job.ticket, f"{job.key} stands in no line"
