@@ -55,6 +55,14 @@ def test_a_dead_worker_is_noticed_within_three_seconds() -> None:
     assert known[0] - known[1] == {"decode-0"}
 
 
+def test_what_a_dead_worker_held_goes_on_at_once() -> None:
+    """Within the lease and what a prefill takes; not one after the other."""
+    done = run(scene(APART, BUSY, model=TEXT, incidents=(at("kill", "decode-0"),)))
+    retried_s = done.requests.dispatch_s[done.requests.attempts > 1]
+    assert len(retried_s) > 10
+    assert 8.0 < retried_s.min() <= retried_s.max() < 8.0 + 3.0 + 0.5
+
+
 def test_what_was_said_is_not_said_again() -> None:
     """An answer that was half given goes on where it stopped: as long as without the death, later."""
     quiet = run(scene(APART, BUSY, model=TEXT))

@@ -1,4 +1,4 @@
-"""One request of a workload, before any model or mesh has seen it: when it comes, what it holds, how long its answer is."""
+"""One request of a workload, before any model or mesh has seen it: when it comes, what it holds, what is answered."""
 
 from dataclasses import dataclass
 

@@ -129,7 +129,7 @@ class Traced:
     def beside(self, folder: Path, where: str) -> "Traced":
         """With the file found: beside the scenario, or as it stands. Raises ScenarioError."""
         for path in (folder / self.file, Path(self.file)):
-            if path.is_file():
+            if path.exists():  # ServeGen's is a folder
                 return replace(self, file=str(path))
         raise ScenarioError(f"{where}: there is no {self.file!r}, neither here nor beside the scenario")
 

@@ -1,4 +1,7 @@
-"""Suspects: a job that a worker died with runs alone until it has proved harmless; only the guilty are condemned."""
+"""Suspects: a job that two workers in a row died with runs alone until it has proved harmless.
+
+Only deaths alone condemn: whoever was with the guilty one is never set aside.
+"""
 
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.job import Job
@@ -40,5 +43,5 @@ def end_alone(cell: Cell, job: Job) -> None:
 
 def exonerate(cell: Cell, job: Job) -> None:
     end_alone(cell, job)
-    job.suspect = ""
-    job.deaths_alone = 0
+    job.suspect = job.died_at = ""
+    job.deaths = job.deaths_alone = 0

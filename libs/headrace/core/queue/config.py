@@ -23,7 +23,8 @@ class QueueConfig:
     deadline_grace_s: float = 0.2  # a worker keeps deadlines itself; we step in later, and free within 1 s
     stop_wait_s: float = 0.5  # how long a cancelled worker may take to say Ended before it is left alone
     recover_retry_s: float = 5.0  # ten times the shell's own time-out: its answer was lost
-    exonerated_after: int = 8  # new tokens alone that prove a suspect harmless
+    exonerated_after: int = 8  # new tokens that prove a request harmless
+    deaths_suspect: int = 2  # one death has many causes; who was there at two in a row is suspected
     deaths_alone_max: int = 3
     stage_failures_max: int = 8  # retryable failures of one request; deaths do not count
     encoder_window_tokens: int = 65_536  # pending and kept media tokens per encoder: 150 MB at width 576 in float32

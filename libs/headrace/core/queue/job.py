@@ -58,8 +58,10 @@ class Job:
         "alone",
         "askers",
         "attempt",
+        "deaths",
         "deaths_alone",
         "decode",
+        "died_at",
         "emitted",
         "end",
         "gateway",
@@ -110,6 +112,8 @@ class Job:
         self.patience_s = 0.0  # how long its KV cache may be on the way
         self.suspect: Suspicion = ""
         self.alone = False  # it runs alone now
+        self.deaths = 0  # of workers that ran it, since it last proved harmless
+        self.died_at: Suspicion = ""  # the stage of those deaths
         self.deaths_alone = 0
         self.stage_failures = 0
         self.stop: Stop = ""  # asked to stop; the worker has been told

@@ -28,7 +28,7 @@ def extend_leases(cell: Cell, now_s: float) -> None:
 
 
 def bury(cell: Cell, worker: Worker, now_s: float, *, blame: bool) -> None:
-    """The worker is gone with all it held. With blame: whoever it was working on is suspected."""
+    """The worker is gone with all it held. With blame: whoever it was working on may be what it died of."""
     parts = list(worker.parts.values())
     jobs = [seat.job for seat in worker.seats.values()]
     encoding = {job.request.id: job for job, part in parts if part.handle is None and job.state == "encoding"}
@@ -58,8 +58,12 @@ def _suspect(cell: Cell, job: Job, stage: Suspicion, now_s: float, *, blame: boo
     if not blame:
         end_alone(cell, job)
         return True
+    job.deaths = job.deaths + 1 if job.died_at == stage else 1
+    job.died_at = stage
     job.deaths_alone += job.alone
     end_alone(cell, job)
+    if job.deaths < cell.config.deaths_suspect:
+        return True  # workers die of many things: whoever was there goes on among the others
     job.suspect = stage
     if job.lane is not None:
         join_lane(cell, job)  # among the suspects

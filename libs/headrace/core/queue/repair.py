@@ -94,7 +94,7 @@ def _catch_up(cell: Cell, worker: Worker, job: Job, hold: Hold, now_s: float) ->
     elif hold.state == "decode" and job.state in ("prefill", "handover"):
         joined(cell, Joined(worker.id, job.key), now_s)
     job.progress = max(job.progress, hold.next_index)
-    if job.suspect == "llm" and job.progress - job.start_index >= cell.config.exonerated_after:
+    if job.died_at == "llm" and job.progress - job.start_index >= cell.config.exonerated_after:
         exonerate(cell, job)
 
 

@@ -25,7 +25,7 @@ def part_encoded(cell: Cell, event: PartEncoded, now_s: float) -> None:
     job.timeline += event.timeline
     cell.dirty = True
     if job.state == "encoding" and job.encoded:
-        if job.suspect == "encode":
+        if job.died_at == "encode":
             exonerate(cell, job)
         make_ready(cell, job, now_s)
 
