@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from headrace.core.errors import Overloaded, Unavailable
 
 STALE_S = 5.0  # statuses come every 0.25 s: after this the queue manager is between two leaderships
+SETTLE_S = 1.2  # two heartbeats and a margin, as for adoption: by then a leadership has heard every worker that lives
 RETRY_S_MIN, RETRY_S_MAX = 1.0, 30.0
 
 
@@ -25,6 +26,16 @@ class Cell:
     heard_s: float
     classes: Mapping[str, ClassLoad] = field(default_factory=dict)
     modalities: Mapping[str, frozenset[str]] = field(default_factory=dict)  # of each servable model
+    epoch: int = 0
+    led_s: float = float("-inf")  # when this leadership took over from one that this gateway had heard
+
+
+def led_since_s(last: Cell | None, epoch: int, now_s: float) -> float:
+    """Since when the leadership of this epoch leads, going by the last status. For ever, to a gateway that has just
+    started: it cannot tell, and a cell without workers is not to be filled."""
+    if last is None:
+        return float("-inf")
+    return last.led_s if last.epoch == epoch else now_s
 
 
 def admit(
@@ -43,7 +54,8 @@ def admit(
     if cell is None:
         raise Unavailable("no queue manager has been heard yet", retry_after_s=RETRY_S_MIN)
     stale = now_s - cell.heard_s > STALE_S
-    if not stale:
+    settling = now_s - cell.led_s < SETTLE_S  # whom it has not heard yet may well live, and what is journaled waits
+    if not stale and not settling:
         _servable(cell, model, modalities)
     load = cell.classes.get(slo_class)
     if load is None or not load.limit:

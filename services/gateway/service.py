@@ -15,7 +15,7 @@ from headrace.mesh.journal import Journal
 from headrace.v1 import queue_pb2
 from headrace.wire import convert
 from services.gateway.admission import facts_of
-from services.gateway.capacity import Cell, ClassLoad
+from services.gateway.capacity import Cell, ClassLoad, led_since_s
 from services.gateway.control import Control
 from services.gateway.live import Listener, Live
 from services.gateway.lookup import Lookup
@@ -150,10 +150,13 @@ class Gateway:
 
     def on_status(self, data: bytes) -> None:
         status = queue_pb2.CellStatus.FromString(data)
+        now_s = time.monotonic()
         self.cell = Cell(
-            time.monotonic(),
+            now_s,
             {c.slo_class: ClassLoad(c.queued, c.queue_limit, c.oldest_wait_s) for c in status.classes},
             {model.model: frozenset(model.modalities) for model in status.models if model.servable},
+            status.epoch,
+            led_since_s(self.cell, status.epoch, now_s),
         )
         self.metrics.cell.heard(status)
 

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from headrace.cli.supervisor import Mesh
 from tests.e2e.leaks import assert_free
-from tests.e2e.meshes import small_mesh
+from tests.e2e.meshes import small_mesh, until_heard
 from tests.e2e.otlp import Receiver, receiver
 
 # Cancel, disconnect and deadline have their own, stricter limit in their tests; an ended request's RESULTS
@@ -41,6 +41,13 @@ async def shared_mesh(tmp_path_factory: pytest.TempPathFactory, traces: Receiver
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def mesh(shared_mesh: Mesh) -> AsyncIterator[Mesh]:
-    """The shared mesh, which this test leaves empty."""
+    """The shared mesh, which this test leaves empty; and served as before, whatever it killed or restarted."""
+    before = _processes(shared_mesh)
     yield shared_mesh
+    if _processes(shared_mesh) != before:
+        await until_heard(shared_mesh)
     await assert_free(shared_mesh, _FREE_WITHIN_S)
+
+
+def _processes(mesh: Mesh) -> list[tuple[int, bool]]:
+    return [(mesh.pid(service), mesh.alive(service)) for service in mesh.ids]

@@ -9,9 +9,11 @@ import grpc.aio
 import pytest
 
 from headrace.cli.supervisor import Mesh
+from headrace.client import operator
 from headrace.v1 import gateway_pb2 as pb
 from tests.e2e.asking import Answer, ask, attach, follow, picture, read, request, stub
 from tests.e2e.leaks import assert_free
+from tests.e2e.meshes import until_heard
 
 # The contract of cancel, disconnect and deadline, at every stage.
 FREE_WITHIN_S = 1.0
@@ -161,6 +163,15 @@ async def test_a_drained_worker_is_missed_by_nobody(mesh: Mesh) -> None:
     await mesh.restart("decode-0")
     answers = await asyncio.gather(*running)
     assert [(answer.reason, len(answer.tokens), answer.faults) for answer in answers] == [("length", 60, [])] * 6
+
+
+async def test_a_killed_workers_lease_is_not_taken_for_its_successor(mesh: Mesh) -> None:
+    """It is listed for two seconds more; whoever counts on that is refused when they are over."""
+    killed_s = time.time()
+    mesh.kill("prefill-0")
+    await until_heard(mesh)
+    cell = await operator.cell_status(mesh.addresses.grpc["qm-0"])
+    assert {worker.worker for worker in cell.workers if worker.last_seen_s > killed_s + 0.1} == set(mesh.workers)
 
 
 async def test_a_drained_gateway_lets_its_streams_end(mesh: Mesh) -> None:

@@ -53,6 +53,7 @@ class StandIn:
         self.running: dict[str, Running] = {}
         self.requests: list[Request] = []
         self.heard: list[str] = []  # "cancel <id>", "attach <id>", "stalled <id> <next>"
+        self.epoch = 1
         self.servable = True
         self.modalities: tuple[str, ...] = ("image", "audio", "video")
         self.queued, self.queue_limit = 0, 4096
@@ -79,7 +80,7 @@ class StandIn:
             slo_class="interactive", queued=self.queued, queue_limit=self.queue_limit, oldest_wait_s=2.5
         )
         model = queue_pb2.ModelStatus(model="profile-tiny", servable=self.servable, modalities=self.modalities)
-        return queue_pb2.CellStatus(epoch=1, classes=[load], models=[model])
+        return queue_pb2.CellStatus(epoch=self.epoch, classes=[load], models=[model])
 
     # --- the bus ---
 

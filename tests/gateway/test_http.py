@@ -13,6 +13,7 @@ from PIL import Image
 
 from headrace.core.types import End, Failure
 from services.gateway.auth import Keys
+from services.gateway.capacity import SETTLE_S
 from tests.gateway.conftest import Edge, Edges, Options, until
 from tests.gateway.standin import Script, StandIn
 from tests.model.clip_makers import sound_file, tone, video_file
@@ -201,6 +202,15 @@ async def test_no_workers_is_unavailable(edge: Edge, cell: StandIn) -> None:
         with pytest.raises(InternalServerError) as caught:
             await client.chat.completions.create(**ask())
     assert caught.value.status_code == 503
+
+
+async def test_a_new_leadership_that_has_heard_nobody_yet_refuses_nobody(edge: Edge, cell: StandIn) -> None:
+    """Its first statuses name no worker, though all of them live."""
+    cell.epoch, cell.servable = 2, False
+    await until(lambda: (c := edge.front.gateway.cell) and not c.modalities)
+    assert (await edge.http.post(CHAT, json=ask())).status_code == 200
+    await asyncio.sleep(SETTLE_S)
+    assert (await edge.http.post(CHAT, json=ask())).status_code == 503, "by now it has heard whoever lives"
 
 
 # --- one request, many calls ---
