@@ -24,13 +24,14 @@ class Agenda:
 
     def run(self, until_s: float, over: Callable[[], bool]) -> None:
         """Until nothing is due, that moment has come, or it is over."""
-        due = self._due
+        due, pop = self._due, heapq.heappop
         while due and not over():
-            at_s, _, call, args = due[0]
+            entry = pop(due)
+            at_s, _, call, args = entry
             if at_s > until_s:
+                heapq.heappush(due, entry)
                 self.now_s = until_s
                 return
-            heapq.heappop(due)
             self.now_s = at_s
             self.carried_out += 1
             call(*args)

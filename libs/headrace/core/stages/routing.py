@@ -33,10 +33,12 @@ def least_pending(encoders: Iterable[E], tokens: int, window_tokens: int) -> E |
     goes to an encoder that is empty.
     """
     best: E | None = None
+    least = 0
     for encoder in encoders:
-        used = encoder.media_pending + encoder.media_held
-        if used and used + tokens > window_tokens:
+        pending = encoder.media_pending
+        if best is not None and (pending > least or (pending == least and encoder.id > best.id)):
             continue
-        if best is None or (encoder.media_pending, encoder.id) < (best.media_pending, best.id):
-            best = encoder
+        used = pending + encoder.media_held
+        if not used or used + tokens <= window_tokens:
+            best, least = encoder, pending
     return best
