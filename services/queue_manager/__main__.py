@@ -12,5 +12,10 @@ from services.queue_manager.wiring import Options, main
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="services.queue_manager")
     parser.add_argument("--id", type=check_process_id, default="qm-0")
-    options = Options(parser.parse_args().id, Settings.from_env(os.environ), os.environ.get("HEADRACE_TAPE", ""))
+    options = Options(
+        parser.parse_args().id,
+        Settings.from_env(os.environ),
+        tape=os.environ.get("HEADRACE_TAPE", ""),
+        order=os.environ.get("HEADRACE_ORDER") or "fcfs",
+    )
     run(partial(main, options))

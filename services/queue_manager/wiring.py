@@ -9,12 +9,14 @@ from functools import partial
 import grpc.aio
 
 from headrace.core.errors import Unavailable
+from headrace.core.ordering import ORDERS
 from headrace.core.queue import QueueConfig
 from headrace.engines.families import family
 from headrace.mesh import metrics, rpc, telemetry
 from headrace.mesh.blobs import DirectoryBlobs
 from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
+from headrace.mesh.errors import BadSetup
 from headrace.mesh.journal import Journal
 from headrace.mesh.leader import Leadership
 from headrace.mesh.lifecycle import Lifecycle, collect_less
@@ -35,6 +37,11 @@ class Options:
     id: str
     settings: Settings
     tape: str  # where to record what happens; empty: nowhere
+    order: str = "fcfs"  # a name of headrace.core.ordering
+
+    def __post_init__(self) -> None:
+        if self.order not in ORDERS:
+            raise BadSetup(f"HEADRACE_ORDER={self.order!r}: must be one of {', '.join(ORDERS)}")
 
 
 async def main(options: Options, lifecycle: Lifecycle) -> None:
@@ -88,7 +95,7 @@ async def _open_faces(options: Options, face: QueueManagerService, stack: AsyncE
 
 def _manager(options: Options, epoch: int, bus: Bus, journal: Journal, store: Store) -> QueueManager:
     prefixes = dict(family(options.settings.model).spec.prefix_tokens)
-    config = QueueConfig(epoch=epoch, name=options.id, prefix_tokens=prefixes)
+    config = QueueConfig(epoch=epoch, name=options.id, order=options.order, prefix_tokens=prefixes)
     blobs = DirectoryBlobs(options.settings.data_dir)
     return QueueManager(
         config,

@@ -204,6 +204,22 @@ async def test_a_standby_takes_over(mates: Cell, manager: Manager) -> None:
         await standby.kill()
 
 
+async def test_its_order_is_a_setting(mates: Cell, manager: Manager) -> None:
+    """Of two that wait the later one is due first: edf sends it first."""
+    await manager.kill()
+    await manager.start(HEADRACE_ORDER="edf")
+    mates.holding, mates.slots = True, 1
+    await until(lambda: any(model.servable for model in mates.status.models))
+    await mates.accept(make_request(1))
+    await until(lambda: len(mates.sent) == 1)
+    await mates.accept(make_request(2, slo_class="batch-2"))
+    await mates.accept(make_request(3, slo_class="interactive"))
+    await until(lambda: mates.queued() == 2)
+    mates.end(f"{1:032x}")
+    await until(lambda: len(mates.sent) == 2)
+    assert f"{3:032x}" in mates.sent
+
+
 async def test_it_explains_and_leaves_a_tape_that_replays(mates: Cell, manager: Manager, tmp_path: Path) -> None:
     await manager.kill()
     tape, ready = tmp_path / "tape", tmp_path / "ready"
