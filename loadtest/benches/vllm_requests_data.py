@@ -67,6 +67,19 @@ class MeasuredRun:
             end_s=self.end_s,
         )
 
+    @property
+    def halves(self) -> tuple[slice, slice]:
+        """Rows of the first and of the second half, by arrival."""
+        half = len(self) // 2
+        return slice(0, half), slice(half, len(self))
+
+    @property
+    def concurrent(self) -> int:
+        """The most requests between their scheduling and their end at one time."""
+        marks = np.concatenate([self.scheduled_s, self.end_s])
+        steps = np.repeat([1, -1], len(self))
+        return int(np.cumsum(steps[np.lexsort((steps, marks))]).max())
+
     def first(self, requests: int) -> "MeasuredRun":
         """The run's first requests alone: what they measured still holds the others' presence."""
         return MeasuredRun(
@@ -108,7 +121,8 @@ def _row(line: str, path: Path, number: int) -> dict[str, Any]:
     except ValueError as error:
         raise MeasuredError(f"{path}, line {number}: is not JSON: {error}") from error
     if not isinstance(row, dict) or (missing := [field for field in _FIELDS if field not in row]):
-        raise MeasuredError(f"{path}, line {number}: field {missing[0] if isinstance(row, dict) else 'run'}: is missing")
+        name = missing[0] if isinstance(row, dict) else _FIELDS[0]
+        raise MeasuredError(f"{path}, line {number}, field {name}: is missing")
     return row
 
 
@@ -134,5 +148,7 @@ def measured(name: str, rows: list[dict[str, Any]]) -> MeasuredRun:
     ordered = (run.arrival_s - 1e-6 <= run.scheduled_s) & (run.scheduled_s <= run.first_token_s)
     ordered &= (run.first_token_s <= run.end_s) & (run.input_tokens >= 1) & (run.output_tokens >= 1)
     if not ordered.all():
-        raise MeasuredError(f"run {name}, request {int(np.flatnonzero(~ordered)[0])}: times run backwards, or no tokens")
+        raise MeasuredError(
+            f"run {name}, request {int(np.flatnonzero(~ordered)[0])}: times run backwards, or no tokens"
+        )
     return run

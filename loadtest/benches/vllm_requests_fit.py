@@ -12,7 +12,7 @@ from scipy.optimize import least_squares
 
 from headrace.core.cost import Curve, StepCost
 from loadtest.benches.vllm_requests_data import Floats, MeasuredRun, Times
-from loadtest.benches.vllm_requests_run import Setting, concurrent
+from loadtest.benches.vllm_requests_run import Setting
 from loadtest.benches.vllm_requests_subjects import Efficiency, Subject, roofline
 
 Engine = Callable[[Subject, MeasuredRun, Setting], Times]
@@ -29,6 +29,7 @@ TOKENS_MOST = 4096.0
 class Fitted:
     setting: Setting
     values: dict[str, float]  # by name, in seconds, tokens or shares
+    at_bounds: tuple[str, ...]  # names of values that would have gone further
     loss: float
     runs: int  # of the simulator
 
@@ -54,11 +55,20 @@ def held_tokens(subject: Subject, run: MeasuredRun, rows: slice) -> int:
 
 def memory_binds(subject: Subject, run: MeasuredRun) -> bool:
     """Fewer ran at once than there are slots, while others waited."""
-    return concurrent(run) < subject.slots
+    return run.concurrent < subject.slots
 
 
-def fit_costs(subject: Subject, run: MeasuredRun, rows: slice, engine: Engine, *, held: bool, evaluations: int) -> Fitted:
-    """The coefficients of a step cost; `held`: and the KV tokens, where memory limits how many run at once."""
+def fit_costs(
+    subject: Subject,
+    run: MeasuredRun,
+    rows: slice,
+    engine: Engine,
+    *,
+    kv_tokens: int,
+    kv_too: bool = False,
+    evaluations: int,
+) -> Fitted:
+    """The coefficients of a step cost; `kv_too`: and how many KV tokens may be reserved, beginning with kv_tokens."""
     first = roofline(subject, START)
     floor_s = first.tokens_s(1)
     knobs = [
@@ -66,11 +76,10 @@ def fit_costs(subject: Subject, run: MeasuredRun, rows: slice, engine: Engine, *
         Knob("token_s", (first.tokens_s(TOKENS_MOST) - floor_s) / TOKENS_MOST, 0.3, 3.0),
         Knob("decode_sequence_s", 1e-4, 0.01, 10.0),
         Knob("decode_context_token_s", first.decode_context_token_s, 0.3, 10.0),
-        Knob("prefill_pair_s", first.prefill_pair_s, 0.3, 10.0),
+        Knob("prefill_pair_s", first.prefill_pair_s, 0.3, 20.0),
     ]
-    start_tokens = held_tokens(subject, run, rows) if held else subject.kv_tokens
-    if held and memory_binds(subject, run):
-        knobs.append(Knob("kv_tokens", start_tokens, 0.7, 1.4))
+    if kv_too:
+        knobs.append(Knob("kv_tokens", kv_tokens, 0.7, 1.4))
 
     def setting(values: dict[str, float]) -> Setting:
         floor, slope = values["floor_s"], values["token_s"]
@@ -81,7 +90,7 @@ def fit_costs(subject: Subject, run: MeasuredRun, rows: slice, engine: Engine, *
                 decode_context_token_s=values["decode_context_token_s"],
                 prefill_pair_s=values["prefill_pair_s"],
             ),
-            int(values.get("kv_tokens", start_tokens)),
+            int(values.get("kv_tokens", kv_tokens)),
         )
 
     return _fit(knobs, setting, subject, run, rows, engine, evaluations)
@@ -95,6 +104,8 @@ def fit_efficiency(subject: Subject, run: MeasuredRun, rows: slice, engine: Engi
         Knob("iteration_s", START.iteration_s, 0.01, 6.0),
         Knob("sequence_s", START.sequence_s, 0.01, 20.0),
     ]
+    if subject.gpus > 1:
+        knobs.append(Knob("link", START.link, 0.1, 1.5))
     tokens = held_tokens(subject, run, rows)
 
     def setting(values: dict[str, float]) -> Setting:
@@ -133,7 +144,8 @@ def _fit(
         xtol=2e-3,
         ftol=1e-4,
     )
-    return Fitted(setting(values(found.x)), values(found.x), float(found.cost), runs)
+    stopped = tuple(knob.name for knob, at in zip(knobs, found.active_mask, strict=True) if at)
+    return Fitted(setting(values(found.x)), values(found.x), stopped, float(found.cost), runs)
 
 
 def apart(simulated: Times, measured: Times) -> Floats:

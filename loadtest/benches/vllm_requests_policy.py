@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headrace.core.cost import StepWork
+from headrace.core.cost import StepCost, StepWork
 from headrace.core.stages.kv import blocks_for
 from loadtest.benches.vllm_requests_data import MeasuredRun, Times
 from loadtest.benches.vllm_requests_run import Setting
@@ -39,8 +39,8 @@ class Scheduler:
 
     def schedule(self) -> list[Sequence]:
         """Who computes in this iteration, `now` tokens each."""
-        left, chosen, preempted = self.budget, [], False
-        at = 0
+        chosen: list[Sequence] = []
+        left, at, preempted = self.budget, 0, False
         while at < len(self.running) and left:
             sequence = self.running[at]
             wanted = min(sequence.length - sequence.computed, left)
@@ -88,7 +88,17 @@ class Scheduler:
 
 def vllm_like(subject: Subject, run: MeasuredRun, setting: Setting) -> Times:
     """The run under that scheduler; KV tokens are the memory's own."""
+    return _served(Scheduler(subject.slots, setting.kv_tokens, setting.chunk_tokens), run, setting.step)
+
+
+def preemptions(subject: Subject, run: MeasuredRun, setting: Setting) -> int:
+    """How often a sequence lost its KV."""
     scheduler = Scheduler(subject.slots, setting.kv_tokens, setting.chunk_tokens)
+    _served(scheduler, run, setting.step)
+    return scheduler.preemptions
+
+
+def _served(scheduler: Scheduler, run: MeasuredRun, step: StepCost) -> Times:
     first_s, end_s = np.full(len(run), np.nan), np.full(len(run), np.nan)
     now_s, come, ended = 0.0, 0, 0
     while ended < len(run):
@@ -100,7 +110,7 @@ def vllm_like(subject: Subject, run: MeasuredRun, setting: Setting) -> Times:
             come += 1
         chosen = scheduler.schedule()
         assert chosen, "a sequence alone is larger than the memory"
-        now_s += setting.step.step_s(_work(chosen))
+        now_s += step.step_s(_work(chosen))
         for sequence in chosen:
             sequence.computed += sequence.now
             if sequence.computed < sequence.length:

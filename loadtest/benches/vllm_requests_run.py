@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from headrace.core.cost import StepCost
 from headrace.core.slo import SloClass
 from headrace.sim.result import Requests
@@ -113,16 +111,3 @@ block_tokens = {BLOCK_TOKENS}
 load_cold_s = 0.0
 load_warm_s = 0.0
 """
-
-
-def twice(run: MeasuredRun) -> tuple[slice, slice]:
-    """Rows of its first and second half by arrival."""
-    half = len(run) // 2
-    return slice(0, half), slice(half, len(run))
-
-
-def concurrent(run: MeasuredRun) -> int:
-    """The most requests between their scheduling and their end at one time."""
-    marks = np.concatenate([run.scheduled_s, run.end_s])
-    steps = np.concatenate([np.ones(len(run)), -np.ones(len(run))])
-    return int(np.cumsum(steps[np.lexsort((steps, marks))]).max())

@@ -6,6 +6,7 @@ import numpy as np
 
 from headrace.core.cost import Curve, StepCost
 from headrace.profiles import gpu
+from loadtest.benches.vllm_requests_data import Floats
 from loadtest.fitting.shapes import BYTES, Llm, llm_named
 
 BLOCK_TOKENS = 16
@@ -15,7 +16,7 @@ _KNOTS = (1, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 409
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One measured run. Settings: [C] casys-kaist/LLMServingSim, bench/ (meta.json, sim.log) and bench/examples."""
+    """One measured run. Its settings: [C] casys-kaist/LLMServingSim: scripts, meta.json, sim.log under bench/."""
 
     run: str
     key: str
@@ -45,11 +46,12 @@ class Efficiency:
 
     compute: float = 1.0  # share of the tensor cores' dense 16-bit rate
     memory: float = 1.0  # share of the memory's bandwidth
+    link: float = 1.0  # share of the link's speed, latency as bandwidth; one GPU has none
     iteration_s: float = 0.0  # of each iteration, beside the GPU's work
     sequence_s: float = 0.0  # of each sequence in a decoding batch: the engine's Python and sampling
 
     def __post_init__(self) -> None:
-        assert min(self.compute, self.memory) > 0
+        assert min(self.compute, self.memory, self.link) > 0
         assert min(self.iteration_s, self.sequence_s) >= 0
 
 
@@ -66,7 +68,9 @@ def roofline(subject: Subject, reached: Efficiency) -> StepCost:
     read_s = (shape.weights_bytes - ends_bytes / 2) / bytes_per_s
     product_s = 2 * (shape.weights_bytes - ends_bytes) / BYTES / flops
     tokens = np.array(_KNOTS, np.float64)
-    seconds = reached.iteration_s + np.maximum(read_s, tokens * product_s) + _all_reduces_s(subject, tokens)
+    seconds = (
+        reached.iteration_s + np.maximum(read_s, tokens * product_s) + _all_reduces_s(subject, tokens) / reached.link
+    )
     return StepCost(
         tokens_s=Curve(tuple(map(float, tokens)), tuple(map(float, seconds))),
         prefill_pair_s=4 * shape.layers * shape.heads * shape.qk_dim / flops,
@@ -75,8 +79,8 @@ def roofline(subject: Subject, reached: Efficiency) -> StepCost:
     )
 
 
-def _all_reduces_s(subject: Subject, tokens: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    """Two a layer: each GPU sends and receives 2 (n - 1) / n of the activations."""
+def _all_reduces_s(subject: Subject, tokens: Floats) -> Floats:
+    """Two a layer, as rings: each GPU sends and receives 2 (n - 1) / n of the activations in 2 (n - 1) turns."""
     others = subject.gpus - 1
     if not others:
         return np.zeros_like(tokens)
