@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from headrace.core import effects as fx
-from headrace.core.commands import Hold, HoldState, JoinCommand, PrefillCommand
+from headrace.core.commands import EncodeCommand, Hold, HoldState, JoinCommand, PrefillCommand
 from headrace.core.events import Ended, Event, Heartbeat, StageFailed
 from headrace.core.stages.kv import blocks_for
 from headrace.core.types import End, Failure, FinishReason, Key, TensorHandle
@@ -85,23 +85,24 @@ class Worker:
         if not self.runs(self.take, epoch, what, about) or epoch < self.epoch:
             return
         self.epoch = epoch
-        match what:
-            case fx.SendPrefill(_, command):
-                self._prefill(command)
-            case JoinCommand():
-                self._join(what, about)
-            case fx.SendEncode(_, command):
-                asked = self.world.asked.get(command.key.request_id)
-                if self.encode is not None and asked is not None and not self._is_fenced(command.key):
-                    self.encode.take(command, asked.parts[command.part])
-            case fx.SendRelease(_, key):
-                self._release(key)
-            case fx.SendCancel(_, key):
-                self._cancel(key)
-            case fx.SendResend():
-                pass  # its client has seen all that was said: a simulated stream loses nothing
-            case _:
-                raise AssertionError(f"a worker knows no {what}")
+        kind = type(what)
+        if kind is fx.SendRelease:
+            self._release(what.key)
+        elif kind is fx.SendPrefill:
+            self._prefill(what.command)
+        elif kind is JoinCommand:
+            self._join(what, about)
+        elif kind is fx.SendEncode:
+            self._encode(what.command)
+        elif kind is fx.SendCancel:
+            self._cancel(what.key)
+        else:  # its client has seen all that was said: a simulated stream loses nothing
+            assert kind is fx.SendResend, f"a worker knows no {what}"
+
+    def _encode(self, command: EncodeCommand) -> None:
+        asked = self.world.asked.get(command.key.request_id)
+        if self.encode is not None and asked is not None and not self._is_fenced(command.key):
+            self.encode.take(command, asked.parts[command.part])
 
     def _is_fenced(self, key: Key) -> bool:
         return key.attempt <= self._fenced.get(key.request_id, 0)
