@@ -98,6 +98,9 @@ class World:
                 self.end_at_gateway(key, end.usage.completion_tokens, end)
             case fx.LookInResults(_, request_id):
                 self.look_in_results(request_id)
+            case fx.PredictLength(request):
+                values = (1.0,) * 4 + (float(request.sampling.max_tokens),) * 4
+                self.send(ev.LengthPredicted(request.id, values))
             case fx.Moved() | fx.Traced():
                 pass
             case fx.SendPrefill(worker, command):

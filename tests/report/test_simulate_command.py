@@ -79,7 +79,7 @@ def test_a_trace_runs_to_its_end_on_the_default_fleet(folder: Path) -> None:
     [
         ((), "name a scenario"),
         (("nowhere",), "no scenario 'nowhere'"),
-        (("minute.toml", "--policy", "best"), "--policy best: there is none"),
+        (("minute.toml", "--policy", "best"), "--policy: no policy 'best'"),
         (("minute.toml", "--set", "duration_s"), "write key=value"),
         (("minute.toml", "--set", "duration=5"), "there is no key 'duration'"),
         (("minute.toml", "--set", "fleet.pools.llm.gpu=zx81"), "zx81"),

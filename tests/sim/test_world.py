@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from headrace.core.cost import Curve, Power, StepCost
 from headrace.core.slo import SloClass
 from headrace.sim.result import REASONS, Result
-from headrace.sim.run import PolicyError, Run, simulate
+from headrace.sim.policy import PolicyError
+from headrace.sim.run import Run, simulate
 from headrace.workload.arrival import Arrival
 from headrace.workload.fleet import Incident, PoolSpec
 from headrace.workload.scenario import Scenario
@@ -155,6 +156,8 @@ def test_watts_lie_between_idle_and_full() -> None:
     ("scenario", "policy", "error", "why"),
     [
         (scene(), "best", PolicyError, "fcfs"),
+        (scene(), "ssjf+seer", PolicyError, "oracle"),
+        (scene(), "ssjf+blurred:2", PolicyError, "blurred"),
         (scene(admit=1.0), "fcfs", ValueError, "admit_s"),
     ],
 )

@@ -125,11 +125,13 @@ def _traced(args: argparse.Namespace, overrides: dict[str, Any]) -> tuple[Scenar
 
 
 def _policies(asked: list[str]) -> list[str]:
-    from headrace.sim.run import POLICIES  # the world: not needed for --help
+    from headrace.sim.policy import POLICIES, Policy, PolicyError  # the core: not needed for --help
 
     for name in asked:
-        if name not in POLICIES:
-            raise ScenarioError(f"--policy {name}: there is none of that name; there are {', '.join(POLICIES)}")
+        try:
+            Policy.of(name)
+        except PolicyError as error:
+            raise ScenarioError(f"--policy: {error}") from error
     return list(dict.fromkeys(asked)) or [POLICIES[0]]
 
 

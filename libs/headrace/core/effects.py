@@ -68,6 +68,13 @@ class RecoverTokens:
 
 
 @dataclass(frozen=True, slots=True)
+class PredictLength:
+    """How long will its answer be? Answer LengthPredicted, or never."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
 class FindResults:
     """Which of these have a stored result already? Answer ResultsFound."""
 
@@ -135,6 +142,7 @@ Effect = (
     | SendResend
     | RecoverTokens
     | FindResults
+    | PredictLength
     | StoreResult
     | DeleteRecord
     | DropState

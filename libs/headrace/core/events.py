@@ -139,6 +139,14 @@ class TokensRecovered:
 
 
 @dataclass(frozen=True, slots=True)
+class LengthPredicted:
+    """Answer to PredictLength: output tokens at headrace.core.lengths.LEVELS."""
+
+    request_id: str
+    tokens: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ResultStored:
     request_id: str
 
@@ -172,6 +180,7 @@ Event = (
     | Attach
     | Stalled
     | TokensRecovered
+    | LengthPredicted
     | ResultStored
     | BusDown
     | BusUp

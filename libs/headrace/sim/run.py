@@ -7,12 +7,12 @@ from itertools import count
 
 import numpy as np
 
-from headrace.core.ordering import ORDERS
 from headrace.core.queue import QueueConfig
 from headrace.sim.fleet import kind_of, link_of
 from headrace.sim.gateway import Gateway
 from headrace.sim.incidents import Incidents
 from headrace.sim.network import Mesh
+from headrace.sim.policy import Policy
 from headrace.sim.result import Result
 from headrace.sim.watch import Watch
 from headrace.sim.world import START_S, World
@@ -20,17 +20,12 @@ from headrace.workload.arrival import Arrival
 from headrace.workload.scenario import Scenario, ScenarioError, Users
 from headrace.workload.users import User
 
-POLICIES = tuple(ORDERS)
 SAMPLES = 600  # of a run: a point of a plot each
 SAMPLE_S_MIN = 0.5
 # Telling of progress costs little: once in so many arrivals.
 PROGRESS_EVERY = 256
 
 Progress = Callable[[float], None]  # the share of the arrivals' time that is over
-
-
-class PolicyError(ValueError):
-    """A policy that there is not."""
 
 
 def simulate(
@@ -70,15 +65,16 @@ class Run:
     ) -> None:
         if scenario.fleet is None:
             raise ScenarioError(f"{scenario.name} [fleet]: is missing; a simulation needs at least one [[fleet.pools]]")
-        if policy not in POLICIES:
-            raise PolicyError(f"no policy {policy!r}; there are {', '.join(POLICIES)}")
+        chosen = Policy.of(policy)
         self._scenario = scenario
         self._policy = policy
         self._seed = seed
         self._arrivals = arrivals
         self._progress = progress
         mesh = _mesh(scenario)
-        self.world = World(_config(scenario, policy, mesh), mesh, link_of(scenario.fleet))
+        self.world = World(_config(scenario, chosen, mesh), mesh, link_of(scenario.fleet))
+        predictor = chosen.predict(lambda request_id: self.world.asked[request_id].output_tokens)
+        self.world.predictor = predictor or self.world.predictor
         self.kinds = {pool.name: kind_of(pool, scenario.model) for pool in scenario.fleet.pools}
         for pool in scenario.fleet.pools:
             for number in range(pool.count):
@@ -191,13 +187,14 @@ def _mesh(scenario: Scenario) -> Mesh:
         raise ScenarioError(f"{scenario.name} {error}") from error
 
 
-def _config(scenario: Scenario, policy: str, mesh: Mesh) -> QueueConfig:
+def _config(scenario: Scenario, policy: Policy, mesh: Mesh) -> QueueConfig:
     """The live queue manager's, but for clocks that a scenario slows down."""
     plain = QueueConfig(epoch=1)
     slower = mesh.lease_s / plain.lease_s
     return QueueConfig(
         epoch=1,
-        order=policy,
+        order=policy.order,
+        predict_lengths=bool(policy.predictor),
         classes={slo.name: slo for slo in scenario.classes},
         lease_s=mesh.lease_s,
         tick_gap_s=4 * mesh.tick_s,

@@ -1,11 +1,15 @@
 """Orders: who is served next. One file per order, one line in the registry.
 
-An order is a small object that gives each waiting request a sort key once, when it becomes ready; smaller goes first.
+An order is a small object that gives each waiting request a sort key; smaller goes first.
 """
 
-from headrace.core.ordering.base import Order
+from headrace.core.ordering.base import Order, Standing
 from headrace.core.ordering.edf import Edf
 from headrace.core.ordering.fcfs import Fcfs
+from headrace.core.ordering.least_slack import LeastSlack
 from headrace.core.ordering.shortest_prompt import ShortestPrompt
+from headrace.core.ordering.ssjf import Ssjf
 
-ORDERS: dict[str, Order] = {order.name: order for order in (Fcfs(), Edf(), ShortestPrompt())}
+ORDERS: dict[str, Order] = {order.name: order for order in (Fcfs(), Edf(), LeastSlack(), Ssjf(), ShortestPrompt())}
+
+__all__ = ["ORDERS", "Order", "Standing"]

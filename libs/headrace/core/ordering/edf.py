@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
-from headrace.core.types import Request
+from headrace.core.ordering.base import Standing
 
 
 @dataclass(frozen=True, slots=True)
 class Edf:
     name: str = "edf"
+    needs_lengths: bool = False
 
-    def key(self, request: Request, seq: int, ready_s: float, ttft_s: float) -> float:
-        return request.accepted_s + ttft_s
+    def key(self, standing: Standing) -> float:
+        return standing.request.accepted_s + standing.ttft_s

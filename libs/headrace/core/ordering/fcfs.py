@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
-from headrace.core.types import Request
+from headrace.core.ordering.base import Standing
 
 
 @dataclass(frozen=True, slots=True)
 class Fcfs:
     name: str = "fcfs"
+    needs_lengths: bool = False
 
-    def key(self, request: Request, seq: int, ready_s: float, ttft_s: float) -> float:
-        return float(seq)
+    def key(self, standing: Standing) -> float:
+        return float(standing.seq)

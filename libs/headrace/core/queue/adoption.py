@@ -1,7 +1,7 @@
 """A new leadership: read the journal, let workers say what they hold, take that over, and only then dispatch."""
 
 from headrace.core.commands import Hold, HoldState
-from headrace.core.effects import DeleteRecord, FindResults, SendCancel, SendRelease
+from headrace.core.effects import DeleteRecord, FindResults, PredictLength, SendCancel, SendRelease
 from headrace.core.errors import Overloaded
 from headrace.core.events import CaughtUp, RequestAccepted, ResultsFound
 from headrace.core.queue.cell import Cell
@@ -29,6 +29,8 @@ def accept(cell: Cell, event: RequestAccepted, now_s: float) -> None:
     full = cell.caught_up and cell.waiting_in(request.slo_class) >= _limit(cell, job)
     cell.enter(job)
     cell.alarm(request.deadline_s, "deadline", job)
+    if cell.config.predict_lengths and not full:
+        cell.emit(PredictLength(request))
     if full:
         error = Overloaded(f"the queue of class {request.slo_class} is full", retry_after_s=1.0)
         fail(cell, job, error, now_s)

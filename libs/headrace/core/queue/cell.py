@@ -2,10 +2,12 @@
 
 import heapq
 from collections import OrderedDict
+from functools import partial
 from typing import Literal
 
 from headrace.core.effects import Effect
-from headrace.core.ordering import ORDERS
+from headrace.core.lengths import Calibrator, Histogram, Prediction, of_request
+from headrace.core.ordering import ORDERS, Standing
 from headrace.core.queue.config import ATTEMPTS_PER_EPOCH, QueueConfig
 from headrace.core.queue.job import AT_WORKER, LIFE, WAITING, Job, Lane, State
 from headrace.core.queue.line import Line
@@ -46,6 +48,9 @@ class Cell:
         self.results_asked = 0  # ids named by FindResults and not answered yet
         self.bus_up = True
         self.last_tick_s: float | None = None
+        self.known_lengths = Histogram()  # of ended requests, by model, class and modality
+        self.calibrator = Calibrator()  # of what the predictor says, by model
+        self.lengths_matter = config.predict_lengths or ORDERS[config.order].needs_lengths
         self.dirty = False  # something was freed or became ready: dispatch has work
 
     @property
@@ -76,7 +81,7 @@ class Cell:
             count.waiting[job.request.id] = job
         count.running += (to in AT_WORKER) - (was in AT_WORKER)
         if to == "queued":
-            self.line(job.request.model).push(job, self.ttft_s(job), apart=job.suspect == "llm")
+            self.line(job.request.model).push(job, self.standing(job), apart=job.suspect == "llm")
             self.dirty = True
         elif to == "ended":
             del self.jobs[job.request.id]
@@ -102,10 +107,27 @@ class Cell:
             line = self.lines[model] = Line(ORDERS[self.config.order])
         return line
 
-    def ttft_s(self, job: Job) -> float:
-        """Its class's target; none for a class that is not configured any more."""
+    def standing(self, job: Job) -> Standing:
+        """The target is none for a class that is not configured any more."""
         slo = self.config.classes.get(job.request.slo_class)
-        return slo.ttft_s if slo is not None else 0.0
+        ttft_s = slo.ttft_s if slo is not None else 0.0
+        return Standing(job.request, job.seq, job.ready_s, ttft_s, partial(self.length_left, job))
+
+    def length_left(self, job: Job) -> Prediction:
+        """What a predictor said, or else what is known of requests like it."""
+        whole = job.length
+        if whole is None:
+            whole = self.known_lengths.predict(job.request.id, of_request(job.request))
+        return whole.given(len(job.emitted))
+
+    def stand_again(self, job: Job) -> None:
+        """In the place that it has now, if it stands in a line whose order asks for lengths."""
+        if not job.ticket or not ORDERS[self.config.order].needs_lengths:
+            return
+        line = self.line(job.request.model) if job.lane is None else self.unplaced[job.lane]
+        line.leave(job)
+        line.push(job, self.standing(job), apart=job.lane is None and job.suspect == "llm")
+        self.dirty = True
 
     def _class(self, job: Job) -> ClassCount:
         name = job.request.slo_class

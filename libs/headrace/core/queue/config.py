@@ -13,6 +13,7 @@ class QueueConfig:
     epoch: int  # the leadership's: sequence of its take-over
     name: str = "qm-0"
     order: str = "fcfs"
+    predict_lengths: bool = False  # ask for each request (PredictLength); an answer may come late, or never
     classes: Mapping[str, SloClass] = field(default_factory=lambda: CLASSES)
     prefix_tokens: Mapping[str, int] = field(default_factory=dict)  # prefix name -> its length, for KV accounting
     lease_s: float = 2.0  # four heartbeats of 0.5 s: a dead worker is noticed within 3 s

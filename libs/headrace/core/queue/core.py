@@ -14,6 +14,7 @@ from headrace.core.events import (
     Event,
     Heartbeat,
     Joined,
+    LengthPredicted,
     PartEncoded,
     Prefilled,
     RequestAccepted,
@@ -31,6 +32,7 @@ from headrace.core.queue.config import QueueConfig
 from headrace.core.queue.control import attach, cancel, ring, stalled
 from headrace.core.queue.dispatch import dispatch
 from headrace.core.queue.ends import result_stored, worker_ended
+from headrace.core.queue.lengths import length_predicted
 from headrace.core.queue.recovery import expire_leases, extend_leases, tokens_recovered
 from headrace.core.queue.repair import heartbeat
 from headrace.core.queue.stages import joined, part_encoded, prefilled, stage_failed
@@ -81,6 +83,7 @@ _HANDLERS: dict[type, Callable[[Cell, Any, float], None]] = {
     Attach: attach,
     Stalled: stalled,
     TokensRecovered: tokens_recovered,
+    LengthPredicted: length_predicted,
     ResultStored: result_stored,
     BusDown: _bus_down,
     BusUp: _bus_up,

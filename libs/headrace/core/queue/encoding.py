@@ -37,7 +37,7 @@ def join_lane(cell: Cell, job: Job) -> None:
     line = cell.unplaced.get(lane)
     if line is None:
         line = cell.unplaced[lane] = Line(ORDERS[cell.config.order])
-    line.push(job, cell.ttft_s(job))
+    line.push(job, cell.standing(job))
     job.lane = lane
     cell.dirty = True
 

@@ -17,6 +17,7 @@ from headrace.core.queue.alone import end_alone
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.encoding import leave_lane, release_parts
 from headrace.core.queue.job import AT_WORKER, Job, Stop
+from headrace.core.queue.lengths import learn
 from headrace.core.queue.spans import add_span
 from headrace.core.types import End, Failure, FinishReason, Logprobs
 from headrace.core.usage import usage_of
@@ -53,6 +54,7 @@ def finish(cell: Cell, job: Job, end: End, tokens: tuple[int, ...], logprobs: Lo
     end_alone(cell, job)
     cell.move(job, "ending")
     job.end = end
+    learn(cell, job, end, len(tokens))
     cell.dirty = True
     cell.emit(StoreResult(job.request, job.attempt, tokens, end, now_s, logprobs))
 

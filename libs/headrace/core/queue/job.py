@@ -6,6 +6,7 @@ worker was lost. Only Cell.move changes a state, and only along this table.
 
 from typing import Literal
 
+from headrace.core.lengths.prediction import Prediction
 from headrace.core.types import End, Key, Logprobs, Request, StageSpan, TensorHandle
 
 State = Literal["accepted", "encoding", "queued", "prefill", "handover", "decode", "recovering", "ending", "ended"]
@@ -68,6 +69,7 @@ class Job:
         "gateway_known",
         "kv_tokens",
         "lane",
+        "length",
         "logprobs",
         "parts",
         "patience_s",
@@ -117,6 +119,7 @@ class Job:
         self.deaths_alone = 0
         self.stage_failures = 0
         self.stop: Stop = ""  # asked to stop; the worker has been told
+        self.length: Prediction | None = None  # of its whole output, as a predictor said
         self.timeline: tuple[StageSpan, ...] = ()
         self.end: End | None = None
         self.askers: list[str] = []  # gateways to be sent to RESULTS once the result is there

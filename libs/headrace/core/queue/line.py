@@ -6,7 +6,7 @@ Leaving the line costs nothing: an entry whose ticket is no longer its job's is 
 import heapq
 from collections.abc import Iterator
 
-from headrace.core.ordering.base import Order
+from headrace.core.ordering.base import Order, Standing
 from headrace.core.queue.job import Job
 
 _Heap = list[tuple[float, int, Job]]
@@ -25,12 +25,12 @@ class Line:
     def __len__(self) -> int:
         return self._size
 
-    def push(self, job: Job, ttft_s: float, *, apart: bool = False) -> None:
+    def push(self, job: Job, standing: Standing, *, apart: bool = False) -> None:
         assert not job.ticket, f"{job.key} stands in line already"
         self._tickets += 1
         job.ticket = self._tickets
         self._size += 1
-        entry = (self._order.key(job.request, job.seq, job.ready_s, ttft_s), job.ticket, job)
+        entry = (self._order.key(standing), job.ticket, job)
         heapq.heappush(self._suspects if apart else self._heap, entry)
 
     def leave(self, job: Job) -> None:
