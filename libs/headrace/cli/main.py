@@ -18,6 +18,7 @@ COMMANDS = {
     "load": "put a scenario's load on a running mesh and print the table",
     "calibrate": "measure the running mesh, so that the simulator can stand in for it",
     "simulate": "try policies on a scenario or a trace in simulated time",
+    "characterize": "where a model's time goes, stage by stage, or what a trace is like",
     "bench": "run a bench by its name",
 }
 

@@ -34,14 +34,14 @@ def _profiles(pool: PoolSpec, name: str) -> Iterator[Assumption]:
     """As headrace.sim.fleet chooses them."""
     if "encode" in pool.stages:
         tower = encoder(f"{pool.gpu}/{name}/tp{pool.tp}")
-        yield Assumption(f"Encoder profile {tower.name}", _lines(tower.source))
-        yield Assumption(f"Model {name}", _lines(model(name).source))
+        yield Assumption(f"Encoder profile {tower.name}", source_lines(tower.source))
+        yield Assumption(f"Model {name}", source_lines(model(name).source))
     if {"prefill", "decode"} & set(pool.stages):
         llm = instance(pool.profile or f"{pool.gpu}/{name}/tp{pool.tp}")
-        yield Assumption(f"Instance profile {llm.name}", _lines(llm.source))
+        yield Assumption(f"Instance profile {llm.name}", source_lines(llm.source))
 
 
-def _lines(source: str) -> tuple[str, ...]:
+def source_lines(source: str) -> tuple[str, ...]:
     """A profile joins the sources of its groups of numbers by `; <group>: [tag]`."""
     parts = source.split("; ")
     joined: list[str] = []
