@@ -35,6 +35,8 @@ from services.gateway.metrics import GatewayMetrics
 from services.gateway.streams import Streams
 
 MAX_TOKENS_DEFAULT = 1024  # of a request that names no max_tokens: a long answer, and a bounded promise of KV blocks
+# Of the last user turn, in the journal: 128 and 384 tokens, as the length predictor reads.
+QUESTION_CHARS = (512, 1_536)
 RENDER_INLINE_BYTES = 16_384  # tokenising more than this would hold up the other streams: a thread does it
 
 
@@ -181,6 +183,7 @@ class Admission:
             idempotency_key=ask.idempotency_key,
             traceparent=traceparent,
             keep_on_disconnect=ask.keep_on_disconnect,
+            question=_question(ask),
         )
         live = self._streams.open(facts_of(request), time.monotonic())
         live.opened_s, live.received_s = caller.arrived_s, caller.received_s
@@ -215,6 +218,13 @@ class Admission:
         reach("gateway.journaled", request.id)
         if duplicate:  # another gateway has accepted it, or this one in an earlier life
             await self._lookup.adopt(live, request.body_hash)
+
+
+def _question(ask: Ask) -> str:
+    """The last user turn; of a long one the beginning and the end, where the task usually stands."""
+    last = next((message for message in reversed(ask.messages) if message.role == "user"), ask.messages[-1])
+    text = " ".join(part.text for part in last.parts if isinstance(part, TextPart))
+    return text if len(text) <= sum(QUESTION_CHARS) else f"{text[: QUESTION_CHARS[0]]} {text[-QUESTION_CHARS[1] :]}"
 
 
 def facts_of(request: Request) -> Facts:

@@ -17,5 +17,6 @@ if __name__ == "__main__":
         Settings.from_env(os.environ),
         tape=os.environ.get("HEADRACE_TAPE", ""),
         order=os.environ.get("HEADRACE_ORDER") or "fcfs",
+        predict=os.environ.get("HEADRACE_PREDICT") or "off",
     )
     run(partial(main, options))

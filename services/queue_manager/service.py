@@ -15,6 +15,7 @@ from headrace.mesh.journal import Journal
 from headrace.mesh.logs import get_logger
 from services.queue_manager.chores import Chores
 from services.queue_manager.inbox import Inbox, read_control, read_events, read_heartbeat
+from services.queue_manager.lengths import Lengths, Thread
 from services.queue_manager.mirror import Mirror
 from services.queue_manager.outbox import Outbox
 from services.queue_manager.recorder import Recorder
@@ -39,12 +40,14 @@ class QueueManager:
         mirror: Mirror,
         sweeper: Sweeper,
         recorder: Recorder,
+        predictor: Thread | None = None,
     ) -> None:
         self.core = QueueCore(config)
         self._bus = bus
         self._journal = journal
         self._inbox = Inbox(self._take)
         self._chores = chores(self._inbox.put)
+        self._lengths = Lengths(predictor, self._inbox.put) if predictor is not None else None
         self._recovery = recovery
         self._mirror = mirror
         self._sweeper = sweeper
@@ -95,6 +98,8 @@ class QueueManager:
 
     def _carry_out(self, effect: Effect) -> None:
         if self._outbox.take(effect) or self._chores.take(effect):
+            return
+        if self._lengths is not None and self._lengths.take(effect):
             return
         if isinstance(effect, RecoverTokens):
             log.info("recovering", requests=len(effect.orphans))

@@ -21,6 +21,7 @@ from headrace.mesh.journal import Journal
 from headrace.mesh.leader import Leadership
 from headrace.mesh.lifecycle import Lifecycle, collect_less
 from headrace.mesh.store import Store
+from headrace.predictor.service import PredictorThread
 from headrace.v1 import queue_pb2_grpc
 from services.queue_manager.chores import Chores
 from services.queue_manager.metrics import queue_registry
@@ -38,10 +39,13 @@ class Options:
     settings: Settings
     tape: str  # where to record what happens; empty: nowhere
     order: str = "fcfs"  # a name of headrace.core.ordering
+    predict: str = "off"  # on: ask the length predictor for each request
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise BadSetup(f"HEADRACE_ORDER={self.order!r}: must be one of {', '.join(ORDERS)}")
+        if self.predict not in ("on", "off"):
+            raise BadSetup(f"HEADRACE_PREDICT={self.predict!r}: must be on or off")
 
 
 async def main(options: Options, lifecycle: Lifecycle) -> None:
@@ -57,11 +61,12 @@ async def main(options: Options, lifecycle: Lifecycle) -> None:
         lost = partial(lifecycle.fail, Unavailable("another queue manager has taken over"))
         leadership = Leadership(bus, options.id, secrets.token_hex(8), lost, options.settings.journal_replicas)
         stack.push_async_callback(leadership.release)
+        predictor = await _predictor(stack) if options.predict == "on" else None
         lifecycle.ready(options.id, grpc=address)
         epoch = await _acquire(leadership, lifecycle.stopping)
         if epoch is None:
             return
-        manager = _manager(options, epoch, bus, journal, store)
+        manager = _manager(options, epoch, bus, journal, store, predictor)
         face.core = manager.core
         collect_less()
         await manager.run(lifecycle.stopping)
@@ -93,9 +98,26 @@ async def _open_faces(options: Options, face: QueueManagerService, stack: AsyncE
     return settings.advertised(server.port)
 
 
-def _manager(options: Options, epoch: int, bus: Bus, journal: Journal, store: Store) -> QueueManager:
+async def _predictor(stack: AsyncExitStack) -> PredictorThread:
+    """Raises Unavailable: a package of it is not installed."""
+    from headrace.predictor.model import Proxy  # onnxruntime
+
+    thread = PredictorThread(await asyncio.to_thread(Proxy))
+    stack.callback(thread.close)
+    return thread
+
+
+def _manager(
+    options: Options, epoch: int, bus: Bus, journal: Journal, store: Store, predictor: PredictorThread | None
+) -> QueueManager:
     prefixes = dict(family(options.settings.model).spec.prefix_tokens)
-    config = QueueConfig(epoch=epoch, name=options.id, order=options.order, prefix_tokens=prefixes)
+    config = QueueConfig(
+        epoch=epoch,
+        name=options.id,
+        order=options.order,
+        predict_lengths=predictor is not None,
+        prefix_tokens=prefixes,
+    )
     blobs = DirectoryBlobs(options.settings.data_dir)
     return QueueManager(
         config,
@@ -106,4 +128,5 @@ def _manager(options: Options, epoch: int, bus: Bus, journal: Journal, store: St
         Mirror(bus, store),
         Sweeper(store, blobs),
         Recorder(options.tape, config),
+        predictor,
     )

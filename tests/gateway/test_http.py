@@ -94,6 +94,19 @@ async def test_an_image_reaches_blobs_and_journal(edge: Edge, cell: StandIn) -> 
     assert len(edge.blobs.stored[cell.requests[-1].id]) == 1
 
 
+async def test_the_journal_has_the_last_question_in_short(edge: Edge, cell: StandIn) -> None:
+    """Of a long one the beginning and the end: that is what lengths are predicted from."""
+    body = ask()
+    long = "Sum this up. " + "word " * 1_000 + "In one sentence."
+    turns = [("system", "be brief"), ("user", "first"), ("assistant", "yes"), ("user", long)]
+    body["messages"] = [{"role": role, "content": text} for role, text in turns]
+    await edge.http.post(CHAT, json=body)
+    asked = cell.requests[-1].question
+    assert asked.startswith("Sum this up. word")
+    assert asked.endswith("word In one sentence.")
+    assert len(asked) == 512 + 1 + 1_536
+
+
 async def test_sound_and_video_are_counted_apart(edge: Edge, cell: StandIn) -> None:
     sound = base64.b64encode(sound_file(tone(1.0, 8_000), 8_000, "mp3", "libmp3lame")).decode()
     video = base64.b64encode(video_file([9] * 10, "gif", "gif")).decode()

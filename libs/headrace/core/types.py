@@ -162,6 +162,7 @@ class Request:
     idempotency_key: str = ""
     traceparent: str = ""
     keep_on_disconnect: bool = False
+    question: str = ""  # the last user turn, its beginning and its end
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ HOLD_STATE_DECODE: HoldState
 HOLD_STATE_ENDED: HoldState
 
 class RequestRecord(_message.Message):
-    __slots__ = ("request_id", "tenant", "idempotency_key", "body_hash", "model", "slo_class", "accepted_s", "deadline_s", "prompt", "spans", "media", "prefix", "sampling", "gateway", "traceparent", "keep_on_disconnect")
+    __slots__ = ("request_id", "tenant", "idempotency_key", "body_hash", "model", "slo_class", "accepted_s", "deadline_s", "prompt", "spans", "media", "prefix", "sampling", "gateway", "traceparent", "keep_on_disconnect", "question")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +43,7 @@ class RequestRecord(_message.Message):
     GATEWAY_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     KEEP_ON_DISCONNECT_FIELD_NUMBER: _ClassVar[int]
+    QUESTION_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     tenant: str
     idempotency_key: str
@@ -59,7 +60,8 @@ class RequestRecord(_message.Message):
     gateway: str
     traceparent: str
     keep_on_disconnect: bool
-    def __init__(self, request_id: _Optional[str] = ..., tenant: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., body_hash: _Optional[bytes] = ..., model: _Optional[str] = ..., slo_class: _Optional[str] = ..., accepted_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., prompt: _Optional[_Iterable[int]] = ..., spans: _Optional[_Iterable[_Union[_common_pb2.MediaSpan, _Mapping]]] = ..., media: _Optional[_Iterable[_Union[_common_pb2.Media, _Mapping]]] = ..., prefix: _Optional[str] = ..., sampling: _Optional[_Union[_common_pb2.Sampling, _Mapping]] = ..., gateway: _Optional[str] = ..., traceparent: _Optional[str] = ..., keep_on_disconnect: _Optional[bool] = ...) -> None: ...
+    question: str
+    def __init__(self, request_id: _Optional[str] = ..., tenant: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., body_hash: _Optional[bytes] = ..., model: _Optional[str] = ..., slo_class: _Optional[str] = ..., accepted_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., prompt: _Optional[_Iterable[int]] = ..., spans: _Optional[_Iterable[_Union[_common_pb2.MediaSpan, _Mapping]]] = ..., media: _Optional[_Iterable[_Union[_common_pb2.Media, _Mapping]]] = ..., prefix: _Optional[str] = ..., sampling: _Optional[_Union[_common_pb2.Sampling, _Mapping]] = ..., gateway: _Optional[str] = ..., traceparent: _Optional[str] = ..., keep_on_disconnect: _Optional[bool] = ..., question: _Optional[str] = ...) -> None: ...
 
 class ResultRecord(_message.Message):
     __slots__ = ("request_id", "tenant", "idempotency_key", "body_hash", "model", "attempt", "tokens", "end", "accepted_s", "ended_s", "stop", "logprobs")

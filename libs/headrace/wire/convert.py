@@ -261,6 +261,7 @@ def request_to_proto(request: Request) -> queue_pb2.RequestRecord:
         gateway=request.gateway,
         traceparent=request.traceparent,
         keep_on_disconnect=request.keep_on_disconnect,
+        question=request.question,
     )
 
 
@@ -280,6 +281,7 @@ def request_from_proto(record: queue_pb2.RequestRecord) -> Request:
         record.idempotency_key,
         record.traceparent,
         record.keep_on_disconnect,
+        record.question,
     )
 
 
