@@ -1,11 +1,12 @@
 """What an encoder on some GPUs costs: a table of a profile, scaled where a multimodal model was calibrated."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from headrace.core.cost import Curve, EncodeCost, Power
-from headrace.profiles.gpu import gpu, read_power
+from headrace.profiles.gpu import power_of
 from headrace.profiles.model import part_of
-from headrace.profiles.reading import ProfileError, Table, parallel, split_name
+from headrace.profiles.reading import ProfileError, Table, parallel, read, split_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,16 @@ class EncoderProfile:
     embed_bytes_per_token: int  # of what goes to the LLM: the encoder's raw output, the connector stands there
     load_cold_s: float
     load_warm_s: float
+    part_tokens: int = 0  # of every picture, whatever its size; 0: the model's card counts
+
+
+def holds_encoder(name: str) -> bool:
+    """Whether "mine.toml", or "mine.toml/tp1", has an encoder. Raises ProfileError: no such file."""
+    if ".toml" not in name:
+        return False
+    path = f"{name.rpartition('.toml')[0]}.toml"
+    top = read(Path(path), path)
+    return "encoder" in top or top.values.get("kind") == "encoder"
 
 
 def encoder(name: str) -> EncoderProfile:
@@ -28,19 +39,22 @@ def encoder(name: str) -> EncoderProfile:
     The paper's shares of encoding in the time to first token contradict one another for a tower that two models share,
     so each model whose share is known was calibrated by itself; the source of what is returned says on what.
 
+    Or path/to/mine.toml/tp1: an encoder's own file, or the table [encoder] of an LLM's.
+
     Raises:
         ProfileError: no such profile, or its content is wrong.
     """
     by_tower, lmm = part_of(name, "encoder")
     top, stem, at = split_name(by_tower, "encoder")
+    if "encoder" in top:  # beside an LLM, in the file of a calibrated mesh
+        top = top.table("encoder")
     table = parallel(top, at)
     top.choice("kind", ("encoder",))
-    card = gpu(top.text("gpu"))
-    power, power_source = read_power(top.table("power")) if "power" in top else (card.power, card.sources["power"])
+    gpu, power, power_source = power_of(top)
     sources, tower, preprocess = top.table("sources"), top.table("model"), top.table("preprocess")
     scale, scale_source = _calibration(top, lmm)
     profile = EncoderProfile(
-        name=f"{card.name}/{lmm or stem}/{at}",
+        name=f"{gpu}/{lmm or stem}/{at}",
         source="; ".join(
             [
                 f"time: {sources.source('time')}",
@@ -50,7 +64,7 @@ def encoder(name: str) -> EncoderProfile:
                 f"power: {power_source}",
             ]
         ),
-        gpu=card.name,
+        gpu=gpu,
         gpus=table.whole("gpus", least=1),
         cost=EncodeCost(
             tiles_s=_scaled(table.curve("tiles", "tiles_s"), scale),
@@ -62,6 +76,7 @@ def encoder(name: str) -> EncoderProfile:
         embed_bytes_per_token=tower.whole("embed_bytes_per_token", least=1),
         load_cold_s=table.number("load_cold_s"),
         load_warm_s=table.number("load_warm_s"),
+        part_tokens=tower.whole("part_tokens", 0),
     )
     tower.source()
     tower.pass_over("parameters", "layers", "hidden", "heads", "intermediate", "tile_patches")

@@ -52,6 +52,18 @@ def gpu(name: str) -> GpuCard:
     return card
 
 
+def power_of(top: Table) -> tuple[str, Power, str]:
+    """Of a profile: its GPU, the watts of one and their source; the file's own, or those of the GPU's card.
+
+    A file that brings its own may be of a device that has no card: a processor, a GPU that nobody described.
+    """
+    name = top.text("gpu")
+    if "power" in top:
+        return name, *read_power(top.table("power"))
+    card = gpu(name)
+    return name, card.power, card.sources["power"]
+
+
 def read_power(table: Table) -> tuple[Power, str]:
     phases = ("idle_w", "context_w", "prefill_w", "decode_w", "encode_w")
     power, source = Power(**{phase: table.number(phase) for phase in phases}), table.source()

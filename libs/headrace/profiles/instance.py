@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from headrace.core.cost import Power, StepCost
-from headrace.profiles.gpu import gpu, read_power
+from headrace.profiles.gpu import power_of
 from headrace.profiles.model import part_of
 from headrace.profiles.reading import Table, parallel, split_name
 
@@ -38,14 +38,13 @@ def instance(name: str) -> InstanceProfile:
     top, stem, at = split_name(part_of(name, "llm")[0], "instance")
     table = parallel(top, at)
     top.choice("kind", ("llm",))
-    card = gpu(top.text("gpu"))
-    power, power_source = read_power(top.table("power")) if "power" in top else (card.power, card.sources["power"])
+    gpu, power, power_source = power_of(top)
     sources = top.table("sources")
     model = top.table("model")
     profile = InstanceProfile(
-        name=f"{card.name}/{stem}/{at}",
+        name=f"{gpu}/{stem}/{at}",
         source="; ".join([*(f"{entry}: {sources.source(entry)}" for entry in SOURCES), f"power: {power_source}"]),
-        gpu=card.name,
+        gpu=gpu,
         gpus=table.whole("gpus", least=1),
         step=read_step(table),
         power=power,
@@ -76,7 +75,7 @@ def read_step(table: Table) -> StepCost:
 
 
 def _end(top: Table, table: Table, sources: Table, model: Table) -> None:
-    top.pass_over("title")
+    top.pass_over("title", "encoder", "mesh")  # a calibrated mesh's file has them beside its LLM
     model.source()
     model.pass_over("layers", "cross_layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "vocabulary")
     if "fit" in top:

@@ -8,6 +8,7 @@ from headrace.profiles import (
     encoder,
     engine_profile,
     gpu,
+    holds_encoder,
     instance,
     packaged_engine_profiles,
 )
@@ -29,7 +30,7 @@ def kind_of(pool: PoolSpec, default_model: str, model: str = "") -> Kind:
     """
     name = model or pool.model or default_model
     llm = _instance(pool, name) if {"prefill", "decode"} & set(pool.stages) else None
-    tower = encoder(f"{pool.gpu}/{name}/tp{pool.tp}") if "encode" in pool.stages and pool.gpu else None
+    tower = _tower(pool, name) if "encode" in pool.stages else None
     loads_s = sum(profile.load_cold_s for profile in (llm, tower) if profile is not None)
     start_s = loads_s if pool.start_s is None else pool.start_s
     if llm is None:
@@ -52,9 +53,17 @@ def kind_of(pool: PoolSpec, default_model: str, model: str = "") -> Kind:
         cross_kv_bytes_per_token=llm.cross_kv_bytes_per_token,
         encode=tower.cost if tower is not None else EncodeCost(),
         embed_bytes_per_token=tower.embed_bytes_per_token if tower is not None else 0,
+        part_tokens=tower.part_tokens if tower is not None else 0,
         batch_max=pool.batch_max or ENCODER_BATCH,
         start_s=start_s,
     )
+
+
+def _tower(pool: PoolSpec, name: str) -> EncoderProfile | None:
+    """The one of the pool's own file, or its GPU's. None: neither is said, and encoding costs nothing."""
+    if holds_encoder(pool.profile):
+        return encoder(pool.profile)
+    return encoder(f"{pool.gpu}/{name}/tp{pool.tp}") if pool.gpu else None
 
 
 def _encoder_kind(pool: PoolSpec, name: str, tower: EncoderProfile | None, start_s: float) -> Kind:
@@ -66,6 +75,7 @@ def _encoder_kind(pool: PoolSpec, name: str, tower: EncoderProfile | None, start
         power=tower.power if tower is not None else Power(),
         encode=tower.cost if tower is not None else EncodeCost(),
         embed_bytes_per_token=tower.embed_bytes_per_token if tower is not None else 0,
+        part_tokens=tower.part_tokens if tower is not None else 0,
         batch_max=pool.batch_max or ENCODER_BATCH,
         start_s=start_s,
     )

@@ -25,7 +25,10 @@ class Gateway:
         self._cards: dict[str, ModelCard] = {}
         self._cross: dict[str, float] = {}  # model -> KV of a media row, in tokens of the model's KV
         self._context_tokens: dict[str, int] = {}
+        self._part_tokens: dict[str, int] = {}  # of models whose pictures all count the same
         for kind in kinds:
+            if kind.part_tokens:
+                self._part_tokens[kind.model] = kind.part_tokens
             if kind.generates:
                 self._context_tokens[kind.model] = kind.context_tokens
             if kind.cross_kv_bytes_per_token:
@@ -45,7 +48,7 @@ class Gateway:
             self._scenario.class_index(arrival.slo_class),
         )
         prompt = self._prompt(name, arrival.input_tokens, [tokens for tokens, _ in counted])
-        now_s = world.now_s + world.gateway_off_s + world.mesh.admit_s
+        now_s = world.now_s + world.gateway_off_s + world.admit_s(tuple([part for _, part in counted]))
         request = Request(
             id=f"{row:032x}",
             tenant=arrival.tenant,
@@ -86,6 +89,8 @@ class Gateway:
 
     def _count(self, name: str, part: AskedPart) -> tuple[int, Part]:
         """Its tokens, as known from the header alone, and what its encoder will compute."""
+        if part.modality == "image" and (tokens := self._part_tokens.get(name, 0)):
+            return part.tokens or tokens, Part(1, part.width * part.height)
         card = self._cards.get(name)
         if card is None:
             card = self._cards[name] = model(name)

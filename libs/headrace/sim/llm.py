@@ -28,6 +28,7 @@ class Iteration:
     chunks: list[Chunk[Counted, Held]]
     entering: list[Held]
     steps: int
+    export_s: float = 0.0  # of KV caches that leave with it
     end_s: float = 0.0
 
 
@@ -70,9 +71,10 @@ class LlmStage:
             return False
         chunks = self.batch.next_chunks()
         decoding = list(self.batch.running)
-        single = chunks or turn.entering or self._worker.world.one_by_one
+        single = chunks or turn.entering or self._worker.world.one_by_one or self._worker.waits_beside(self)
         steps = 1 if single else min([live.state.left for live in decoding])
-        self._run(Iteration(now_s, self._work(decoding, chunks), decoding, chunks, turn.entering, steps))
+        work, export_s = self._work(decoding, chunks), self._export_s(chunks)
+        self._run(Iteration(now_s, work, decoding, chunks, turn.entering, steps, export_s))
         return True
 
     def _work(self, decoding: list[Live[Counted, Held]], chunks: list[Chunk[Counted, Held]]) -> StepWork:
@@ -105,7 +107,7 @@ class LlmStage:
         """It is over at the end of so many steps."""
         iteration.steps = steps
         cost, work = self._cost, iteration.work
-        took_s = cost.stretch_s(work, steps) if steps > 1 else cost.step_s(work)
+        took_s = cost.stretch_s(work, steps) if steps > 1 else cost.step_s(work) + iteration.export_s
         agenda = self._worker.world.agenda
         iteration.end_s = max(iteration.start_s + took_s, agenda.now_s)
         agenda.at(iteration.end_s, self._end, iteration, iteration.end_s)
@@ -174,15 +176,30 @@ class LlmStage:
 
     def _hand_over(self, held: Held, filled: int) -> None:
         """Out of the engine and into a file, from which its decode worker reads."""
-        worker, world, kind = self._worker, self._worker.world, self._kind
+        worker, world = self._worker, self._worker.world
         held.state = "handover"
         self.roster.leave(held)
-        size_bytes = filled * kind.kv_bytes_per_token + held.asked.cross_rows * kind.cross_kv_bytes_per_token
+        size_bytes = self._kv_bytes(held, filled)
         held.kv = worker.tensor(size_bytes, filled)
         worker.send(Prefilled(worker.id, held.key, held.emitted, held.kv))
         join = JoinCommand(replace(held.command, emitted=world.zeros(held.emitted)), held.kv)
-        left_bytes = world.left_behind(size_bytes, world.now_s - held.began_s)
+        prefill_s = world.now_s - held.began_s - world.mesh.export_byte_s * size_bytes
+        left_bytes = world.left_behind(size_bytes, prefill_s)
         world.post(held.command.decode_worker, join, left_bytes, delay_s=world.mesh.command_s)
+
+    def _kv_bytes(self, held: Held, filled: int) -> int:
+        kind = self._kind
+        return filled * kind.kv_bytes_per_token + held.asked.cross_rows * kind.cross_kv_bytes_per_token
+
+    def _export_s(self, chunks: list[Chunk[Counted, Held]]) -> float:
+        """What writing out KV caches adds to the iteration that completes them; small ones are written behind it."""
+        mesh, me = self._worker.world.mesh, self._worker.id
+        if not mesh.export_byte_s:
+            return 0.0
+        ending = [chunk.live for chunk in chunks if chunk.ends_prefill]
+        leaving = [live for live in ending if live.state.command.decode_worker != me]
+        sizes = [self._kv_bytes(live.state, live.length) for live in leaving]
+        return mesh.export_byte_s * sum([size for size in sizes if size >= mesh.pipeline_bytes])
 
     def _gaps(self, iteration: Iteration) -> None:
         """Every gap between two tokens; a sequence that did not run just before has waited longer for its first."""

@@ -47,15 +47,25 @@ class Worker:
         self.llm = LlmStage(self) if kind.generates else None
         self._stages: list[EncodeStage | LlmStage] = [stage for stage in (self.encode, self.llm) if stage is not None]
         self._busy: EncodeStage | LlmStage | None = None
+        self._rising = False  # about to begin, in this moment
         self._late: list[tuple[Callable[..., None], tuple[Any, ...]]] = []  # what falls due while it is stopped
 
     # --- its device ---
 
     def wake(self) -> None:
-        """There is something to do."""
+        """There is something to do. An idle device begins once all that comes in this moment is there.
+
+        Commands of one message are taken in together: the pictures of a request become one batch.
+        """
         if self._busy is not None:
             self._busy.interrupt()
-        elif self.alive and not self.stopped:
+        elif self.alive and not self.stopped and not self._rising:
+            self._rising = True
+            self.world.agenda.after(0.0, self._rise)
+
+    def _rise(self) -> None:
+        self._rising = False
+        if self._busy is None and self.alive and not self.stopped:
             self._next()
 
     def over(self) -> None:
@@ -72,6 +82,10 @@ class Worker:
             if stage.begin():
                 self._busy = stage
                 return
+
+    def waits_beside(self, stage: EncodeStage | LlmStage) -> bool:
+        """Another stage has something for the device: its turn comes after one iteration."""
+        return len(self._stages) > 1 and any(other.waiting for other in self._stages if other is not stage)
 
     def runs(self, call: Callable[..., None], *args: Any) -> bool:
         """Whether a call that is due may happen now: a stopped process does it when it goes on, a dead one never."""

@@ -14,6 +14,7 @@ from headrace.core.events import (
     BusUp,
     CaughtUp,
     Event,
+    LengthPredicted,
     Recovered,
     RequestAccepted,
     ResultsFound,
@@ -21,17 +22,17 @@ from headrace.core.events import (
     Tick,
     TokensRecovered,
 )
+from headrace.core.lengths import Constant, Predictor, of_request
 from headrace.core.queue import QueueConfig, QueueCore
 from headrace.core.types import End, Key, TensorHandle
 from headrace.sim.agenda import Agenda
-from headrace.sim.asked import Asked
+from headrace.sim.asked import Asked, Part
 from headrace.sim.kind import Kind
 from headrace.sim.ledger import Ledger
-from headrace.sim.network import Mesh, Network
+from headrace.sim.network import Mesh, Network, left_behind
 from headrace.sim.worker import Worker
 
 START_S = 1_000_000.0  # a moment like any other, but that no time is 0
-_SINK_PARTS = 4  # a pipelined KV cache travels in so many parts at least: the last one comes after prefill
 
 
 class World:
@@ -40,13 +41,14 @@ class World:
         self.config = config
         self.core = QueueCore(config)
         self.mesh = mesh
-        self.network = Network(link)
+        self.network = Network(link, mesh.byte_s)
         self.ledger = Ledger(START_S)
         self.workers: dict[str, Worker] = {}
         self.gone: list[Worker] = []  # lives that are over: their seconds and joules count
         self.asked: dict[str, Asked] = {}
         self.tensors = 0
         self.bus_up = True
+        self.predictor: Predictor = Constant()  # asked where the configuration has one
         self.gateway_off_s = 0.0  # of the gateways' clocks
         self.one_by_one = False  # iterations are never taken together: slower, and the same
         self.ended: Callable[[Asked], None] = _nobody  # told of each end that a client has seen
@@ -63,6 +65,7 @@ class World:
             fx.RecoverTokens: self._recover,
             fx.GatewayEnded: self._gateway_ended,
             fx.FindResults: self._find_results,
+            fx.PredictLength: self._predict_length,
             fx.DeleteRecord: _nothing,
             fx.LookInResults: _nothing,
             fx.Moved: _nothing,
@@ -120,6 +123,11 @@ class World:
     def _find_results(self, effect: fx.FindResults) -> None:
         self._stored(ResultsFound(len(effect.request_ids), ()))
 
+    def _predict_length(self, effect: fx.PredictLength) -> None:
+        request = effect.request
+        said = self.predictor.predict(request.id, of_request(request))
+        self.agenda.after(self.mesh.predict_s, self.handle, LengthPredicted(request.id, said.values))
+
     def _recover(self, effect: fx.RecoverTokens) -> None:
         """Gateways fence older attempts and say what their clients have seen."""
         self._stored(TokensRecovered(tuple([self._recovered(orphan) for orphan in effect.orphans])))
@@ -150,7 +158,15 @@ class World:
             self.refuse(asked)
             return
         self.asked[request.id] = asked
-        self.agenda.after(self.mesh.admit_s, self._accepted, RequestAccepted(request, asked.row + 1))
+        self.agenda.after(self.admit_s(asked.parts), self._accepted, RequestAccepted(request, asked.row + 1))
+
+    def admit_s(self, parts: tuple[Part, ...]) -> float:
+        """From the question to the queue manager."""
+        mesh = self.mesh
+        if not parts:
+            return mesh.admit_s
+        pixels = sum([part.pixels for part in parts])
+        return mesh.admit_s + len(parts) * mesh.admit_part_s + pixels / 1e6 * mesh.admit_megapixel_s
 
     def refuse(self, asked: Asked) -> None:
         """It was never accepted: its client is told at once."""
@@ -210,10 +226,7 @@ class World:
 
     def left_behind(self, size_bytes: float, prefill_s: float) -> float:
         """Bytes of a KV cache that are still to come when its prefill ends, if it travels meanwhile."""
-        if size_bytes < self.mesh.pipeline_bytes:
-            return size_bytes
-        away_s = max(0.0, self.network.seconds(size_bytes) - prefill_s) / max(self.network.seconds(size_bytes), 1e-12)
-        return max(size_bytes / _SINK_PARTS / 8, size_bytes * away_s)
+        return left_behind(self.network.byte_s, size_bytes, prefill_s, self.mesh.pipeline_bytes)
 
     # --- the bus ---
 
