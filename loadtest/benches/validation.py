@@ -172,12 +172,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=0, help="calibration and replay in turn")
     parser.add_argument("--seconds", type=float, default=0.0, help="of arrivals in each round")
     args = parser.parse_args(argv)
-    rounds, seconds = (1, 12.0) if args.quick else (4, 40.0)
+    modelled = args.engine == "profile"
+    rounds, seconds = (1, 12.0 if modelled else 24.0) if args.quick else (3, 40.0 if modelled else 80.0)
     rounds, seconds = args.rounds or rounds, args.seconds or seconds
     chosen = [each for each in subjects(args.engine) if each.name.startswith(args.only)]
     rows = []
     for subject in chosen[:1] if args.quick else chosen:
-        rows.append(asyncio.run(run(subject, rounds, seconds)))
+        rows.append(asyncio.run(run(subject.quick() if args.quick else subject, rounds, seconds)))
         _tell(rows[-1])
     if args.json:
         finish("validation", argv, [SEED + number for number in range(rounds)], {"validation": plain(rows)})

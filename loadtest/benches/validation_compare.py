@@ -13,11 +13,14 @@ from loadtest.replay_rows import Row
 
 Floats = NDArray[np.float64]
 QUANTILES = (0.5, 0.99)
-# What a request's time is made of, each from one moment to the next.
+# What a request's time is made of, each from one moment to the next. A replay knows of pictures only when prefill had
+# their embeddings, the simulator when they were sent for: their time is told to the first token in one.
 STAGES = {
-    "to_dispatch": ("arrival_s", "dispatch_s"),
-    "to_first_token": ("dispatch_s", "first_token_s"),
-    "to_end": ("first_token_s", "end_s"),
+    "text_to_dispatch": (False, "arrival_s", "dispatch_s"),
+    "text_to_first_token": (False, "dispatch_s", "first_token_s"),
+    "text_to_end": (False, "first_token_s", "end_s"),
+    "pictures_to_first_token": (True, "arrival_s", "first_token_s"),
+    "pictures_to_end": (True, "first_token_s", "end_s"),
 }
 
 
@@ -44,11 +47,8 @@ def compare(live: Sequence[Requests], simulated: Sequence[Requests]) -> dict[str
     for name in ("ttft", "jct"):
         out[name] = _side_by_side(*(_all(getattr(each, f"{name}_s") for each in side) for side in (live, simulated)))
     out["stages"] = {
-        f"{kind}_{name}": _side_by_side(
-            *(_all(_stage(each, kind, *ends) for each in side) for side in (live, simulated))
-        )
-        for kind in ("text", "pictures")
-        for name, ends in STAGES.items()
+        name: _side_by_side(*(_all(_stage(each, *stage) for each in side) for side in (live, simulated)))
+        for name, stage in STAGES.items()
     }
     out["by_round"] = [
         {
@@ -60,10 +60,10 @@ def compare(live: Sequence[Requests], simulated: Sequence[Requests]) -> dict[str
     return out
 
 
-def _stage(requests: Requests, kind: str, begin: str, end: str) -> Floats:
-    """Of requests of a kind; empty where there are none."""
+def _stage(requests: Requests, pictured: bool, begin: str, end: str) -> Floats:
+    """Of requests with pictures, or of those without; empty where there are none."""
     seconds: Floats = getattr(requests, end) - getattr(requests, begin)
-    chosen: Floats = seconds[(requests.media_parts > 0) == (kind == "pictures")]
+    chosen: Floats = seconds[(requests.media_parts > 0) == pictured]
     return chosen
 
 

@@ -6,7 +6,7 @@ knows nothing of processes that wait for a core.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,10 @@ class Subject:
         }
         raw: dict[str, Any] = {"about": self.name, "duration_s": duration_s, "drain_s": 60.0, "model": self.model}
         return parse(raw | {"seed": seed, "workload": workload}, Path(f"{self.name}.toml"))
+
+    def quick(self) -> "Subject":
+        """A look: one repetition of a few probes."""
+        return replace(self, plan=Plan(1, self.plan.lengths[::2], (2,), _PICTURES[:3]))
 
     def mesh_config(self, folder: Path) -> MeshConfig:
         return MeshConfig(

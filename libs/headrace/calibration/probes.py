@@ -127,6 +127,8 @@ async def measure(asker: Asker, shape: Shape, plan: Plan, say: Callable[[str], N
         await asker.ask(asker.text(max(each.tokens for each in probes if isinstance(each, Steady))), 8)
     measured, order = Measured(), Random(plan.seed)
     pictures = {each: _pictures(each, asker.rng) for each in probes if isinstance(each, Pictured)}
+    for each in list(pictures)[:1]:  # an encoder's first picture loads what reads pictures
+        await _ask(asker, each, measured, pictures)
     for number in range(plan.rounds):
         order.shuffle(probes)
         if not number:  # lone prompts tell how long the answers of batches must be

@@ -38,7 +38,7 @@ CHUNK_TOKENS = {"onnx": 256, "torch": 256, "profile": 8192}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_dir(parser)
     parser.add_argument("--out", type=Path, default=Path("profile.toml"), help="the profile; a scenario stands beside")
-    parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds: half a minute")
+    parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds")
     parser.add_argument("--rounds", type=int, default=0, help="repetitions of everything, instead of the plan's")
     parser.add_argument("--seed", type=int, default=1, help="of prompts and of the order of probes")
     parser.add_argument("--device", default="", help="what the engines run on: a card such as h100, or any word")

@@ -61,13 +61,16 @@ class Llm:
 
     async def run(self, work: asyncio.Event) -> None:
         """work is set by whoever gives the roster something to do."""
+        loop, rested_until_s = asyncio.get_running_loop(), 0.0
         while True:
-            await work.wait()
+            if not work.is_set():
+                await work.wait()
+                rested_until_s = loop.time()
             work.clear()
             turn = self._roster.turn()
             self._exports.begin(turn.entering)
             result, refusals, entered_s = await self._infer(partial(self._step, turn))
-            await self._pace.wait(result.modelled_s)
+            await self._pace.wait(result.modelled_s, rested_until_s)
             self._postprocess(turn, result, refusals, entered_s)
             self._flush()
             await self._hand_over(result.prefilled)

@@ -1,0 +1,31 @@
+"""The profile engine's beat: steady while it works, whole after a rest."""
+
+import asyncio
+import time
+
+from headrace.worker.pace import CARRY_S, Pace
+
+STEP_S = 0.02
+
+
+async def took_s(pace: Pace, rested_until_s: float) -> float:
+    began_s = time.perf_counter()
+    await pace.wait(STEP_S, rested_until_s)
+    return time.perf_counter() - began_s
+
+
+async def test_after_a_rest_an_iteration_takes_all_its_time() -> None:
+    """What was late before the rest is not made up for behind it: a lone prompt would come back too soon."""
+    loop, pace = asyncio.get_running_loop(), Pace()
+    for _ in range(3):
+        await asyncio.sleep(0.01)
+        assert await took_s(pace, loop.time()) >= STEP_S - 1e-4
+
+
+async def test_what_sending_takes_is_made_up_for_while_it_works() -> None:
+    loop, pace = asyncio.get_running_loop(), Pace()
+    began_s, rested_until_s = time.perf_counter(), loop.time()
+    for _ in range(10):
+        await pace.wait(STEP_S, rested_until_s)
+        time.sleep(CARRY_S / 2)  # noqa: ASYNC251 the work between two iterations
+    assert time.perf_counter() - began_s < 10 * STEP_S + 5 * CARRY_S
