@@ -15,7 +15,7 @@ from headrace.mesh import servers
 
 # Tests that start whole meshes and mostly wait for leases and restarts: all in one of pytest-xdist's workers, so that
 # no two meshes share the cores, while the other worker runs the rest file by file. They come first: the longest unit.
-_MESHES = tuple(f"tests/{name}/" for name in ("chaos", "deploy", "e2e"))
+_MESHES = tuple(f"tests/{name}/" for name in ("chaos", "deploy", "e2e", "parity"))
 
 
 class _OneMeshAtATime(LoadScopeScheduling):
