@@ -47,7 +47,7 @@ def _usage(words: list[str]) -> int:
         print(f"headrace: there is no command {words[0]!r}\n", file=out)
     print("usage: headrace <command> [options]      headrace <command> --help\n", file=out)
     for name, summary in COMMANDS.items():
-        print(f"  {name:<8} {summary}", file=out)
+        print(f"  {name:<12} {summary}", file=out)
     return 0 if asked else 2
 
 
