@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from headrace.core.cost import Curve, Power, StepCost
 from headrace.core.slo import SloClass
-from headrace.sim.result import REASONS, Result
 from headrace.sim.policy import PolicyError
+from headrace.sim.result import REASONS, Result
 from headrace.sim.run import Run, simulate
 from headrace.workload.arrival import Arrival
 from headrace.workload.fleet import Incident, PoolSpec
