@@ -25,7 +25,7 @@ _UNKNOWN_SHARE = 0.15  # rows whose model is hidden, so that the heads can do wi
 @dataclass(frozen=True, slots=True)
 class Recipe:
     members: int = 3  # heads whose mean counts
-    epochs: int = 8
+    epochs: int = 6
     batch: int = 32
     rate: float = 2e-3  # of the heads
     rank_rate: float = 8e-4  # of the corrections
@@ -35,7 +35,7 @@ class Recipe:
     tail_tokens: int = 64
     decay: float = 0.02
     dropout: float = 0.3
-    balance: float = 0.5  # a source of n rows weighs n ** balance
+    balance: float = 0.75  # a source of n rows weighs n ** balance
 
 
 def training_rows(rows: Sequence[Row], seed: int) -> list[Row]:

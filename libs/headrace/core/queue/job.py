@@ -56,6 +56,7 @@ class Part:
 
 class Job:
     __slots__ = (
+        "_key",
         "alone",
         "askers",
         "attempt",
@@ -92,6 +93,7 @@ class Job:
 
     def __init__(self, request: Request, seq: int, kv_tokens: int) -> None:
         self.request = request
+        self._key = Key(request.id, 0)
         self.seq = seq
         self.kv_tokens = kv_tokens
         self.state: State = "accepted"
@@ -126,7 +128,11 @@ class Job:
 
     @property
     def key(self) -> Key:
-        return Key(self.request.id, self.attempt)
+        """Made once an attempt: it is asked for many times."""
+        key = self._key
+        if key.attempt != self.attempt:
+            key = self._key = Key(self.request.id, self.attempt)
+        return key
 
     @property
     def one_left(self) -> bool:
