@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Protocol
 
 from headrace.core.effects import Effect, PredictLength
@@ -39,8 +40,13 @@ class Lengths:
         if future is None:
             self._missed()
         else:
-            future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._answer, request.id, done))
+            future.add_done_callback(partial(self._done, request.id))
         return True
+
+    def _done(self, request_id: str, done: "Future[Prediction]") -> None:
+        """In the predictor's thread; after the end of the process's loop nobody asks any more."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._answer, request_id, done)
 
     def _answer(self, request_id: str, done: "Future[Prediction]") -> None:
         if done.cancelled() or done.exception() is not None:

@@ -71,7 +71,7 @@ async def test_what_it_cannot_keep_up_with_is_not_predicted(thread: PredictorThr
     words.go.clear()
     for number in range(8):
         assert lengths.take(question(number, "one two"))
-    assert lengths.unpredicted >= 5, "one runs at most, two wait"
+    assert lengths.unpredicted >= 4, "at most two run, as one batch, and two wait"
     words.go.set()
     await asyncio.wait_for(told.came.wait(), 10)
 
