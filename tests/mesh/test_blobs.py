@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,16 @@ async def test_sweep_takes_what_is_old_and_unknown(tmp_path: Path) -> None:
         os.utime(tmp_path / "blobs" / request_id, (0, 0))
     assert await blobs.sweep({ONE}, older_than_s=60.0) == 1
     assert sorted(path.name for path in (tmp_path / "blobs").iterdir()) == [ONE, "3" * 32]
+
+
+async def test_a_request_dropped_while_the_sweep_looks_is_passed_over(tmp_path: Path) -> None:
+    """Drops and sweeps run in threads of their own: the folder may go between the two looks at it."""
+
+    class Dropped:
+        def __contains__(self, request_id: object) -> bool:
+            shutil.rmtree(tmp_path / "blobs" / str(request_id))
+            return False
+
+    blobs = DirectoryBlobs(tmp_path)
+    await blobs.put(ONE, b"x")
+    assert await blobs.sweep(Dropped(), older_than_s=60.0) == 0

@@ -6,6 +6,7 @@ their request's id.
 
 import asyncio
 import hashlib
+import math
 import os
 import re
 import secrets
@@ -86,7 +87,7 @@ class DirectoryBlobs:
         return await asyncio.to_thread(self._sweep, live_ids, time.time() - older_than_s)
 
     def _sweep(self, live_ids: Container[str], before_s: float) -> int:
-        old = [path for path in self._root.iterdir() if path.name not in live_ids and path.stat().st_mtime < before_s]
+        old = [path for path in self._root.iterdir() if path.name not in live_ids and _changed_s(path) < before_s]
         for path in old:
             shutil.rmtree(path, ignore_errors=True)
         return len(old)
@@ -97,6 +98,14 @@ class DirectoryBlobs:
     def _folder(self, request_id: str) -> Path:
         assert _REQUEST_ID.fullmatch(request_id), request_id
         return self._root / request_id
+
+
+def _changed_s(path: Path) -> float:
+    """When a folder last changed; never, if its request has just been dropped: that is not the sweep's to tell."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 def _write_durably(path: Path, data: bytes) -> None:
