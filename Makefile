@@ -78,7 +78,7 @@ test-compose: $(SERVE) ## the containers for real, where there is a Docker engin
 
 # --- load, figures, model, protos ---
 
-.PHONY: load model model-audio proto
+.PHONY: load model model-audio predictor proto
 load: $(DEV) ## a minute of load (HTTP and gRPC, text and images) on the running mesh
 	@$(BIN)/headrace load --scenario $(SCENARIO) --seconds $(LOAD_TIME) $(ARGS)
 
@@ -90,6 +90,9 @@ model: $(TRAIN) ## train the image adapter again from packaged data (about half 
 
 model-audio: $(TRAIN) ## train the audio adapter again; needs espeak-ng: make model-audio ARGS="--digits fsdd.tar.gz"
 	@$(PY) -m headrace.training.audio $(ARGS)
+
+predictor: $(DEV) ## train the length predictor again from the answers and prompts in libs/headrace/assets/lengths
+	@$(PY) -m headrace.training.lengths $(ARGS)
 
 proto: $(DEV) ## generate the stubs in libs/headrace/v1 from protos/
 	@$(PY) -m grpc_tools.protoc -I protos --python_out=libs --pyi_out=libs --grpc_python_out=libs protos/headrace/v1/*.proto

@@ -5,7 +5,7 @@ The other end of the simulator: the same arrivals, and the same columns and figu
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -45,12 +45,12 @@ async def replay(
     arrivals = list(scenario.arrivals())
     _check(scenario, arrivals)
     async with AsyncClient(addresses) as client:
-        model = await _model(client, scenario, say)
-        lexicon = await calibrate(client, model)
+        models = await _models(client, arrivals, say)
+        lexicon = await calibrate(client, next(iter(models.values()), ""))
         pictures = _pictures(arrivals)
         drawn = draw_all(picture for of_one in pictures for picture in of_one)
         say(f"{len(arrivals)} requests over {scenario.duration_s:g} s; {drawn} different pictures are drawn")
-        run = _Run(client, scenario, model, lexicon, in_flight_max)
+        run = _Run(client, scenario, models, lexicon, in_flight_max)
         telling = asyncio.create_task(_tell(run, say))
         try:
             await run.all(arrivals, pictures)
@@ -70,13 +70,19 @@ def _check(scenario: Scenario, arrivals: Sequence[Arrival]) -> None:
             raise ScenarioError(f"{scenario.name}: an image needs its width and height to be drawn")
 
 
-async def _model(client: AsyncClient, scenario: Scenario, say: Callable[[str], None]) -> str:
-    """The scenario's model where the mesh serves it; else what it does serve, which is told."""
+async def _models(client: AsyncClient, arrivals: Sequence[Arrival], say: Callable[[str], None]) -> Mapping[str, str]:
+    """By the scenario's name: the same where the mesh serves it; else what answers in its place, which is told.
+
+    As many models as a scenario has stay as many, as far as the mesh serves so many.
+    """
     served = [model.id for model in await client.models()]
-    if scenario.model in served or not scenario.model:
-        return scenario.model
-    say(f"the mesh does not serve {scenario.model}: {served[0]} answers in its place")
-    return ""
+    wanted = list(dict.fromkeys(arrival.model for arrival in arrivals))
+    spare = [name for name in served if name not in wanted] or served
+    found = {name: name if name in served or not name else spare[at % len(spare)] for at, name in enumerate(wanted)}
+    for name, other in found.items():
+        if name != other:
+            say(f"the mesh does not serve {name}: {other} answers in its place")
+    return found
 
 
 def _pictures(arrivals: Sequence[Arrival]) -> list[list[tuple[int, int, int]]]:
@@ -89,7 +95,7 @@ def _pictures(arrivals: Sequence[Arrival]) -> list[list[tuple[int, int, int]]]:
 class _Run:
     client: AsyncClient
     scenario: Scenario
-    model: str
+    models: Mapping[str, str]
     lexicon: Lexicon
     in_flight_max: int
     rows: list[Row] = field(default_factory=list)
@@ -106,7 +112,7 @@ class _Run:
         self.began_s, self.began_epoch_s = time.monotonic(), time.time()
         room, asking = asyncio.Semaphore(self.in_flight_max), list[asyncio.Task[None]]()
         for number, (arrival, images) in enumerate(zip(arrivals, pictures, strict=True)):
-            row = Row(arrival.at_s, arrival.slo_class, len(images), arrival.input_tokens)
+            row = Row(arrival.at_s, arrival.slo_class, len(images), arrival.input_tokens, arrival.ttft_s)
             self.rows.append(row)
             content: list[str | Image] = [*(Image(photo(*image)) for image in images), self._text(number, arrival)]
             await asyncio.sleep(arrival.at_s - self.now_s())
@@ -136,10 +142,14 @@ class _Run:
         self.in_flight_seen = max(self.in_flight_seen, self.in_flight)
         stream = self.client.generate(
             [Message("user", content)],
-            model=self.model,
+            model=self.models[arrival.model],
             max_tokens=arrival.output_tokens,
             ignore_eos=True,
             slo_class=row.slo_class,
+            ttft_target_s=arrival.ttft_s,
+            tbt_target_s=arrival.tbt_s,
+            priority=arrival.priority,
+            flow=arrival.flow or arrival.tenant,
             timeout_s=0.0 if slo == CLASSES[slo.name] else slo.timeout_s,
         )
         try:

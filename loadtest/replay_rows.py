@@ -12,7 +12,7 @@ import numpy as np
 
 from headrace.client.types import Stage, Usage
 from headrace.sim.ledger import Gaps
-from headrace.sim.result import REASONS, Histogram, Requests, Result
+from headrace.sim.result import OPERATIONS, REASONS, Histogram, Requests, Result
 from headrace.workload.scenario import Scenario
 
 LATE_S = 0.1  # a request sent later than this after its time is told of: its TTFT holds the client's own delay
@@ -26,6 +26,7 @@ class Row:
     slo_class: str
     media_parts: int
     wanted_tokens: int  # of text in the prompt
+    own_target_s: float = 0.0  # for the first token; 0: its class's
     sent_s: float = math.nan
     ready_s: float = math.nan
     dispatch_s: float = math.nan
@@ -88,7 +89,7 @@ class Replayed:
     def summary(self) -> dict[str, Any]:
         """The figures that a simulation prints, but for those that only one knows; and what the client adds."""
         figures = self.result.summary()
-        for key in ("sim_requests_per_s", "gpu_hours"):
+        for key in ("sim_requests_per_s", "gpu_hours", "utilisation", *OPERATIONS):
             del figures[key]
         sent = [row.late_s for row in self.rows if not math.isnan(row.sent_s)]
         return figures | {
@@ -129,6 +130,7 @@ def requests_of(scenario: Scenario, rows: Sequence[Row]) -> Requests:
     def ints(values: Iterable[int]) -> np.ndarray[Any, np.dtype[np.int64]]:
         return np.array(list(values), np.int64)
 
+    of_class = {slo.name: slo.ttft_s for slo in scenario.classes}
     return Requests(
         arrival_s=floats("arrival_s"),
         ready_s=floats("ready_s"),
@@ -142,6 +144,7 @@ def requests_of(scenario: Scenario, rows: Sequence[Row]) -> Requests:
         slo_class=ints(scenario.class_index(row.slo_class) for row in rows),
         reason=ints(REASONS.index(row.reason) for row in rows),
         attempts=ints(1 for _ in rows),
+        target_s=np.array([row.own_target_s or of_class[row.slo_class] for row in rows], np.float64),
     )
 
 

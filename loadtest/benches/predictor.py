@@ -25,12 +25,13 @@ from headrace.training.lengths import ASSETS, OUTPUTS_FILE, SEED, judged, shippe
 from headrace.training.lengths_figures import ask, figures
 from headrace.training.lengths_fit import Recipe
 from headrace.training.lengths_probe import judged as probe_judged
-from headrace.training.lengths_rows import TEXTS, Row, digest_of, read_outputs, read_texts
+from headrace.training.lengths_probe import place_of
+from headrace.training.lengths_rows import TEXTS, Row, read_outputs, read_texts
 from loadtest.benches.predictor_baselines import baselines
 from loadtest.benches.report import finish, percentile, say
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
-# Hidden states of the test split's prompts after prefill, written by lengths_collect; in the order of their rows.
+# Hidden states of the test split's prompts after prefill, as lengths_probe kept them.
 STATES = Path(__file__).with_name("predictor_states.npz")
 BATCH = 16
 _QUICK_ROWS, _QUICK_TIMED, _TIMED = 900, 40, 200
@@ -73,16 +74,12 @@ def default_model(quick: bool, threads: int) -> dict[str, Any]:
     found = figures(ask(proxy, rows), rows) | {"baselines": _against(shipped_rows(ASSETS), rows, threads, quick)}
     if STATES.exists() and (ASSETS / PROBE_FILE).exists():
         with np.load(STATES) as arrays:
-            states = dict(zip(arrays["digests"].tolist(), arrays["states"].astype(np.float32), strict=True))
-        kept = [row for row in rows if _place(row) in states]
-        after = probe_judged(Probe.load(ASSETS / PROBE_FILE), proxy, kept, np.stack([states[_place(r)] for r in kept]))
+            states = dict(zip(arrays["places"].tolist(), arrays["states"].astype(np.float32), strict=True))
+        kept = [row for row in rows if place_of(row) in states]
+        found_states = np.stack([states[place_of(row)] for row in kept])
+        after = probe_judged(Probe.load(ASSETS / PROBE_FILE), proxy, kept, found_states)
         found |= {"kendall_tau_after_prefill": after["mixed"]["kendall_tau"], "after_prefill": after}
     return found
-
-
-def _place(row: Row) -> str:
-    """What a row's state is found by; the same question about other images is another row."""
-    return f"{digest_of(row.prompt)[:16]} {row.media_tokens} {row.prompt_tokens} {row.output_tokens}"
 
 
 def _baselines(rows: Sequence[Row], threads: int) -> dict[str, Any]:

@@ -8,25 +8,29 @@ from headrace.engines.families import family
 from headrace.mesh import telemetry
 from headrace.mesh.blobs import DirectoryBlobs
 from headrace.mesh.bus import Bus
+from headrace.mesh.classes import read_classes
 from headrace.mesh.config import Settings
 from headrace.mesh.journal import Journal
 from headrace.mesh.lifecycle import Lifecycle, run
 from headrace.mesh.subjects import check_process_id
+from services.gateway.admission import Terms
 from services.gateway.auth import Keys
 from services.gateway.fetch import fetcher
 from services.gateway.front import Front, Parts
 from services.gateway.listen import serve
+from services.gateway.models import Models
 from services.gateway.tracing import Tracer
 
 
 async def main(name: str, life: Lifecycle) -> None:
     settings = Settings.from_env(os.environ)
     telemetry.set_up(name, settings)
-    keys, model = Keys.read(settings.api_keys_file), family(settings.model)
+    keys, classes = Keys.read(settings.api_keys_file), read_classes(settings.classes_file)
+    terms = Terms(Models([family(model) for model in settings.served]), classes, settings.early_rejection)
     bus = await Bus.connect(settings.nats_url, name)
     journal, blobs = await Journal.open(bus, settings), DirectoryBlobs(settings.data_dir)
     tracer = Tracer(telemetry.spans(), settings.trace_sample)
-    parts = Parts(bus, journal, blobs, model, keys, fetcher(settings.media_urls == "on"), tracer)
+    parts = Parts(bus, journal, blobs, terms, keys, fetcher(settings.media_urls == "on"), tracer)
     await serve(Front.of(name, parts), settings, life)
 
 

@@ -5,6 +5,7 @@ HTTP and gRPC share it. Every refusal is a typed error (core/errors.py) that nam
 
 import asyncio
 import hashlib
+import math
 import secrets
 import time
 from collections.abc import Sequence
@@ -18,10 +19,9 @@ from headrace.core.errors import (
     DeadlineExceeded,
     HeadraceError,
     InvalidInput,
-    ModelNotFound,
     Unavailable,
 )
-from headrace.core.slo import CLASSES, SloClass, slo_class
+from headrace.core.slo import BUILT_IN, Classes, SloClass
 from headrace.core.types import Media, Prompt, Request, Sampling
 from headrace.engines.families import Family, TextPart
 from headrace.mesh.errors import Uncertain
@@ -32,7 +32,9 @@ from services.gateway.live import Facts, Live
 from services.gateway.lookup import Lookup
 from services.gateway.media import Fetcher, MediaInput, check_media, read_media
 from services.gateway.metrics import GatewayMetrics
+from services.gateway.models import Models
 from services.gateway.streams import Streams
+from services.gateway.targets import flow_of
 
 MAX_TOKENS_DEFAULT = 1024  # of a request that names no max_tokens: a long answer, and a bounded promise of KV blocks
 # Of the last user turn, in the journal: 128 and 384 tokens, as the length predictor reads.
@@ -62,9 +64,19 @@ class Blobs(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What is served, and on which terms. early_rejection: what could not begin before its deadline is refused."""
+
+    models: Models
+    classes: Classes = BUILT_IN
+    early_rejection: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """A request whose every part has been checked."""
 
+    model: str
     prompt: Prompt
     media: tuple[Media, ...]
     data: tuple[bytes, ...]
@@ -72,11 +84,11 @@ class Draft:
 
 
 class Admission:
-    def __init__(self, gateway: Mesh, family: Family, journal: Journal, blobs: Blobs, fetcher: Fetcher) -> None:
+    def __init__(self, gateway: Mesh, terms: Terms, journal: Journal, blobs: Blobs, fetcher: Fetcher) -> None:
         self._gateway = gateway
         self._streams = gateway.streams
         self._lookup = gateway.lookup
-        self._family = family
+        self._terms = terms
         self._journal = journal
         self._blobs = blobs
         self._fetcher = fetcher
@@ -93,63 +105,28 @@ class Admission:
         if self.draining:
             raise Unavailable("this gateway is shutting down", retry_after_s=1.0)
         check(ask, prefix)
-        slo = self._classes(ask)
+        family, slo = self._terms.models.family(ask.model), self._class(ask)
         request_id, content_hash = _identity(ask, caller.tenant)
         if ask.idempotency_key and (known := await self._lookup.ended_or_here(request_id)) is not None:
             return _same(known, content_hash)
-        check_media(ask.media, self._family.spec)
-        kinds = {source.modality for source in ask.media}
-        capacity.admit(
-            self._gateway.cell,
-            time.monotonic(),
-            self._family.spec.name,
-            slo.name,
-            kinds,
-            partial(self._streams.of_class, slo.name),
-        )
-        inputs = await read_media(ask.media, self._fetcher, self._family)
-        draft = await self._draft(ask, inputs, request_id, prefix)
+        check_media(ask.media, family.spec)
+        left_s = _deadline_s(ask, caller, slo) - time.time() if self._terms.early_rejection else math.inf
+        bid = capacity.Bid(family.spec.name, slo.name, {source.modality for source in ask.media}, left_s)
+        capacity.admit(self._gateway.cell, time.monotonic(), bid, partial(self._streams.of_class, slo.name))
+        inputs = await read_media(ask.media, self._fetcher, family)
+        draft = await _draft(family, ask, inputs, request_id, prefix)
         reach("gateway.validated", request_id)
         return await self._accept(request_id, content_hash, ask, caller, slo, draft, traceparent)
 
-    def _classes(self, ask: Ask) -> SloClass:
-        name = self._family.spec.name
-        if ask.model not in ("", name):
-            raise ModelNotFound(f"no model {ask.model[:128]!r} here; there is {name!r}", field="model")
-        slo = slo_class(ask.slo_class)
+    def _class(self, ask: Ask) -> SloClass:
+        """The one that it names; else the first that something about it hints at; else the default."""
+        classes = self._terms.classes
+        hints = [hint for hint in ask.targets.class_hints if hint in classes.named]
+        slo = classes.get(ask.slo_class or next(iter(hints), ""))
         if slo is None:
-            known = ", ".join(CLASSES)
+            known = ", ".join(classes.named)
             raise InvalidInput(f"no SLO class {ask.slo_class[:64]!r}; there are {known}", field="slo_class")
         return slo
-
-    async def _draft(self, ask: Ask, inputs: Sequence[MediaInput], request_id: str, prefix: str) -> Draft:
-        media = tuple(Media(part.meta, hashlib.sha256(part.data).hexdigest(), part.tokens) for part in inputs)
-        size = sum(len(part.text) for message in ask.messages for part in message.parts if isinstance(part, TextPart))
-        if size > RENDER_INLINE_BYTES:
-            prompt = await asyncio.to_thread(self._family.render, ask.messages, media)
-        else:
-            prompt = self._family.render(ask.messages, media)
-        spec = self._family.spec
-        used = len(prompt.tokens) + spec.prefix_tokens.get(prompt.prefix, 0)
-        room = spec.context_tokens - used
-        if room < 1:
-            raise ContextTooLong(
-                f"the prompt has {used} tokens; {spec.name} has a context of {spec.context_tokens}", field="messages"
-            )
-        wanted = ask.sampling.max_tokens
-        if wanted > room:
-            raise ContextTooLong(
-                f"{used} prompt tokens and {wanted} to generate do not fit a context of {spec.context_tokens}",
-                field=prefix + ask.max_tokens_field,
-            )
-        sampling = ask.sampling if wanted else replace(ask.sampling, max_tokens=min(room, MAX_TOKENS_DEFAULT))
-        told = 0 if sampling.logprobs is None else (1 + sampling.logprobs) * sampling.max_tokens
-        if told > LOGPROBS_MAX:
-            message = f"{told} log-probabilities over {sampling.max_tokens} tokens; at most {LOGPROBS_MAX} an answer"
-            raise InvalidInput(message, field=prefix + ask.logprobs_field)
-        if not ask.seeded:
-            sampling = replace(sampling, seed=int(request_id[:15], 16))
-        return Draft(prompt, media, tuple(part.data for part in inputs), sampling)
 
     async def _accept(
         self,
@@ -165,13 +142,13 @@ class Admission:
         if (twin := self._streams.get(request_id)) is not None:
             return _same(twin, content_hash)
         accepted_s = time.time()
-        deadline_s = caller.received_s + (ask.timeout_s or slo.timeout_s)
+        deadline_s = _deadline_s(ask, caller, slo)
         if deadline_s <= accepted_s:
             raise DeadlineExceeded("the deadline passed before the request was accepted", field="timeout_s")
         request = Request(
             id=request_id,
             tenant=caller.tenant,
-            model=self._family.spec.name,
+            model=draft.model,
             slo_class=slo.name,
             accepted_s=accepted_s,
             deadline_s=deadline_s,
@@ -184,6 +161,10 @@ class Admission:
             traceparent=traceparent,
             keep_on_disconnect=ask.keep_on_disconnect,
             question=_question(ask),
+            ttft_s=ask.targets.ttft_s,
+            tbt_s=ask.targets.tbt_s,
+            priority=ask.targets.priority,
+            flow=flow_of(caller.tenant, ask.targets.flow),
         )
         live = self._streams.open(facts_of(request), time.monotonic())
         live.opened_s, live.received_s = caller.arrived_s, caller.received_s
@@ -218,6 +199,40 @@ class Admission:
         reach("gateway.journaled", request.id)
         if duplicate:  # another gateway has accepted it, or this one in an earlier life
             await self._lookup.adopt(live, request.body_hash)
+
+
+def _deadline_s(ask: Ask, caller: Caller, slo: SloClass) -> float:
+    return caller.received_s + (ask.timeout_s or slo.timeout_s)
+
+
+async def _draft(family: Family, ask: Ask, inputs: Sequence[MediaInput], request_id: str, prefix: str) -> Draft:
+    media = tuple(Media(part.meta, hashlib.sha256(part.data).hexdigest(), part.tokens) for part in inputs)
+    size = sum(len(part.text) for message in ask.messages for part in message.parts if isinstance(part, TextPart))
+    if size > RENDER_INLINE_BYTES:
+        prompt = await asyncio.to_thread(family.render, ask.messages, media)
+    else:
+        prompt = family.render(ask.messages, media)
+    spec = family.spec
+    used = len(prompt.tokens) + spec.prefix_tokens.get(prompt.prefix, 0)
+    room = spec.context_tokens - used
+    if room < 1:
+        raise ContextTooLong(
+            f"the prompt has {used} tokens; {spec.name} has a context of {spec.context_tokens}", field="messages"
+        )
+    wanted = ask.sampling.max_tokens
+    if wanted > room:
+        raise ContextTooLong(
+            f"{used} prompt tokens and {wanted} to generate do not fit a context of {spec.context_tokens}",
+            field=prefix + ask.max_tokens_field,
+        )
+    sampling = ask.sampling if wanted else replace(ask.sampling, max_tokens=min(room, MAX_TOKENS_DEFAULT))
+    told = 0 if sampling.logprobs is None else (1 + sampling.logprobs) * sampling.max_tokens
+    if told > LOGPROBS_MAX:
+        message = f"{told} log-probabilities over {sampling.max_tokens} tokens; at most {LOGPROBS_MAX} an answer"
+        raise InvalidInput(message, field=prefix + ask.logprobs_field)
+    if not ask.seeded:
+        sampling = replace(sampling, seed=int(request_id[:15], 16))
+    return Draft(spec.name, prompt, media, tuple(part.data for part in inputs), sampling)
 
 
 def _question(ask: Ask) -> str:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import msgspec
 
 from headrace.core.errors import InvalidInput, PayloadTooLarge
+from headrace.core.slo import TIMEOUT_S_MAX
 from headrace.core.types import Sampling
 from headrace.engines.families import ChatMessage, MediaPart, TextPart
+from services.gateway.targets import NOTHING_SAID, Targets
 
 BODY_BYTES_MAX = 64 * 1024 * 1024  # a request with 16 photographs of 3 MB in base64
 TEXT_BYTES_MAX = 1024 * 1024  # 16 bytes a token over a context of 65,536: more cannot fit any model here
@@ -22,7 +24,6 @@ TOP_LOGPROBS_MAX = 20  # OpenAI's
 # Of an answer, one for each token and each likely one beside it: as a message up to 600 KB, where NATS takes 1 MB.
 LOGPROBS_MAX = 65_536
 KEY_CHARS_MAX = 256
-TIMEOUT_S_MAX = 7 * 86_400.0
 ROLES = ("system", "user", "assistant")
 
 
@@ -47,6 +48,7 @@ class Ask:
     logprobs_field: str = "logprobs"
     slo_class: str = ""
     timeout_s: float = 0.0  # 0: the class's own
+    targets: Targets = NOTHING_SAID
     idempotency_key: str = ""
     keep_on_disconnect: bool = False
 

@@ -68,6 +68,16 @@ class ResponseFormat(Request):
     type: str = "text"
 
 
+# What is not ours: members that nobody here knows are none of our business.
+class AgentHints(msgspec.Struct):
+    priority: Annotated[int | None, Doc(description="Higher is sooner; added to strict_priority")] = None
+    strict_priority: Annotated[int | None, Doc(description="Higher is sooner")] = None
+
+
+class NvExt(msgspec.Struct):
+    agent_hints: AgentHints | None = None
+
+
 class ChatRequest(Request):
     """POST /v1/chat/completions."""
 
@@ -88,9 +98,22 @@ class ChatRequest(Request):
     top_k: int | None = None
     repetition_penalty: float | None = None
     ignore_eos: bool | None = None
-    slo_class: str | None = None
-    timeout_s: float | None = None
+    slo_class: Annotated[str | None, Doc(description="interactive, batch-1, batch-2, or what is configured")] = None
+    timeout_s: Annotated[float | None, Doc(description="The request ends after so long; absent: its class's")] = None
+    ttft_target_ms: Annotated[
+        float | None,
+        Doc(description="Wanted until the first token; clamped to 50 ms .. 1 day; absent or 0: its class's"),
+    ] = None
+    tbt_target_ms: Annotated[
+        float | None, Doc(description="Wanted between two tokens; clamped to 1 ms .. 60 s; absent or 0: its class's")
+    ] = None
+    flow: Annotated[
+        str | None, Doc(description="Whose share this counts against, among this tenant's; at most 256 characters")
+    ] = None
     keep_on_disconnect: bool | None = None
+    # Of other servers (vLLM, Dynamo)
+    priority: Annotated[int | None, Doc(description="As in vLLM: lower is sooner; clamped to -3 .. 3")] = None
+    nvext: NvExt | None = None
     # Labels that change nothing
     user: str | None = None
     metadata: dict[str, str] | None = None
@@ -113,7 +136,9 @@ class ChatRequest(Request):
     reasoning_effort: str | None = None
     verbosity: str | None = None
     web_search_options: msgspec.Raw | UnsetType = UNSET
-    service_tier: str | None = None
+    service_tier: Annotated[
+        str | None, Doc(description="auto, default; flex: class batch-1 where there is one; priority: sooner by a step")
+    ] = None
 
 
 class PromptTokensDetails(msgspec.Struct):
@@ -247,5 +272,6 @@ class Cancelled(msgspec.Struct):
     known: bool
 
 
-class Health(msgspec.Struct):
+class Health(msgspec.Struct, omit_defaults=True):
     status: Literal["ok", "starting", "draining", "bus_down"]
+    models: Annotated[dict[str, bool], Doc(description="Whether workers serve it, or could, right now")] = {}

@@ -12,7 +12,7 @@ import msgspec
 from headrace.core.errors import InvalidInput, UnsupportedModality
 from headrace.core.types import Sampling
 from headrace.engines.families import ChatMessage, MediaPart, TextPart
-from services.gateway import bodies
+from services.gateway import bodies, targets
 from services.gateway.ask import MESSAGES_MAX, PARTS_MAX, Ask, MediaSource
 from services.gateway.media import source_of_url
 
@@ -40,7 +40,7 @@ _OFF: dict[str, tuple[Any, ...]] = {
     "reasoning_effort": (None, "none"),
     "verbosity": (None, "medium"),
     "web_search_options": (msgspec.UNSET, b"null"),
-    "service_tier": (None, "auto", "default"),
+    "service_tier": (None, "auto", "default", "flex", "priority"),
 }
 
 
@@ -73,6 +73,7 @@ def to_ask(chat: bodies.ChatRequest, headers: Mapping[bytes, bytes], key: str) -
         logprobs_field="top_logprobs",
         slo_class=chat.slo_class or headers.get(b"x-headrace-slo-class", b"").decode("latin-1"),
         timeout_s=_timeout_s(chat, headers),
+        targets=targets.of_http(chat, headers),
         idempotency_key=key,
         keep_on_disconnect=bool(chat.keep_on_disconnect),
     )

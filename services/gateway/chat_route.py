@@ -56,7 +56,8 @@ class ChatRoute:
             caller = caller_of(self._front, headers)
             body = chat.decode(await read_body(receive, headers))
             ask = chat.to_ask(body, headers, key_of(headers))
-            with self._front.tracer.request(caller, self._front.family.spec.name) as trace:
+            model = self._front.models.family(ask.model).spec.name
+            with self._front.tracer.request(caller, model) as trace:
                 live = await self._front.admission.admit(ask, caller, trace.traceparent)
                 trace.follow(live)
                 echo.append((b"x-request-id", live.facts.id.encode()))
@@ -83,7 +84,7 @@ class EventsRoute:
             caller = caller_of(self._front, headers)
             request_id = checked_id(scope["path_params"]["request_id"])
             next_index = _next_index(scope["query_string"])
-            live = await self._front.gateway.lookup.get(request_id, caller.tenant)
+            live = await self._front.find(request_id, caller.tenant)
             style = Style(True, True, wants_extras(headers), next_index)
             await HttpReply(self._front, self._disconnects, live, style, send).run(receive)
         except HeadraceError as error:

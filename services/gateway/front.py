@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headrace.core.types import StageSpan
-from headrace.engines.families import Family
 from headrace.mesh.bus import Bus
 from headrace.mesh.journal import Journal
-from services.gateway.admission import Admission, Blobs
+from services.gateway.admission import Admission, Blobs, Terms
 from services.gateway.auth import Keys
 from services.gateway.live import Live
 from services.gateway.media import Fetcher
 from services.gateway.metrics import GatewayMetrics
+from services.gateway.models import Models
 from services.gateway.service import Gateway, JournalPort
 from services.gateway.text import TextStream
-from services.gateway.told import Names, ToldText, names_of
+from services.gateway.told import ToldText
 from services.gateway.tracing import Tracer
 
 
@@ -26,7 +26,7 @@ class Parts:
     bus: Bus
     journal: Journal
     blobs: Blobs
-    family: Family
+    terms: Terms
     keys: Keys
     fetcher: Fetcher
     tracer: Tracer
@@ -38,24 +38,36 @@ class Front:
     admission: Admission
     keys: Keys
     tracer: Tracer
-    family: Family
-    names: Names
+    models: Models
 
     @staticmethod
     def of(name: str, parts: Parts) -> "Front":
-        journal, family = JournalPort(parts.journal), parts.family
-        gateway = Gateway(name, parts.bus, journal, GatewayMetrics(family.spec.name))
-        admission = Admission(gateway, family, journal, parts.blobs, parts.fetcher)
-        return Front(gateway, admission, parts.keys, parts.tracer, family, names_of(family))
+        journal, models = JournalPort(parts.journal), parts.terms.models
+        gateway = Gateway(name, parts.bus, journal, GatewayMetrics(models.known))
+        admission = Admission(gateway, parts.terms, journal, parts.blobs, parts.fetcher)
+        return Front(gateway, admission, parts.keys, parts.tracer, models)
+
+    async def find(self, request_id: str, tenant: str) -> Live:
+        """A request of this tenant, wherever it runs or ran, to be listened to here.
+
+        Raises:
+            NotFound: there is none.
+            ModelNotFound: another gateway took it, for a model that this one is not configured for.
+        """
+        live = await self.gateway.lookup.get(request_id, tenant)
+        self.models.family(live.facts.model)
+        return live
 
     def text_of(self, live: Live) -> TextStream:
-        return TextStream(self.family.pieces, live.facts.stop)
+        return TextStream(self.models.family(live.facts.model).pieces, live.facts.stop)
 
     def told_of(self, live: Live) -> ToldText | None:
         """None: the request did not ask for log-probabilities."""
         if not live.facts.logprobs:
             return None
-        return ToldText(self.text_of(live), self.names, live.stream, self.family.spec.eos_ids)
+        model = live.facts.model
+        ends = self.models.family(model).spec.eos_ids
+        return ToldText(self.text_of(live), self.models.names(model), live.stream, ends)
 
     def timeline(self, live: Live) -> Sequence[StageSpan]:
         """Every stage's own times, and this gateway's around them when it received the request."""
@@ -66,6 +78,6 @@ class Front:
         admit = StageSpan("admit", live.received_s, live.admitted_s, name)
         return (StageSpan("gateway", live.received_s, time.time(), name), admit, *stages)
 
-    def servable(self) -> bool:
+    def servable(self, model: str) -> bool:
         cell = self.gateway.cell
-        return cell is not None and self.family.spec.name in cell.modalities
+        return cell is not None and model in cell.modalities

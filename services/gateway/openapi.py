@@ -5,9 +5,22 @@ from typing import Any
 import msgspec
 
 from services.gateway import bodies
+from services.gateway.targets import CLASS_HEADERS, FLOW_HEADERS, TBT_HEADERS, TTFT_HEADERS
 
 JSON = "application/json"
 SSE = "text/event-stream"
+PLAIN_HEADERS = (
+    *("x-request-id", "idempotency-key", "x-headrace-slo-class", "x-headrace-trace", "x-headrace-timeline"),
+    *("x-stainless-read-timeout", "traceparent"),
+)
+MS_HEADERS = [
+    *[(name, "As ttft_target_ms, which comes first") for name in TTFT_HEADERS],
+    *[(name, "As tbt_target_ms, which comes first") for name in TBT_HEADERS],
+]
+NAME_HEADERS = [
+    *[(name, "As flow, which comes first") for name in FLOW_HEADERS],
+    *[(name, "As slo_class, which comes first; ignored if no class has this name") for name in CLASS_HEADERS],
+]
 _REF = "#/components/schemas/{name}"
 
 
@@ -42,11 +55,17 @@ def _paths() -> dict[str, Any]:
 
 
 def _chat() -> dict[str, Any]:
-    names = ("x-request-id", "idempotency-key", "x-headrace-slo-class", "x-headrace-trace", "x-headrace-timeline")
-    headers = [{"name": name, "in": "header", "schema": {"type": "string"}} for name in (*names, "traceparent")]
+    headers = [_header(name) for name in PLAIN_HEADERS]
+    headers += [_header(name.decode(), about, "number") for name, about in MS_HEADERS]
+    headers += [_header(name.decode(), about) for name, about in NAME_HEADERS]
     operation = _operation("Answer a conversation", {JSON: "ChatCompletion", SSE: "ChatChunk"}, headers)
     operation["requestBody"] = {"required": True, "content": _content({JSON: "ChatRequest"})}
     return operation
+
+
+def _header(name: str, about: str = "", kind: str = "string") -> dict[str, Any]:
+    described = {"description": about} if about else {}
+    return {"name": name, "in": "header", "schema": {"type": kind}, **described}
 
 
 def _operation(summary: str, content: dict[str, str], parameters: list[dict[str, Any]] | None = None) -> dict[str, Any]:

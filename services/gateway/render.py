@@ -9,7 +9,15 @@ from typing import Literal
 
 import msgspec
 
-from headrace.core.errors import STATUS, Cancelled, DeadlineExceeded, HeadraceError, StageError, from_failure
+from headrace.core.errors import (
+    STATUS,
+    Cancelled,
+    DeadlineExceeded,
+    HeadraceError,
+    Overloaded,
+    StageError,
+    from_failure,
+)
 from headrace.core.types import End, StageSpan, Usage
 from services.gateway import bodies
 
@@ -18,6 +26,7 @@ _MARK = "\x01"
 _MARK_JSON = b'"\\u0001"'
 DONE = b"data: [DONE]\n\n"
 FINISHED = ("stop", "length")
+DROPPED_HEADERS = ("x-headrace-request-dropped-reason", "x-llm-d-request-dropped-reason")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +179,8 @@ def error_headers(error: HeadraceError) -> list[tuple[bytes, bytes]]:
         headers.append((b"retry-after-ms", b"%d" % round(error.retry_after_s * 1000)))
     elif http_status(error) >= 500 or error.code in ("idempotency_conflict", "cancelled"):
         headers.append((b"x-should-retry", b"false"))
+    if isinstance(error, Overloaded):
+        headers += [(name.encode(), error.dropped.encode()) for name in DROPPED_HEADERS]
     if error.code == "payload_too_large":
         headers.append((b"connection", b"close"))  # the rest of the body is not read
     return headers

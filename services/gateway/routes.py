@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from headrace.core.errors import HeadraceError, InvalidInput, ModelNotFound, NotFound
+from headrace.engines.base import ModelSpec
 from services.gateway import bodies, openapi, render
 from services.gateway.chat_route import ChatRoute, EventsRoute, Scope, caller_of, checked_id
 from services.gateway.front import Front
@@ -64,16 +65,17 @@ class Pages:
 
     async def models(self, request: Request) -> Response:
         caller_of(self._front, dict(request.headers.raw))
-        return _json(bodies.ModelList("list", [self._model()]))
+        return _json(bodies.ModelList("list", [self._model(family.spec) for family in self._front.models]))
 
     async def model(self, request: Request) -> Response:
         caller_of(self._front, dict(request.headers.raw))
-        if request.path_params["model"] != self._front.family.spec.name:
-            raise ModelNotFound("no such model here", field="model")
-        return _json(self._model())
+        name = request.path_params["model"]
+        if not name:
+            raise ModelNotFound("which model?", field="model")
+        return _json(self._model(self._front.models.family(name).spec))
 
-    def _model(self) -> bodies.Model:
-        spec, servable = self._front.family.spec, self._front.servable()
+    def _model(self, spec: ModelSpec) -> bodies.Model:
+        servable = self._front.servable(spec.name)
         return bodies.Model(spec.name, "model", 0, "headrace", spec.context_tokens, list(spec.modalities), servable)
 
     async def cancel(self, request: Request) -> Response:
@@ -91,7 +93,7 @@ class Pages:
             return _json(bodies.Health("bus_down"), 503)
         if self._front.gateway.cell is None:
             return _json(bodies.Health("starting"), 503)
-        return _json(bodies.Health("ok"))
+        return _json(bodies.Health("ok", {name: self._front.servable(name) for name in self._front.models.known}))
 
     async def metrics(self, request: Request) -> Response:
         return Response(generate_latest(self._front.gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)

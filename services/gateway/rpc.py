@@ -9,17 +9,18 @@ from typing import Any, NoReturn
 
 import grpc
 
-from headrace.core.errors import STATUS, HeadraceError, InvalidInput
+from headrace.core.errors import STATUS, HeadraceError, InvalidInput, Overloaded
 from headrace.engines.families import ChatMessage, MediaPart, TextPart
 from headrace.mesh.rpc import to_status
 from headrace.v1 import common_pb2, gateway_pb2, gateway_pb2_grpc
 from headrace.wire import convert
+from services.gateway import targets
 from services.gateway.ask import MESSAGES_MAX, PARTS_MAX, Ask, Caller, MediaSource
 from services.gateway.chat_route import checked_id
 from services.gateway.front import Front
 from services.gateway.live import Listener, Live
 from services.gateway.media import source_of_url
-from services.gateway.render import end_error
+from services.gateway.render import DROPPED_HEADERS, end_error
 
 SAMPLING = "sampling."
 Context = Any  # grpc.aio.ServicerContext, generic in types that the stubs do not have
@@ -40,6 +41,7 @@ def to_ask(request: gateway_pb2.GenerateRequest) -> Ask:
         seeded=bool(sampling.seed) or sampling.temperature == 0.0,
         slo_class=request.slo_class,
         timeout_s=request.timeout_s,
+        targets=targets.of_grpc(request),
         idempotency_key=request.idempotency_key,
         keep_on_disconnect=request.keep_on_disconnect,
     )
@@ -75,11 +77,13 @@ def _part(part: gateway_pb2.ContentPart, where: str, media: list[MediaSource]) -
 
 async def abort(context: Context, error: HeadraceError) -> NoReturn:
     """google.rpc details for everybody; our own Failure for the SDK, which has no google.rpc stubs."""
-    trailing = (
+    trailing: list[tuple[str, str | bytes]] = [
         ("grpc-status-details-bin", to_status(error).SerializeToString()),
         ("headrace-failure-bin", convert.failure_to_proto(error.failure()).SerializeToString()),
-    )
-    await context.abort(grpc.StatusCode[STATUS[error.code][0]], error.message, trailing)
+    ]
+    if isinstance(error, Overloaded):
+        trailing += [(name, error.dropped) for name in DROPPED_HEADERS]
+    await context.abort(grpc.StatusCode[STATUS[error.code][0]], error.message, tuple(trailing))
     raise AssertionError("abort raises")
 
 
@@ -104,7 +108,7 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
         try:
             caller = self._caller(context)
             ask = _within(to_ask(request), context.time_remaining())
-            with front.tracer.request(caller, front.family.spec.name) as trace:
+            with front.tracer.request(caller, front.models.family(ask.model).spec.name) as trace:
                 live = await front.admission.admit(ask, caller, trace.traceparent, SAMPLING)
                 trace.follow(live)
                 await self._respond(live, context, 0, trace.trace_id)
@@ -115,7 +119,7 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
     async def Attach(self, request: gateway_pb2.AttachStreamRequest, context: Context) -> None:
         try:
             tenant = self._caller(context).tenant
-            live = await self._front.gateway.lookup.get(checked_id(request.request_id), tenant)
+            live = await self._front.find(checked_id(request.request_id), tenant)
             await self._respond(live, context, request.next_index, live.facts.traceparent[3:35])
         except HeadraceError as error:
             await abort(context, error)
@@ -137,14 +141,16 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
             self._caller(context)
         except HeadraceError as error:
             await abort(context, error)
-        spec = self._front.family.spec
-        model = gateway_pb2.ModelInfo(
-            id=spec.name,
-            context_tokens=spec.context_tokens,
-            modalities=spec.modalities,
-            servable=self._front.servable(),
-        )
-        return gateway_pb2.ListModelsResponse(models=[model])
+        models = [
+            gateway_pb2.ModelInfo(
+                id=spec.name,
+                context_tokens=spec.context_tokens,
+                modalities=spec.modalities,
+                servable=self._front.servable(spec.name),
+            )
+            for spec in (family.spec for family in self._front.models)
+        ]
+        return gateway_pb2.ListModelsResponse(models=models)
 
     async def _respond(self, live: Live, context: Context, next_index: int, trace_id: str) -> None:
         """Raises the typed error of an end that is not an answer, after its End event."""
@@ -181,15 +187,12 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
 
     def _logprobs(self, live: Live, indexes: range) -> list[common_pb2.TokenLogprobs]:
         """Of those tokens, as far as they are known: all of them, those behind a stop string too."""
-        tokens, told = live.stream.tokens, live.stream.logprobs
+        tokens, told, names = live.stream.tokens, live.stream.logprobs, self._front.models.names(live.facts.model)
         known = convert.logprobs_to_proto([(index, told[index]) for index in indexes if index in told])
         for one in known:
-            one.text = self._adds(tokens[one.row])
-            one.top_text.extend(map(self._adds, one.top))
+            one.text = bytes(names(tokens[one.row])[1] or ())
+            one.top_text.extend([bytes(names(token)[1] or ()) for token in one.top])
         return known
-
-    def _adds(self, token: int) -> bytes:
-        return bytes(self._front.names(token)[1] or ())
 
     def _started(self, live: Live, trace_id: str) -> gateway_pb2.GenerateEvent:
         facts = live.facts

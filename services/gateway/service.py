@@ -15,7 +15,7 @@ from headrace.mesh.journal import Journal
 from headrace.v1 import queue_pb2
 from headrace.wire import convert
 from services.gateway.admission import facts_of
-from services.gateway.capacity import Cell, ClassLoad, led_since_s
+from services.gateway.capacity import Cell, cell_of
 from services.gateway.control import Control
 from services.gateway.live import Listener, Live
 from services.gateway.lookup import Lookup
@@ -56,7 +56,7 @@ class Gateway:
         self._idle = asyncio.Event()  # set when the last listener of a draining gateway has left
         self.metrics = metrics
         self.control = Control(name, bus)
-        self.streams = Streams(self._on_first_token, self._on_end, metrics.inter_token.observe)
+        self.streams = Streams(self._on_first_token, self._on_end, metrics.gap)
         self.lookup = Lookup(self.streams, journal, facts_of, lambda live: self.control.attach([live]))
         self.on_sweep: list[Callable[[float], None]] = []
         self._lookups: set[asyncio.Task[None]] = set()
@@ -150,14 +150,7 @@ class Gateway:
 
     def on_status(self, data: bytes) -> None:
         status = queue_pb2.CellStatus.FromString(data)
-        now_s = time.monotonic()
-        self.cell = Cell(
-            now_s,
-            {c.slo_class: ClassLoad(c.queued, c.queue_limit, c.oldest_wait_s) for c in status.classes},
-            {model.model: frozenset(model.modalities) for model in status.models if model.servable},
-            status.epoch,
-            led_since_s(self.cell, status.epoch, now_s),
-        )
+        self.cell = cell_of(status, self.cell, time.monotonic())
         self.metrics.cell.heard(status)
 
     async def on_held(self, data: bytes) -> bytes:
@@ -200,7 +193,7 @@ class Gateway:
     def _on_first_token(self, live: Live, now_s: float) -> None:
         reach("gateway.first_token", live.facts.id)
         if live.received_s:
-            self.metrics.ttft.observe(now_s - live.opened_s)
+            self.metrics.began(live, now_s)
 
     def _on_end(self, live: Live, now_s: float) -> None:
         reach("gateway.ended", live.facts.id)

@@ -34,7 +34,7 @@ class Repairs:
     attach: list[Live] = field(default_factory=list)
 
 
-def _ignore(_: float) -> None:
+def _ignore(_: Live, __: float) -> None:
     return
 
 
@@ -43,7 +43,7 @@ class Streams:
         self,
         on_first_token: Callable[[Live, float], None],
         on_end: Callable[[Live, float], None],
-        observe_gap_s: Callable[[float], None] = _ignore,
+        observe_gap_s: Callable[[Live, float], None] = _ignore,
     ) -> None:
         self._lives: dict[str, Live] = {}
         self._ended: OrderedDict[str, Live] = OrderedDict()
@@ -127,7 +127,7 @@ class Streams:
 
     def _grown(self, live: Live, now_s: float) -> None:
         if live.first_token_s is not None:
-            self._observe_gap_s(now_s - live.heard_s)
+            self._observe_gap_s(live, now_s - live.heard_s)
         else:
             live.first_token_s = now_s
             self._on_first_token(live, now_s)

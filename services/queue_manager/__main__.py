@@ -17,6 +17,8 @@ if __name__ == "__main__":
         Settings.from_env(os.environ),
         tape=os.environ.get("HEADRACE_TAPE", ""),
         order=os.environ.get("HEADRACE_ORDER") or "fcfs",
-        predict=os.environ.get("HEADRACE_PREDICT") or "off",
+        planner=os.environ.get("HEADRACE_PLANNER", ""),
+        without=tuple(os.environ.get("HEADRACE_WITHOUT", "").replace(",", " ").split()),
+        predict=os.environ.get("HEADRACE_PREDICT") or "auto",
     )
     run(partial(main, options))

@@ -68,6 +68,7 @@ def read_events(data: bytes) -> Iterable[Event]:
 def _reported(batch: queue_pb2.EventBatch) -> Iterator[tuple[str, Iterable[Any]]]:
     yield "queue.prefilled", batch.prefilled
     yield "queue.joined", batch.joined
+    yield "queue.evicted", batch.evicted
     yield "queue.ended", batch.ended
 
 

@@ -3,16 +3,49 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Protocol
 
 from headrace.core.effects import Effect, PredictLength
+from headrace.core.errors import Unavailable
 from headrace.core.events import Event, LengthPredicted
 from headrace.core.lengths import Prediction, of_request
 from headrace.mesh.logs import get_logger
-from headrace.predictor.model import Asked
+from headrace.predictor.model import Asked, Proxy, lacking
+from headrace.predictor.service import PredictorThread, cpu_share
 
 log = get_logger("queue")
+
+
+async def start_predictor(word: str, stack: AsyncExitStack) -> PredictorThread | None:
+    """The shipped predictor, if the word is not "off". "auto" goes without what is not installed, and loads beside the
+    queue, which serves until then; "on" waits for it.
+
+    Raises:
+        Unavailable: on, and a package or the heads are missing.
+        HeadsMismatch: on, and the heads are of another version.
+    """
+    if word == "off":
+        return None
+    why = lacking()
+    if why and word == "on":
+        raise Unavailable(why)
+    if why:
+        log.info("lengths_from_history_alone", why=why)
+        return None
+    thread = PredictorThread(Proxy, share=cpu_share())
+    stack.callback(thread.close)
+    if word == "on":
+        await asyncio.wrap_future(thread.ready)
+    else:
+        thread.ready.add_done_callback(_loaded)
+    return thread
+
+
+def _loaded(ready: "Future[None]") -> None:
+    if (error := ready.exception()) is not None:
+        log.warning("length_predictor_not_loaded", error=str(error))
 
 
 class Thread(Protocol):

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry
 
 from headrace.core.queue import QueueCore
+from headrace.core.queue.inspect import Inspection
 from headrace.core.queue.views import CellView, ClassView, WorkerView
+from headrace.core.waiting.errors import WaitErrorRow
 from headrace.mesh.metrics import Reading, Values, registry
 
 
@@ -31,6 +33,13 @@ def queue_registry(core: Callable[[], QueueCore | None]) -> CollectorRegistry:
 
     ends = of(lambda shown: {(reason,): count for reason, count in shown.ended_by_reason.items()})
 
+    def inspected(values: Callable[[Inspection], Values]) -> Callable[[], Values]:
+        return lambda: values(leading.inspect(time.time(), 0)) if (leading := core()) is not None else {}
+
+    def errors(value: Callable[[WaitErrorRow], float]) -> Callable[[], Values]:
+        return inspected(lambda shown: {(str(row.ahead_from),): value(row) for row in shown.wait_errors})
+
+    operations = inspected(lambda shown: {(name,): count for name, count in shown.operations.items()})
     by_class, by_worker = ("slo_class",), ("worker",)
     return registry(
         Reading("headrace_queue_leading", "1: this process leads", lambda: {(): float(core() is not None)}),
@@ -41,6 +50,25 @@ def queue_registry(core: Callable[[], QueueCore | None]) -> CollectorRegistry:
         Reading("headrace_queue_running", "Requests at workers", classes(lambda load: load.running), by_class),
         Reading("headrace_queue_limit", "Most that may wait", classes(lambda load: load.queue_limit), by_class),
         Reading("headrace_queue_oldest_seconds", "Oldest wait", classes(lambda load: load.oldest_wait_s), by_class),
+        Reading("headrace_queue_operations_total", "Evictions, loads and others", operations, ("operation",)),
+        Reading(
+            "headrace_queue_wait_error_seconds",
+            "Median absolute error of expected waits, by requests ahead",
+            errors(lambda row: row.median_s),
+            ("ahead_from",),
+        ),
+        Reading(
+            "headrace_queue_wait_error_p90_seconds",
+            "Nine errors of ten are below",
+            errors(lambda row: row.p90_s),
+            ("ahead_from",),
+        ),
+        Reading(
+            "headrace_queue_wait_within_bound_ratio",
+            "Share of requests that waited no longer than their bound",
+            errors(lambda row: row.within_bound),
+            ("ahead_from",),
+        ),
         Reading("headrace_worker_slots", "Slots", workers(lambda worker: worker.slots), by_worker),
         Reading("headrace_worker_slots_reserved", "Slots reserved", workers(lambda w: w.slots_used), by_worker),
         Reading("headrace_worker_blocks", "KV blocks", workers(lambda worker: worker.blocks), by_worker),

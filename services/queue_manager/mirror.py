@@ -15,6 +15,7 @@ from headrace.wire.status import status_to_proto
 
 STATUS_S = 0.25
 KEEP_S = 0.5
+GROUPS_MAX = 100  # of each virtual queue
 LINE_MAX = 100  # request ids of each waiting line that Redis gets to see
 
 
@@ -34,7 +35,8 @@ class Mirror:
         while True:
             view = core.view(time.time())
             leases = {worker.worker: json.dumps(asdict(worker)).encode() for worker in view.workers}
-            snapshot = json.dumps(asdict(core.queue_view(LINE_MAX))).encode()
+            shown = asdict(core.queue_view(LINE_MAX)) | {"virtual": asdict(core.inspect(time.time(), GROUPS_MAX))}
+            snapshot = json.dumps(shown).encode()
             with contextlib.suppress(StoreDown):  # the next round writes it all again
                 await self._store.put_leases(leases)
                 await self._store.put_queue(snapshot)

@@ -14,9 +14,13 @@ from headrace.core.effects import (
     Moved,
     SendCancel,
     SendEncode,
+    SendEvict,
+    SendLoad,
+    SendMove,
     SendPrefill,
     SendRelease,
     SendResend,
+    SendResume,
     Traced,
 )
 from headrace.mesh import genai, subjects
@@ -26,7 +30,7 @@ from headrace.mesh.faults import reach
 from headrace.mesh.telemetry import emit_span, sampled
 from headrace.v1 import queue_pb2
 from headrace.wire.convert import end_to_proto, key_to_proto
-from headrace.wire.work import encode_to_proto, prefill_to_proto, resend_to_proto
+from headrace.wire.work import encode_to_proto, move_to_proto, prefill_to_proto, resend_to_proto
 
 # Half of NATS's default limit of 1 MB: a batch is sent when it has grown past this.
 BATCH_BYTES_MAX = 512 * 1024
@@ -47,6 +51,10 @@ class Outbox:
             SendCancel: self._cancel,
             SendRelease: self._release,
             SendResend: self._resend,
+            SendEvict: self._evict,
+            SendResume: self._resume,
+            SendMove: self._move,
+            SendLoad: self._load,
             GatewayEnded: self._gateway_ended,
             LookInResults: self._look_in_results,
             Moved: self._moved,
@@ -88,6 +96,19 @@ class Outbox:
     def _resend(self, effect: SendResend) -> None:
         self._batch(effect.worker, SMALL_BYTES).resend.append(resend_to_proto(effect.command))
 
+    def _evict(self, effect: SendEvict) -> None:
+        self._batch(effect.worker, SMALL_BYTES).evict.append(key_to_proto(effect.key))
+
+    def _resume(self, effect: SendResume) -> None:
+        self._batch(effect.worker, SMALL_BYTES).resume.append(key_to_proto(effect.key))
+
+    def _move(self, effect: SendMove) -> None:
+        self._batch(effect.worker, SMALL_BYTES).move.append(move_to_proto(effect.command))
+
+    def _load(self, effect: SendLoad) -> None:
+        """Of several in one batch the last counts; the worker carries it out behind all else that the batch says."""
+        self._batch(effect.worker, SMALL_BYTES).load = effect.model
+
     def _batch(self, worker: str, size_bytes: int) -> queue_pb2.WorkBatch:
         batch = self._work.get(worker)
         if batch is None:
@@ -102,7 +123,7 @@ class Outbox:
     def _send_work(self, worker: str) -> None:
         batch = self._work.pop(worker)
         self._send(subjects.work(worker), batch.SerializeToString())
-        if batch.encode or batch.prefill:
+        if batch.encode or batch.prefill or batch.evict or batch.resume or batch.move or batch.load:
             self._loop.call_soon(_sent, batch)  # behind the bus's own write of this tick
 
     # --- to gateways ---
@@ -135,6 +156,14 @@ def _sent(batch: queue_pb2.WorkBatch) -> None:
         reach("queue.encode_sent", encode.key.request_id)
     for prefill in batch.prefill:
         reach("queue.prefill_sent", prefill.key.request_id)
+    for evicted in batch.evict:
+        reach("queue.evict_sent", evicted.request_id)
+    for resumed in batch.resume:
+        reach("queue.resume_sent", resumed.request_id)
+    for moved in batch.move:
+        reach("queue.move_sent", moved.key.request_id)
+    if batch.load:
+        reach("queue.load_sent")
 
 
 def _traced(effect: Traced) -> None:

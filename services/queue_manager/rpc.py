@@ -9,9 +9,11 @@ from headrace.core.errors import Unavailable
 from headrace.core.queue import QueueCore
 from headrace.mesh import rpc
 from headrace.v1 import queue_pb2, queue_pb2_grpc
+from headrace.wire.inspection import inspection_to_proto
 from headrace.wire.status import explanation_to_proto, status_to_proto
 
 SERVICE = "headrace.v1.QueueManagerService"
+GROUPS_DEFAULT, GROUPS_MAX = 100, 1_000  # of each virtual queue, in one answer
 
 
 class QueueManagerService(queue_pb2_grpc.QueueManagerServiceServicer):
@@ -31,6 +33,15 @@ class QueueManagerService(queue_pb2_grpc.QueueManagerServiceServicer):
         if self.core is None:
             await _standby(context)
         return explanation_to_proto(self.core.explain(request.request_id, time.time()))
+
+    async def Inspect(
+        self, request: queue_pb2.InspectRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> queue_pb2.InspectResponse:
+        if self.core is None:
+            await _standby(context)
+        now_s, groups_max = time.time(), min(request.groups_max or GROUPS_DEFAULT, GROUPS_MAX)
+        view = self.core.view(now_s)
+        return inspection_to_proto(self.core.inspect(now_s, groups_max), view.epoch, view.leader)
 
 
 async def _standby(context: "grpc.aio.ServicerContext[Any, Any]") -> NoReturn:

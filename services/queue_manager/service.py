@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from headrace.core.effects import Effect, FindResults, RecoverTokens
@@ -18,6 +18,7 @@ from services.queue_manager.inbox import Inbox, read_control, read_events, read_
 from services.queue_manager.lengths import Lengths, Thread
 from services.queue_manager.mirror import Mirror
 from services.queue_manager.outbox import Outbox
+from services.queue_manager.planner import Planner
 from services.queue_manager.recorder import Recorder
 from services.queue_manager.recovery import Recovery
 from services.queue_manager.sweeper import Sweeper
@@ -41,6 +42,7 @@ class QueueManager:
         sweeper: Sweeper,
         recorder: Recorder,
         predictor: Thread | None = None,
+        planner: Callable[[Callable[[Event], None]], Planner] | None = None,
     ) -> None:
         self.core = QueueCore(config)
         self._bus = bus
@@ -48,6 +50,7 @@ class QueueManager:
         self._inbox = Inbox(self._take)
         self._chores = chores(self._inbox.put)
         self._lengths = Lengths(predictor, self._inbox.put) if predictor is not None else None
+        self._planner = planner(self._inbox.put) if planner is not None else None
         self._recovery = recovery
         self._mirror = mirror
         self._sweeper = sweeper
@@ -57,7 +60,7 @@ class QueueManager:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Lead until `stopping`. Nothing needs to be put in order first: the next leadership reads the journal."""
-        async with self._tasks as tasks:
+        async with self._tasks as tasks, self._planning():
             await self._subscribe()
             follower = self._journal.follow(self._inbox.on_records, lambda: self._inbox.put(CaughtUp()))
             services = [tasks.create_task(service) for service in self._services()]
@@ -66,6 +69,18 @@ class QueueManager:
             for service in services:
                 service.cancel()
             self._bus.unwatch(self._on_bus)
+
+    @contextlib.asynccontextmanager
+    async def _planning(self) -> AsyncIterator[None]:
+        """The solver's process, for as long as this leadership lasts."""
+        if self._planner is None:
+            yield
+            return
+        self._planner.start()
+        try:
+            yield
+        finally:
+            self._planner.close()
 
     async def _subscribe(self) -> None:
         await self._bus.subscribe(subjects.HEARTBEAT, self._inbox.handler(read_heartbeat))
@@ -100,6 +115,8 @@ class QueueManager:
         if self._outbox.take(effect) or self._chores.take(effect):
             return
         if self._lengths is not None and self._lengths.take(effect):
+            return
+        if self._planner is not None and self._planner.take(effect):
             return
         if isinstance(effect, RecoverTokens):
             log.info("recovering", requests=len(effect.orphans))

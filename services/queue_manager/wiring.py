@@ -10,11 +10,14 @@ import grpc.aio
 
 from headrace.core.errors import Unavailable
 from headrace.core.ordering import ORDERS
+from headrace.core.planning.registry import PLANNERS
 from headrace.core.queue import QueueConfig
+from headrace.core.slo import Classes
 from headrace.engines.families import family
 from headrace.mesh import metrics, rpc, telemetry
 from headrace.mesh.blobs import DirectoryBlobs
 from headrace.mesh.bus import Bus
+from headrace.mesh.classes import read_classes
 from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup
 from headrace.mesh.journal import Journal
@@ -24,13 +27,18 @@ from headrace.mesh.store import Store
 from headrace.predictor.service import PredictorThread
 from headrace.v1 import queue_pb2_grpc
 from services.queue_manager.chores import Chores
+from services.queue_manager.lengths import start_predictor
 from services.queue_manager.metrics import queue_registry
 from services.queue_manager.mirror import Mirror
+from services.queue_manager.planner import Planner
 from services.queue_manager.recorder import Recorder
 from services.queue_manager.recovery import Recovery
 from services.queue_manager.rpc import SERVICE, QueueManagerService
 from services.queue_manager.service import QueueManager
 from services.queue_manager.sweeper import Sweeper
+
+# What virtual queues may do beside waiting in order; each may be switched off.
+OPERATIONS = ("solve", "pull", "evict", "swap", "balance", "move", "fair")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +47,25 @@ class Options:
     settings: Settings
     tape: str  # where to record what happens; empty: nowhere
     order: str = "fcfs"  # a name of headrace.core.ordering
-    predict: str = "off"  # on: ask the length predictor for each request
+    planner: str = ""  # of headrace.core.planning; empty: lines in `order` instead of virtual queues
+    without: tuple[str, ...] = ()  # operations that are switched off
+    predict: str = "auto"  # the length predictor for each request: auto is on where all of it is installed
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise BadSetup(f"HEADRACE_ORDER={self.order!r}: must be one of {', '.join(ORDERS)}")
-        if self.predict not in ("on", "off"):
-            raise BadSetup(f"HEADRACE_PREDICT={self.predict!r}: must be on or off")
+        if self.planner and self.planner not in PLANNERS:
+            raise BadSetup(f"HEADRACE_PLANNER={self.planner!r}: must be one of {', '.join(PLANNERS)}, or empty")
+        unknown = sorted(set(self.without) - set(OPERATIONS))
+        if unknown:
+            raise BadSetup(f"HEADRACE_WITHOUT: no operation {', '.join(unknown)}; there are {', '.join(OPERATIONS)}")
+        if self.predict not in ("auto", "on", "off"):
+            raise BadSetup(f"HEADRACE_PREDICT={self.predict!r}: must be auto, on or off")
 
 
 async def main(options: Options, lifecycle: Lifecycle) -> None:
     telemetry.set_up(options.id, options.settings)
+    classes = read_classes(options.settings.classes_file)
     async with AsyncExitStack() as stack:
         face = QueueManagerService()
         address = await _open_faces(options, face, stack)
@@ -61,12 +77,12 @@ async def main(options: Options, lifecycle: Lifecycle) -> None:
         lost = partial(lifecycle.fail, Unavailable("another queue manager has taken over"))
         leadership = Leadership(bus, options.id, secrets.token_hex(8), lost, options.settings.journal_replicas)
         stack.push_async_callback(leadership.release)
-        predictor = await _predictor(stack) if options.predict == "on" else None
+        predictor = await start_predictor(options.predict, stack)
         lifecycle.ready(options.id, grpc=address)
         epoch = await _acquire(leadership, lifecycle.stopping)
         if epoch is None:
             return
-        manager = _manager(options, epoch, bus, journal, store, predictor)
+        manager = _manager(options, classes, epoch, bus, journal, store, predictor)
         face.core = manager.core
         collect_less()
         await manager.run(lifecycle.stopping)
@@ -98,24 +114,26 @@ async def _open_faces(options: Options, face: QueueManagerService, stack: AsyncE
     return settings.advertised(server.port)
 
 
-async def _predictor(stack: AsyncExitStack) -> PredictorThread:
-    """Raises Unavailable: a package of it is not installed."""
-    from headrace.predictor.model import Proxy  # onnxruntime
-
-    thread = PredictorThread(await asyncio.to_thread(Proxy))
-    stack.callback(thread.close)
-    return thread
-
-
 def _manager(
-    options: Options, epoch: int, bus: Bus, journal: Journal, store: Store, predictor: PredictorThread | None
+    options: Options,
+    classes: Classes,
+    epoch: int,
+    bus: Bus,
+    journal: Journal,
+    store: Store,
+    predictor: PredictorThread | None,
 ) -> QueueManager:
-    prefixes = dict(family(options.settings.model).spec.prefix_tokens)
+    specs = [family(model).spec for model in options.settings.served]
+    prefixes = {name: tokens for spec in specs for name, tokens in spec.prefix_tokens.items()}
     config = QueueConfig(
         epoch=epoch,
         name=options.id,
         order=options.order,
+        planner=options.planner,
+        **dict.fromkeys(options.without, False),
         predict_lengths=predictor is not None,
+        classes=classes.named,
+        early_rejection=options.settings.early_rejection,
         prefix_tokens=prefixes,
     )
     blobs = DirectoryBlobs(options.settings.data_dir)
@@ -129,4 +147,5 @@ def _manager(
         Sweeper(store, blobs),
         Recorder(options.tape, config),
         predictor,
+        Planner if options.planner else None,
     )

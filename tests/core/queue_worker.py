@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.core import effects as fx
 from headrace.core import events as ev
-from headrace.core.commands import EncodeCommand, Hold, JoinCommand, PrefillCommand, ResendCommand
+from headrace.core.commands import EncodeCommand, Hold, JoinCommand, MoveCommand, PrefillCommand, ResendCommand
+from headrace.core.instance import Loadable, Pace
 from headrace.core.types import End, Failure, Key, TensorHandle
 
 if TYPE_CHECKING:
     from tests.core.queue_world import World
 
 MODEL = "m"
+PACE = Pace(0.5, 0.0, 0.0)  # an iteration each half second
+LOAD_STEPS = 2
 
 
 def token(request_id: str, index: int) -> int:
@@ -31,7 +34,7 @@ def handle(kind: str, key: Key, owner: str, incarnation: str) -> TensorHandle:
 @dataclass
 class Held:
     command: PrefillCommand
-    state: str  # prefill, handover, joining, decode, ended
+    state: str  # prefill, handover, joining, decode, evicted, rejoining, ended
     tokens: list[int]
     gateway: str
     end: End | None = None
@@ -41,11 +44,14 @@ class Held:
 class Worker:
     """A process with any of the three stages."""
 
-    def __init__(self, world: "World", name: str, stages: tuple[str, ...], slots: int = 4) -> None:
+    def __init__(
+        self, world: "World", name: str, stages: tuple[str, ...], slots: int = 4, models: tuple[str, ...] = (MODEL,)
+    ) -> None:
         self.world = world
         self.name = name
         self.stages = stages
         self.slots = slots
+        self.models = models  # that it may load; the first is there at its start
         self.lives = 0
         self.alive = self.stopped = False
         self.epoch = 0
@@ -59,6 +65,7 @@ class Worker:
         self.alive, self.stopped = True, False
         self.epoch = 0
         self.held, self.parts, self.fenced = {}, {}, Counter()
+        self.model, self.loading, self.load_steps = self.models[0], "", 0
 
     @property
     def incarnation(self) -> str:
@@ -75,6 +82,16 @@ class Worker:
                 self.begin(command, "prefill", None)
             case JoinCommand(request, kv):
                 self.begin(request, "joining", kv)
+            case fx.SendEvict(_, key):
+                self.evict(key)
+            case fx.SendResume(_, key):
+                held = self.held.get(key.request_id)
+                if held is not None and held.command.key == key and held.state == "evicted":
+                    held.state = "rejoining"
+            case fx.SendMove(_, MoveCommand(key, worker)):
+                self.move(key, worker)
+            case fx.SendLoad(_, model):
+                self.load(model)
             case fx.SendCancel(_, key):
                 self.cancel(key)
             case fx.SendRelease(_, key):
@@ -86,12 +103,49 @@ class Worker:
         key, known = command.key, self.held.get(command.key.request_id)
         if key.attempt <= max(self.fenced[key.request_id], known.command.key.attempt if known else 0):
             return
+        if known is not None:
+            del self.held[key.request_id]
+        if self.loading or command.model != self.model:
+            self.world.send(ev.StageFailed(self.name, key, Failure("stage_error", "another model"), True))
+            return
         held = Held(command, state, list(command.emitted), command.gateway, kv=kv)
         self.held[key.request_id] = held
         in_engine = sum(other.state in ("prefill", "decode", "joining") for other in self.held.values())
         assert in_engine <= self.slots + self.world.late_releases, f"{self.name} was sent more than it can take"
         if len(held.tokens) >= command.sampling.max_tokens:
             self.end(held, End("length"))
+
+    def evict(self, key: Key) -> None:
+        held = self.held.get(key.request_id)
+        if held is None or held.command.key != key or self.world.declining:
+            return
+        if held.state == "decode":
+            held.state = "evicted"
+            kind = f"evicted{len(held.tokens)}"
+            held.kv = handle(kind, key, self.name, self.incarnation)
+        if held.state == "evicted":
+            assert held.kv is not None
+            self.world.send(ev.Evicted(self.name, key, len(held.tokens), held.kv))
+
+    def move(self, key: Key, worker: str) -> None:
+        held = self.held.get(key.request_id)
+        if held is not None and held.command.key == key and held.state in ("evicted", "handover"):
+            held.state = "handover"
+            held.command = replace(held.command, decode_worker=worker)
+            self.hand_over(held)
+
+    def load(self, model: str) -> None:
+        """What still decodes is evicted, what has not begun fails."""
+        if model in (self.model, self.loading) or model not in self.models:
+            return
+        self.loading, self.load_steps = model, LOAD_STEPS
+        for held in list(self.held.values()):
+            key = held.command.key
+            if held.state == "decode":
+                self.evict(key)
+            if held.state in ("prefill", "joining", "rejoining", "decode"):
+                del self.held[key.request_id]
+                self.world.send(ev.StageFailed(self.name, key, Failure("stage_error", "another model"), True))
 
     def cancel(self, key: Key) -> None:
         self.fenced[key.request_id] = max(self.fenced[key.request_id], key.attempt)
@@ -146,6 +200,11 @@ class Worker:
         """One iteration of everything here."""
         if not self.alive or self.stopped:
             return
+        if self.loading:
+            self.load_steps -= 1
+            if not self.load_steps:
+                self.model, self.loading = self.loading, ""
+            return
         for (key, part), made in list(self.parts.items()):
             if made is None:
                 embedding = self.parts[key, part] = handle("emb", key, self.name, self.incarnation)
@@ -180,17 +239,37 @@ class Worker:
                 return
             held.state = "decode"
             self.world.send(ev.Joined(self.name, key))
+        elif held.state == "rejoining":
+            held.state, held.kv = "decode", None
+            self.world.send(ev.Joined(self.name, key))
         elif held.state == "decode":
             self.emit(held)
+
+    def listed(self) -> list[Hold]:
+        return [
+            Hold(
+                held.command.key,
+                "evicted" if held.state == "rejoining" else held.state,  # type: ignore[arg-type]
+                len(held.tokens),
+                0,
+                held.kv,
+                held.command.decode_worker,
+            )
+            for held in self.held.values()
+            if held.state != "joining"
+        ]
+
+    def loadable(self) -> tuple[Loadable, ...]:
+        if len(self.models) == 1:
+            return ()
+        return tuple(
+            Loadable(model, 1.0, True, self.slots, 64, 16, PACE) for model in self.models if model != self.model
+        )
 
     def beat(self) -> None:
         if not self.alive or self.stopped:
             return
-        holds = [
-            Hold(held.command.key, held.state, len(held.tokens), 0, held.kv, held.command.decode_worker)  # type: ignore[arg-type]
-            for held in self.held.values()
-            if held.state != "joining"
-        ]
+        holds = self.listed()
         holds += [
             Hold(key, "encoded" if made else "encoding", 0, part, made) for (key, part), made in self.parts.items()
         ]
@@ -199,7 +278,7 @@ class Worker:
                 self.name,
                 self.incarnation,
                 self.stages,
-                MODEL,
+                self.model,
                 slots=self.slots,
                 blocks=64,
                 block_tokens=16,
@@ -207,6 +286,11 @@ class Worker:
                 sent_s=self.world.now_s,
                 modalities=("image",) if "encode" in self.stages else (),
                 epoch=self.epoch,
+                pace=PACE,
+                kv_bytes_per_token=1,
+                host_bytes=self.world.host_bytes,
+                loadable=self.loadable(),
+                loading=self.loading,
             )
         )
         for held in self.held.values():

@@ -178,3 +178,25 @@ def test_a_kv_that_its_tokens_do_not_continue_is_refused(backend: Backend) -> No
         with pytest.raises(KvMismatch, match=why):
             other.import_kv(wrong, manifest, memoryview(buffer))
         assert (other.slots_used(), other.blocks_used()) == (0, 0)
+
+
+def test_parked_for_another_model_and_back(backend: Backend) -> None:
+    """With its caches gone it computes what a new engine would; what was exported before goes on."""
+    engine, given = backend.make(prefix_cache_bytes=CACHE_BYTES), sequences(backend)["drawn"]
+    engine.add(given)
+    tokens = advance(engine, given.key, 4)
+    manifest, buffer = export(engine, given.key)
+    with pytest.raises(AssertionError):
+        engine.park()
+    engine.remove(given.key)
+    for _ in range(2):
+        engine.park()
+        assert (engine.slots_used(), engine.blocks_used(), engine.has_work()) == (0, 0, False)
+        engine.unpark()
+        engine.import_kv(resumed(given, tokens), manifest, memoryview(buffer))
+        assert run(engine, {given.key: COUNT}, {given.key: list(tokens)})[given.key] == undisturbed(backend)["drawn"]
+        other = sequences(backend)["long"]
+        engine.add(other)
+        assert prefill(engine, other.key).cached_tokens == 0, "the prefix cache is empty"
+        engine.remove(other.key)
+        engine.check_integrity()

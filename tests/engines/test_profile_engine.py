@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from headrace.core.cost import Curve, StepCost, StepWork
+from headrace.core.errors import ModelNotFound
 from headrace.core.types import Key, MediaSpan, Sampling
 from headrace.engines.base import KvMismatch, SequenceInput
 from headrace.engines.families import family
@@ -170,3 +171,18 @@ def test_modelled_seconds_are_the_costs_of_the_step() -> None:
     running.add(sequence("b", 14))
     both = running.step()
     assert both.modelled_s == pytest.approx(1.0 + 15 * 0.1 + 105 * 0.01 + 1 * 0.2 + 15 * 0.02)
+
+
+def test_each_name_of_the_model_answers_in_its_own_way() -> None:
+    answers = []
+    for name in ("profile-tiny", "profile-tiny-a", "profile-tiny-b"):
+        kind = family(name)
+        assert (kind.spec.name, kind.spec.family) == (name, "profile-tiny")
+        fresh = ProfileEngine(kind.spec, kind.pieces, engine_profile("zero"), slots=8, blocks=64, chunk_tokens=16)
+        fresh.add(sequence())
+        answers.append(run(fresh, {sequence().key: COUNT})[sequence().key])
+    assert len({tuple(answer) for answer in answers}) == 3
+    with pytest.raises(ModelNotFound):
+        family("profile-tiny-")
+    with pytest.raises(ModelNotFound):
+        family("profile-tinier-a")

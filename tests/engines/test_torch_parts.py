@@ -19,10 +19,15 @@ from hypothesis import strategies as st
 from headrace.core.errors import Unavailable
 from headrace.engines.families.decoder import Decoder, Rope, refuse_sliding_window, rope_of, text_decoder
 from headrace.engines.families.directory import Directory
+from headrace.engines.torch_decoder import Attention, Layer, TorchDecoder
 from headrace.engines.torch_kv import PagedKv
+from headrace.engines.torch_load import checkpoint_decoder
+from headrace.engines.torch_parking import Mover
 from headrace.engines.torch_planner import by_shape
 from headrace.engines.torch_rope import Rotary, axis_of_frequency, frequencies, turn
 from headrace.engines.torch_rows import Segment
+from headrace.engines.torch_weights import Linear
+from tests.engines.tiny_llama import CHECKPOINT
 
 CPU = torch.device("cpu")
 CONTEXT = 4096
@@ -181,3 +186,27 @@ def test_groups_pad_little(shapes: list[tuple[int, int]]) -> None:
         rows, held = [segment.rows for segment in group], [max(512, segment.kv_stop) for segment in group]
         assert max(rows) < 4 * min(rows) or max(rows) == min(rows) == 1
         assert max(held) <= 4 * min(held)
+
+
+def test_weights_move_once_and_stay_tied() -> None:
+    """To another device and back: every tensor, in parts and lists too, and one that two share stays one."""
+    decoder = TorchDecoder(checkpoint_decoder(CHECKPOINT), device=torch.device("cpu"), dtype=torch.bfloat16)
+    parts = (Layer, Attention, Linear, Rotary)
+
+    def tensors(holder: Any) -> list[Any]:
+        found = []
+        for value in vars(holder).values():
+            for each in value if isinstance(value, list) else [value]:
+                if isinstance(each, torch.Tensor):
+                    found.append(each)
+                elif isinstance(each, parts):
+                    found += tensors(each)
+        return found
+
+    before = tensors(decoder)
+    Mover(torch.device("meta"), parts).move(decoder)
+    moved = tensors(decoder)
+    assert len(moved) == len(before) > 20
+    assert {tensor.device.type for tensor in moved} == {"meta"}
+    assert len({id(tensor) for tensor in moved}) == len({id(tensor) for tensor in before}) == len(before) - 1
+    assert decoder._head._weight is decoder._embedding

@@ -10,16 +10,19 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
+from headrace.core.slo import BUILT_IN, Classes
 from headrace.engines.families import family
 from headrace.mesh import rpc
 from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
 from headrace.mesh.journal import Journal
 from headrace.v1.gateway_pb2_grpc import add_GatewayServiceServicer_to_server
+from services.gateway.admission import Terms
 from services.gateway.auth import Keys
 from services.gateway.fetch import NoFetcher
 from services.gateway.front import Front, Parts
 from services.gateway.media import Fetcher
+from services.gateway.models import Models
 from services.gateway.routes import bind, http_server
 from services.gateway.rpc import GatewayServicer
 from services.gateway.tracing import Tracer
@@ -60,6 +63,9 @@ class Edge:
 class Options:
     keys: Keys = field(default_factory=Keys)
     fetcher: Fetcher = field(default_factory=NoFetcher)
+    models: tuple[str, ...] = ("profile-tiny",)
+    classes: Classes = BUILT_IN
+    early_rejection: bool = True
 
 
 @dataclass
@@ -76,8 +82,9 @@ class Edges:
         bus = await Bus.connect(self.url, name)
         self.stack.push_async_callback(bus.close)
         journal, blobs = await Journal.open(bus, self.settings), MemoryBlobs()
-        tiny = family("profile-tiny")
-        front = Front.of(name, Parts(bus, journal, blobs, tiny, options.keys, options.fetcher, Tracer(None, 0.0)))
+        models = Models([family(model) for model in options.models])
+        terms = Terms(models, options.classes, options.early_rejection)
+        front = Front.of(name, Parts(bus, journal, blobs, terms, options.keys, options.fetcher, Tracer(None, 0.0)))
         await front.gateway.start()
         sock = bind("127.0.0.1:0")
         await self._serve_http(front, sock)

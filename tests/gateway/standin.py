@@ -56,7 +56,9 @@ class StandIn:
         self.epoch = 1
         self.servable = True
         self.modalities: tuple[str, ...] = ("image", "audio", "video")
+        self.models: tuple[str, ...] = ("profile-tiny",)
         self.queued, self.queue_limit = 0, 4096
+        self.wait_s, self.least_wait_s = -1.0, -1.0  # as estimated
         self.silent = False  # answers nothing, as a queue manager between two leaderships
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -77,10 +79,18 @@ class StandIn:
 
     def status(self) -> queue_pb2.CellStatus:
         load = queue_pb2.ClassStatus(
-            slo_class="interactive", queued=self.queued, queue_limit=self.queue_limit, oldest_wait_s=2.5
+            slo_class="interactive",
+            queued=self.queued,
+            queue_limit=self.queue_limit,
+            oldest_wait_s=2.5,
+            estimated_wait_s=self.wait_s,
+            estimated_wait_least_s=self.least_wait_s,
         )
-        model = queue_pb2.ModelStatus(model="profile-tiny", servable=self.servable, modalities=self.modalities)
-        return queue_pb2.CellStatus(epoch=self.epoch, classes=[load], models=[model])
+        models = [
+            queue_pb2.ModelStatus(model=model, servable=self.servable, modalities=self.modalities)
+            for model in self.models
+        ]
+        return queue_pb2.CellStatus(epoch=self.epoch, classes=[load], models=models)
 
     # --- the bus ---
 

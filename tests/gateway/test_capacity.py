@@ -2,8 +2,8 @@
 
 import pytest
 
-from headrace.core.errors import Overloaded, Unavailable
-from services.gateway.capacity import SETTLE_S, STALE_S, Cell, ClassLoad, admit, led_since_s
+from headrace.core.errors import HeadraceError, Overloaded, TooLate, Unavailable
+from services.gateway.capacity import RETRY_S_MAX, SETTLE_S, STALE_S, Bid, Cell, ClassLoad, admit, led_since_s
 
 SERVED = {"m": frozenset({"image"})}
 FULL = {"interactive": ClassLoad(queued=4, limit=4, oldest_wait_s=2.0)}
@@ -25,7 +25,7 @@ FULL = {"interactive": ClassLoad(queued=4, limit=4, oldest_wait_s=2.0)}
 )
 def test_who_is_refused_because_nobody_serves(cell: Cell | None, kinds: tuple[str, ...], refused: bool) -> None:
     try:
-        admit(cell, 100.0, "m", "interactive", kinds, lambda: 0)
+        admit(cell, 100.0, Bid("m", "interactive", kinds), lambda: 0)
     except Unavailable:
         assert refused
     else:
@@ -35,7 +35,56 @@ def test_who_is_refused_because_nobody_serves(cell: Cell | None, kinds: tuple[st
 def test_a_new_leadership_knows_how_full_a_class_is() -> None:
     """It has read the journal; only workers it may not have heard."""
     with pytest.raises(Overloaded):
-        admit(Cell(100.0, FULL, led_s=100.0), 100.0, "m", "interactive", (), lambda: 0)
+        admit(Cell(100.0, FULL, led_s=100.0), 100.0, Bid("m", "interactive"), lambda: 0)
+
+
+@pytest.mark.parametrize(
+    ("oldest_s", "estimated_s", "told_s"),
+    [(2.5, -1.0, 2.5), (2.5, 7.0, 7.0), (2.5, 0.0, 1.0), (0.1, -1.0, 1.0), (2.5, 900.0, RETRY_S_MAX)],
+    ids=["no estimate", "the estimate", "at least a second", "as without one", "no longer than clients obey"],
+)
+def test_when_to_come_back_to_a_full_class(oldest_s: float, estimated_s: float, told_s: float) -> None:
+    load = ClassLoad(4, 4, oldest_s, estimated_s, 0.0)
+    refused = refusal(Cell(100.0, {"interactive": load}, SERVED), time_left_s=1.0)
+    assert (type(refused), refused and refused.retry_after_s) == (Overloaded, told_s)
+
+
+EARLY: dict[str, tuple[float, float, float, float | None]] = {
+    # least wait, time left, age of the status -> when to come back
+    "the queue is longer than its time": (30.0, 10.0, 0.0, 20.0),
+    "just in time": (10.0, 10.0, 0.0, None),
+    "no estimate": (-1.0, 0.5, 0.0, None),
+    "no early rejection": (1e9, float("inf"), 0.0, None),
+    "over already: the deadline's own error is to come": (30.0, -1.0, 0.0, None),
+    "an old estimate says nothing": (30.0, 10.0, STALE_S + 0.1, None),
+    "a moment short": (10.2, 10.0, 0.0, 1.0),
+    "hours short": (9_000.0, 10.0, 0.0, RETRY_S_MAX),
+}
+
+
+@pytest.mark.parametrize(("least_s", "left_s", "age_s", "told_s"), EARLY.values(), ids=EARLY.keys())
+def test_what_cannot_begin_in_time_is_refused_at_once(
+    least_s: float, left_s: float, age_s: float, told_s: float | None
+) -> None:
+    cell = Cell(100.0 - age_s, {"interactive": ClassLoad(1, 4, 2.0, -1.0, least_s)}, SERVED)
+    refused = refusal(cell, left_s)
+    if told_s is None:
+        assert refused is None
+    else:
+        assert (type(refused), refused and refused.retry_after_s) == (TooLate, pytest.approx(told_s))
+
+
+def test_a_new_leadership_does_not_know_yet_how_long_the_queue_takes() -> None:
+    load = ClassLoad(1, 4, 2.0, -1.0, 30.0)
+    assert refusal(Cell(100.0, {"interactive": load}, SERVED, led_s=100.0), 10.0) is None
+
+
+def refusal(cell: Cell, time_left_s: float) -> HeadraceError | None:
+    try:
+        admit(cell, 100.0, Bid("m", "interactive", (), time_left_s), lambda: 0)
+    except HeadraceError as error:
+        return error
+    return None
 
 
 def test_a_leadership_is_new_to_a_gateway_that_knew_another() -> None:

@@ -366,7 +366,7 @@ async def test_keys(edges: Edges, tmp_path: Any) -> None:
 
 async def test_pages(edge: Edge) -> None:
     await edge.http.post(CHAT, json=ask())
-    assert (await edge.http.get("/health")).json() == {"status": "ok"}
+    assert (await edge.http.get("/health")).json() == {"status": "ok", "models": {"profile-tiny": True}}
     metrics = (await edge.http.get("/metrics")).text
     assert 'vllm:time_to_first_token_seconds_count{model_name="profile-tiny"} 1.0' in metrics
     assert 'vllm:request_success_total{finished_reason="stop",model_name="profile-tiny"} 1.0' in metrics

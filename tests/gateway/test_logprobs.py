@@ -76,7 +76,7 @@ async def whole(edge: Edge, **more: Any) -> Read:
 @pytest.mark.parametrize("stop", [[], ["lo"], ["zz", "l"], ["xx"]])
 async def test_streamed_and_whole_tell_the_same(edge: Edge, cell: StandIn, stop: list[str]) -> None:
     cell.script = lambda request: script()
-    special = edge.front.family.tokenizer.id_to_token(EOS)
+    special = edge.front.models.family("").tokenizer.id_to_token(EOS)
     assert special
     events = streamed((await edge.http.post(CHAT, json=ask(stream=True, stop=stop))).text)
     assert events == await whole(edge, stop=stop)
@@ -147,7 +147,7 @@ async def test_another_gateway_tells_the_same(edges: Edges, cell: StandIn) -> No
     again = await edges.start("gw-c")
     ended = streamed((await again.http.get(f"/v1/requests/{request_id}/events")).text)
     part = streamed((await again.http.get(f"/v1/requests/{request_id}/events?next_index=3")).text)
-    special = again.front.family.tokenizer.id_to_token(EOS)
+    special = again.front.models.family("").tokenizer.id_to_token(EOS)
     assert special
     assert running == ended == Read("hello", expected(b"hello", special))
     assert part == Read("lo", expected(b"lo", special))

@@ -45,7 +45,7 @@ def words() -> Words:
 
 @pytest.fixture
 def thread(words: Words) -> Iterator[PredictorThread]:
-    running = PredictorThread(words, waiting_most=2)
+    running = PredictorThread(lambda: words, waiting_most=2)
     yield running
     words.go.set()
     running.close()

@@ -97,6 +97,7 @@ def _requests(rng: np.random.Generator, arrival_s: Floats, crowd: Floats, speed:
         slo_class=slo_class,
         reason=reason,
         attempts=np.ones(count, dtype=np.int64),
+        target_s=np.array([slo.ttft_s for slo in CLASSES.values()])[slo_class],
     )
 
 

@@ -7,7 +7,7 @@ from headrace.sim.result import Result
 from headrace.sim.run import Run
 from headrace.workload.fleet import Fleet, Incident, PoolSpec
 from headrace.workload.multimodal import Multimodal, TextOnly
-from headrace.workload.open import Generated
+from headrace.workload.open import Generated, Stream, Streams
 from headrace.workload.scenario import Scenario
 
 TEXT = "llama-3.1-8b"
@@ -25,6 +25,25 @@ COLOCATED = (
 )
 WHOLE = (PoolSpec("all", ("encode", "prefill", "decode"), gpu="a100", tp=4, count=2),)
 FLEETS = {"separated": SEPARATED, "colocated": COLOCATED, "whole": WHOLE}
+OTHER = "mistral-7b"
+# Few slots and two models on two workers: the queue has to evict and to swap.
+TIGHT = (
+    PoolSpec(
+        "llm",
+        ("prefill", "decode"),
+        gpu="a100",
+        count=2,
+        slots=6,
+        models=(TEXT, OTHER),
+        load_cold_s=4.0,
+        load_warm_s=1.0,
+        start_s=2.0,
+    ),
+)
+HURRIED = (
+    SloClass("interactive", 1.5, 120.0, 4096),
+    SloClass("batch-1", 60.0, 600.0, 4096),
+)
 SHORT = (SloClass("interactive", 20.0, 60.0, 4096),)
 
 
@@ -34,6 +53,18 @@ def mixed(rate_rps: float = 4.0, image_share: float = 0.5) -> Generated:
 
 def text(rate_rps: float = 4.0) -> Generated:
     return Generated(TextOnly(rate_rps=rate_rps))
+
+
+def streams(chat_rps: float = 0.5, jobs_rps: float = 0.4) -> Streams:
+    """Interactive requests of one model, and batch requests of two."""
+    chat, jobs = Generated(TextOnly("azure-code", chat_rps, 1.0)), Generated(TextOnly("sharegpt", jobs_rps))
+    return Streams(
+        (
+            Stream("chat", chat, slo_class="interactive"),
+            Stream("jobs", jobs, slo_class="batch-1"),
+            Stream("other", jobs, slo_class="batch-1", model=OTHER),
+        )
+    )
 
 
 def scene(

@@ -14,8 +14,10 @@ from PIL import Image
 
 from headrace.core.commands import EncodeCommand, PrefillCommand, WorkBatch
 from headrace.core.types import Key, Media, Prompt, Sampling, StageName, TokenLogprobs
-from headrace.engines.base import Engine
+from headrace.engines.base import Engine, StepResult
 from headrace.engines.families import family
+from headrace.engines.onnx import OnnxEngine
+from headrace.engines.onnx_model import Llama, graph_folder
 from headrace.engines.profile_encoder import ProfileEncoder
 from headrace.engines.registry import load_engine
 from headrace.mesh import subjects
@@ -28,9 +30,12 @@ from headrace.modalities import modality
 from headrace.v1 import queue_pb2
 from headrace.wire.convert import logprobs_from_proto
 from headrace.wire.work import work_batch_to_proto
-from headrace.worker.app import Address, Carriers, Outfit, Worker
+from headrace.worker.app import Address, Carriers, Stock, Worker
 from headrace.worker.kvwire import KvTravel
+from headrace.worker.models import Card
+from headrace.worker.outfit import Outfit
 from headrace.worker.server import WorkerService, listen
+from tests.engines import tiny_llama
 
 MODEL = "profile-tiny"
 PIPELINED = KvTravel(pipeline_bytes=0)  # whatever its size
@@ -59,13 +64,35 @@ def outfit(
     profile: str = "zero",
     slots: int = 64,
     blocks: int = 4096,
-    sensors: Sensors | None = None,
+    model: str = MODEL,
 ) -> Outfit:
-    kind = family(MODEL)
+    kind = family(model)
     llm = stages != ("encode",)
-    engine = load_engine("profile", MODEL, threads=1, slots=slots, blocks=blocks, profile=profile) if llm else None
+    engine = load_engine("profile", model, threads=1, slots=slots, blocks=blocks, profile=profile) if llm else None
     encoders = {"image": ProfileEncoder(modality("image"), kind.spec.embed_width)} if "encode" in stages else {}
-    return Outfit(kind.spec, kind.pieces, engine, encoders, sensors or Sensors([]))
+    return Outfit(kind.spec, kind.pieces, engine, encoders)
+
+
+def card(opens: Callable[[], Outfit], model: str, **known: object) -> Card:
+    fields = {"slots": 64, "blocks": 4096, "block_tokens": family(MODEL).spec.block_tokens} | known
+    return Card(model, opens, **fields)  # type: ignore[arg-type]
+
+
+class SlowOnnx(OnnxEngine):
+    """A real graph whose iterations take longer, so that commands come between its tokens."""
+
+    step_s = 0.0
+
+    def step(self) -> StepResult:
+        time.sleep(self.step_s)
+        return super().step()
+
+
+def slow_onnx(folder: Path, step_s: float) -> SlowOnnx:
+    graph = Llama(graph_folder(tiny_llama.CHECKPOINT, folder), tiny_llama.SHAPE, threads=1)
+    engine = SlowOnnx(tiny_llama.SPEC, tiny_llama.CHECKPOINT, graph, slots=8, blocks=256, chunk_tokens=32)
+    engine.step_s = step_s
+    return engine
 
 
 Keyed = (
@@ -74,6 +101,7 @@ Keyed = (
     | queue_pb2.PartEncoded
     | queue_pb2.Prefilled
     | queue_pb2.Joined
+    | queue_pb2.Evicted
     | queue_pb2.StageFailed
 )
 
@@ -92,6 +120,7 @@ class Peer:
         self.ended: dict[Key, list[queue_pb2.Ended]] = {}
         self.prefilled: dict[Key, queue_pb2.Prefilled] = {}
         self.joined: set[Key] = set()
+        self.evicted: dict[Key, list[queue_pb2.Evicted]] = {}
         self.encoded: dict[tuple[Key, int], queue_pb2.PartEncoded] = {}
         self.failed: dict[Key, queue_pb2.StageFailed] = {}
         self.beats: dict[str, list[queue_pb2.Heartbeat]] = {}
@@ -122,6 +151,8 @@ class Peer:
             self.encoded[key_of(encoded), encoded.part] = encoded
         self.prefilled |= {key_of(event): event for event in batch.prefilled}
         self.joined |= {key_of(event) for event in batch.joined}
+        for out in batch.evicted:
+            self.evicted.setdefault(key_of(out), []).append(out)
         for ended in batch.ended:
             self.ended.setdefault(key_of(ended), []).append(ended)
         self.failed |= {key_of(event): event for event in batch.failed}
@@ -131,7 +162,8 @@ class Peer:
         self.beats.setdefault(beat.worker, []).append(beat)
 
     def send(self, worker: str, **commands: object) -> None:
-        batch = WorkBatch(self.epoch, **{name: (command,) for name, command in commands.items()})  # type: ignore[arg-type]
+        told = {name: command if name == "load" else (command,) for name, command in commands.items()}
+        batch = WorkBatch(self.epoch, **told)  # type: ignore[arg-type]
         self.bus.send(subjects.work(worker), work_batch_to_proto(batch).SerializeToString())
 
     def holds(self, worker: str) -> list[queue_pb2.Hold]:
@@ -183,6 +215,8 @@ class Mesh:
         engine: Engine | None = None,
         travel: KvTravel = PIPELINED,
         limit_bytes: int = 1 << 30,
+        evicted_bytes: int = 1 << 29,
+        stock: Stock | None = None,
     ) -> AsyncIterator[Worker]:
         bus = await Bus.connect(self.nats_url, name)
         store = await Store.connect(self.redis_url, f"test-{self.directory.name}")
@@ -193,11 +227,11 @@ class Mesh:
         server = await listen("127.0.0.1:0", service, tensors)
         tensors.grpc_address = f"127.0.0.1:{server.port}"
         address = Address("incarnation1", host, tensors.grpc_address)
-        carriers = Carriers(bus, store, self.blobs, tensors)
-        fitted = outfit(stages, profile, slots, blocks, sensors)
+        carriers = Carriers(bus, store, self.blobs, tensors, sensors or Sensors([]))
+        fitted = outfit(stages, profile, slots, blocks)
         if engine is not None:
-            fitted = replace(fitted, engine=engine, spec=engine.spec)
-        worker = Worker(name, stages, address, carriers, fitted, travel)
+            fitted = replace(fitted, engine=engine, spec=replace(engine.spec, name=MODEL))
+        worker = Worker(name, stages, address, carriers, stock or Stock(fitted), travel, evicted_bytes)
         service.state = worker.state
         self.workers[name], self.stop[name] = worker, asyncio.Event()
         ready = asyncio.Event()

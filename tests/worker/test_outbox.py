@@ -42,7 +42,7 @@ def held(name: str, gateway: str = "gateway-0") -> Held:
 
 
 def end(outbox: Outbox, one: Held) -> None:
-    one.end = Spans("w-0", {}).end(one, "length", None)
+    one.end = Spans("w-0").end(one, "length", None)
     outbox.end(one)
 
 
@@ -95,7 +95,7 @@ def test_a_long_resend_is_cut_into_messages_with_the_end_in_the_last() -> None:
     outbox = Outbox(wire, "w-0", "1", lambda _: False)
     one = held("a")
     one.tokens += [1] * (ROWS_MAX + 5)
-    one.end = Spans("w-0", {}).end(one, "length", None)
+    one.end = Spans("w-0").end(one, "length", None)
     outbox.resend(one, 2)
     outbox.flush()
     first, last = wire.batches("hr.v1.tokens.gateway-0")

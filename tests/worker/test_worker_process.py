@@ -109,15 +109,61 @@ async def test_sigterm_drains(services: Services, peer: Peer) -> None:
 
 
 @pytest.mark.parametrize(
+    "fault",
+    ["decode.evicting", "decode.evicted", "decode.resuming", "decode.resumed", "worker.loading", "worker.loaded"],
+)
+async def test_killed_between_two_tokens(services: Services, peer: Peer, fault: str) -> None:
+    """In the middle of an eviction, a restore or a load: another worker goes on from what was told."""
+    flags = ("--stages", "prefill,decode", "--profile", "h100-qwen3-8b", "--models", f"{MODEL}-b")
+    killed = await services.start("decode", "both-0", *flags, fault=f"{fault}:1:kill")
+    key = Key(request_id(), ATTEMPT)
+    await until(lambda: "both-0" in peer.beats)
+    peer.send("both-0", prefill=prefill(key, "both-0", max_tokens=80))
+    await until(lambda: len(peer.tokens.get(key, ())) > 5)
+    waiting = asyncio.create_task(killed.wait())
+    peer.send("both-0", evict=key)
+    await until(lambda: key in peer.evicted or waiting.done())
+    if fault.startswith("decode"):
+        peer.send("both-0", resume=key)
+    else:
+        peer.send("both-0", load=f"{MODEL}-b")
+    assert await waiting == -signal.SIGKILL
+    assert (fault == "decode.evicting") == (key not in peer.evicted)
+    assert not peer.beats["both-0"][-1].leaving
+    again = replace(key, attempt=ATTEMPT + 1)
+    await services.start("decode", "both-1", *flags)
+    peer.send("both-1", prefill=prefill(again, "both-1", max_tokens=80, emitted=tuple(peer.text(key))))
+    await until(lambda: again in peer.ended)
+    fresh = Key(request_id(), ATTEMPT)
+    peer.send("both-1", prefill=prefill(fresh, "both-1", max_tokens=80))
+    await until(lambda: fresh in peer.ended)
+    assert list(peer.ended[again][0].tokens) == peer.text(fresh), "as if nothing had happened"
+
+
+async def test_a_model_is_loaded_by_order(services: Services, peer: Peer) -> None:
+    await services.start("decode", "both-0", "--stages", "prefill,decode", "--models", f"{MODEL}-b,{MODEL}-c")
+    await until(lambda: "both-0" in peer.beats)
+    assert [each.model for each in peer.beats["both-0"][-1].loadable] == [f"{MODEL}-b", f"{MODEL}-c"]
+    peer.send("both-0", load=f"{MODEL}-b")
+    await until(lambda: peer.beats["both-0"][-1].model == f"{MODEL}-b")
+    assert {each.model: each.warm for each in peer.beats["both-0"][-1].loadable} == {MODEL: True, f"{MODEL}-c": False}
+    key = Key(request_id(), ATTEMPT)
+    peer.send("both-0", prefill=prefill(key, "both-0", model=f"{MODEL}-b"))
+    await until(lambda: key in peer.ended)
+    peer.send("both-0", release=key)
+
+
+@pytest.mark.parametrize(
     ("flags", "environment", "said"),
     [
         (("--stages", "prefil"), {}, "unknown ['prefil']"),
         (("--engine", "vllm"), {}, "run with --stages prefill,decode"),
         (("--engine", "vllm", "--stages", "prefill,decode"), {}, "loads Hugging Face directories"),
         (("--profile", "nowhere"), {}, "nowhere"),
+        (("--engine", "vllm", "--models", "a,b"), {}, "serves one model"),
         ((), {"HEADRACE_NATS_URL": "nats://127.0.0.1:1"}, "HEADRACE_NATS_URL"),
     ],
-    ids=["stage", "engine that hands nothing over", "model of an engine", "profile", "no NATS"],
+    ids=["stage", "engine that hands nothing over", "model of an engine", "profile", "swaps", "no NATS"],
 )
 async def test_a_wrong_set_up_is_said_in_words(
     services: Services, flags: tuple[str, ...], environment: dict[str, str], said: str

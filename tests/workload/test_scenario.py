@@ -250,7 +250,7 @@ def test_packaged_scenarios(name: str) -> None:
     assert all(a.at_s <= b.at_s for a, b in pairwise(arrivals))
     assert arrivals[-1].at_s < scenario.duration_s
     assert {a.slo_class for a in arrivals} == set(scenario.weights)
-    assert {a.model for a in arrivals} == {scenario.model}
+    assert scenario.model in {a.model for a in arrivals}
     assert scenario.fleet is not None
 
 

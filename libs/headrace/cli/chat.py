@@ -22,7 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--slo-class", default="", help="interactive, batch-1 or batch-2")
+    parser.add_argument("--model", default="", help="one of the mesh's models; else its default")
+    parser.add_argument("--slo-class", default="", help="interactive, batch-1, batch-2, or what is configured")
+    parser.add_argument("--priority", type=int, default=0, metavar="N", help="-3 to 3, higher is sooner")
+    parser.add_argument("--ttft-target", type=float, default=0.0, metavar="S", help="seconds to the first token")
+    parser.add_argument("--flow", default="", metavar="NAME", help="whose share the question counts against")
     parser.add_argument("--logprobs", type=int, metavar="N", help="how likely each token was, and the N likeliest")
     parser.add_argument("--timeline", action="store_true", help="show where the time went")
     parser.add_argument("--server", default="", help="host:port of a gateway's gRPC; else the mesh of --data-dir")
@@ -58,7 +62,11 @@ def _ask(console: Console, client: Client, messages: list[Message], args: argpar
         max_tokens=args.max_tokens,
         temperature=args.temperature,
         seed=args.seed,
+        model=args.model,
         slo_class=args.slo_class,
+        priority=args.priority,
+        ttft_target_s=args.ttft_target,
+        flow=args.flow,
         logprobs=args.logprobs,
     )
     try:

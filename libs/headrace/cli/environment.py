@@ -74,6 +74,8 @@ def service_environment(plan: ServicePlan, config: MeshConfig, addresses: Addres
         "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime reports to its maker unless told not to
         "PYTHONUNBUFFERED": "1",
     }
+    if config.models:
+        variables["HEADRACE_MODELS"] = ",".join(config.models)
     if config.profile:
         variables["HEADRACE_PROFILE"] = config.profile
     if plan.serves_http:

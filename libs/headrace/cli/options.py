@@ -27,6 +27,9 @@ def add_mesh(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", choices=WEIGHTS, default="fp32", help="q4: the checkpoint's own 4-bit blocks")
     parser.add_argument("--profile", default="", help="name or file of the profile engine's profile")
     parser.add_argument("--model", type=_model, default="smollm2-135m", help="a name, or a Hugging Face directory")
+    parser.add_argument(
+        "--models", type=_models, default=(), metavar="A,B", help="all that are served; workers load them in turn"
+    )
     for name in ("encoders", "prefill", "decode", "gateways"):
         parser.add_argument(f"--{name}", type=_count, default=1, metavar="N")
     parser.add_argument("--colocate", type=_colocate, default=(), metavar="STAGES", help="prefill,decode or all")
@@ -41,6 +44,7 @@ def mesh_config(args: argparse.Namespace, *, tethered: bool) -> MeshConfig:
         profile=args.profile,
         weights=args.weights,
         model=args.model,
+        models=args.models,
         encoders=args.encoders,
         prefill=args.prefill,
         decode=args.decode,
@@ -63,6 +67,8 @@ def mesh_words(args: argparse.Namespace) -> list[str]:
         words += [f"--{name}", str(getattr(args, name))]
     if args.profile:
         words += ["--profile", args.profile]
+    if args.models:
+        words += ["--models", ",".join(args.models)]
     if args.colocate:
         words += ["--colocate", ",".join(args.colocate)]
     return words + ["--sync-always"] * args.sync_always + ["--no-restart"] * args.no_restart
@@ -71,6 +77,10 @@ def mesh_words(args: argparse.Namespace) -> list[str]:
 def _model(text: str) -> str:
     """Paths have a slash, names have none: a directory is given whole to processes that start elsewhere."""
     return str(Path(text).expanduser().resolve()) if "/" in text else text
+
+
+def _models(text: str) -> tuple[str, ...]:
+    return tuple(_model(name) for part in text.split(",") if (name := part.strip()))
 
 
 def _count(text: str) -> int:

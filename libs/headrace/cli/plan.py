@@ -23,6 +23,7 @@ class MeshConfig:
     profile: str = ""  # the profile engine's; empty: its default
     weights: str = "fp32"  # the onnx engine's: fp32, q4 or int8
     model: str = "smollm2-135m"  # or the path of a Hugging Face directory
+    models: tuple[str, ...] = ()  # beside it: workers load them in turn
     encoders: int = 1
     prefill: int = 1
     decode: int = 1

@@ -58,14 +58,17 @@ async def _cell(console: Console, state: RunState) -> None:
         [
             entry.worker,
             ", ".join(entry.stages),
+            entry.model,
             f"{entry.slots_used} of {entry.slots}",
             f"{entry.blocks_used} of {entry.blocks}",
             str(entry.pending_media_tokens),
-            "draining" if entry.draining else "",
+            f"{entry.evicted} ({entry.evicted_bytes / 2**20:.1f} MB)" if entry.evicted else "",
+            f"loading {entry.loading}" if entry.loading else "draining" if entry.draining else "",
         ]
         for entry in cell.workers
     ]
-    console.table("workers", ("id", "stages", "slots", "KV blocks", "media tokens waiting", ""), workers)
+    columns = ("id", "stages", "model", "slots", "KV blocks", "media tokens waiting", "evicted", "")
+    console.table("workers", columns, workers)
     ended = ", ".join(f"{count} {reason}" for reason, count in sorted(cell.ended_by_reason.items()))
     console.plain(f"\naccepted {cell.accepted}, ended {cell.ended}" + (f" ({ended})" if ended else ""))
 

@@ -7,6 +7,8 @@ HeadraceError
   Conflict              the idempotency key was used with another body
   NotFound              no such request
   Overloaded            a queue is full; retry_after_s says when to come back
+    TooLate             the queue is longer than the request's time
+    Expired             it has waited for as long as its class lets a request wait
   Unavailable           no gateway or no worker could be reached
   DeadlineExceeded      the request's time is over
   Cancelled             somebody else stopped the request
@@ -74,6 +76,14 @@ class Overloaded(HeadraceError):
     code = "overloaded"
 
 
+class TooLate(Overloaded):
+    code = "deadline_unreachable"
+
+
+class Expired(Overloaded):
+    code = "ttl_expired"
+
+
 class Unavailable(HeadraceError):
     code = "unavailable"
 
@@ -93,7 +103,7 @@ class StageError(HeadraceError):
 _KINDS: tuple[type[HeadraceError], ...] = (
     *(InvalidInput, ModelNotFound, PayloadTooLarge, ContextTooLong, UnsupportedModality),
     *(Unauthenticated, PermissionDenied, Conflict, NotFound, Overloaded, Unavailable, DeadlineExceeded, Cancelled),
-    StageError,
+    *(StageError, TooLate, Expired),
 )
 _BY_CODE = {kind.code: kind for kind in _KINDS}
 # For errors that no gateway put in words: the connection broke, a proxy answered.

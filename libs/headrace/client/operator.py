@@ -11,7 +11,15 @@ import grpc.aio
 
 from headrace.v1.gateway_pb2 import ListModelsRequest, ListModelsResponse
 from headrace.v1.governor_pb2 import GetGovernorStateRequest, GetGovernorStateResponse
-from headrace.v1.queue_pb2 import CellStatus, ExplainRequest, ExplainResponse, GetStatusRequest, GetStatusResponse
+from headrace.v1.queue_pb2 import (
+    CellStatus,
+    ExplainRequest,
+    ExplainResponse,
+    GetStatusRequest,
+    GetStatusResponse,
+    InspectRequest,
+    InspectResponse,
+)
 from headrace.v1.worker_pb2 import GetStateRequest, GetStateResponse, WorkerState
 
 # Each answers from memory; a service that takes longer is stopped or gone.
@@ -45,6 +53,12 @@ async def cell_status(queue_manager: str) -> CellStatus:
 async def explain(queue_manager: str, request_id: str) -> ExplainResponse:
     question = ExplainRequest(request_id=request_id)
     return await _ask(queue_manager, "QueueManagerService/Explain", question, ExplainResponse)
+
+
+async def inspect(queue_manager: str, groups_max: int = 0) -> InspectResponse:
+    """The virtual queues in order; groups_max: of each, 0 for the queue manager's own limit."""
+    question = InspectRequest(groups_max=groups_max)
+    return await _ask(queue_manager, "QueueManagerService/Inspect", question, InspectResponse)
 
 
 async def worker_state(worker: str) -> WorkerState:

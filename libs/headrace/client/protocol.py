@@ -78,6 +78,10 @@ class Options:
     ignore_eos: bool = False
     logprobs: int | None = None  # 0: of the tokens; n: of the n likeliest beside each, too
     slo_class: str = ""
+    ttft_target_s: float = 0.0  # wanted until the first token; 0: the class's
+    tbt_target_s: float = 0.0  # wanted between two tokens; 0: the class's
+    priority: int = 0  # -3 .. 3, higher is sooner; what is beyond is clamped
+    flow: str = ""  # whose share the request counts against, among this tenant's
     timeout_s: float = 0.0
     idempotency_key: str = ""
     keep_on_disconnect: bool = False
@@ -116,6 +120,10 @@ def build(conversation: Conversation, media: Sequence[Media], options: Options) 
         messages=[_message(message) for message in messages],
         sampling=sampling,
         slo_class=options.slo_class,
+        ttft_target_s=options.ttft_target_s,
+        tbt_target_s=options.tbt_target_s,
+        priority=options.priority,
+        flow=options.flow,
         timeout_s=options.timeout_s,
         idempotency_key=options.idempotency_key or uuid.uuid4().hex,
         keep_on_disconnect=options.keep_on_disconnect,
@@ -262,12 +270,14 @@ class Answer:
         """Seconds to wait before call() is tried at the next gateway.
 
         Raises:
-            HeadraceError: it is no use, or it has been tried often enough.
+            HeadraceError: it is no use, it has been tried often enough, or the wait alone takes the request's time.
         """
         typed = errors.of_rpc(error)
         self._failures += 1
         survivable = isinstance(typed, errors.Unavailable | errors.Overloaded)
-        if self.cancelled or not survivable or self._failures > TRIES_MAX:
+        timeout_s = self._request.timeout_s if self._request is not None else 0.0
+        in_vain = 0.0 < timeout_s <= typed.retry_after_s
+        if self.cancelled or not survivable or in_vain or self._failures > TRIES_MAX:
             raise typed from error
         wait_s: float = min(BACKOFF_S_MIN * 2.0 ** (self._failures - 1), BACKOFF_S_MAX) * random.uniform(0.5, 1.0)
         return max(wait_s, typed.retry_after_s)

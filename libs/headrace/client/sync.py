@@ -119,7 +119,8 @@ class Client:
         **options: Any,
     ) -> Stream:
         """Asks for an answer. options: the fields of client.Options (model, max_tokens, temperature, slo_class,
-        timeout_s, idempotency_key, ...). images, audio and videos stand before the text of the last message.
+        ttft_target_s, tbt_target_s, priority, flow, timeout_s, idempotency_key, ...). images, audio and videos stand
+        before the text of the last message.
 
         >>> client.generate([Message("user", "Hello")], max_tokens=20, slo_class="batch-1").text()  # doctest: +SKIP
         """

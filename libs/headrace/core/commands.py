@@ -8,7 +8,7 @@ from typing import Literal
 
 from headrace.core.types import Key, Logprobs, Media, Prompt, Sampling, StageSpan, TensorHandle
 
-HoldState = Literal["encoding", "encoded", "prefill", "handover", "decode", "ended"]
+HoldState = Literal["encoding", "encoded", "prefill", "handover", "decode", "evicted", "ended"]
 
 # Holds in which the worker computes for the request; the others only keep something for it.
 ACTIVE_HOLDS: frozenset[HoldState] = frozenset({"encoding", "prefill", "decode"})
@@ -70,6 +70,14 @@ class ResendCommand:
 
 
 @dataclass(frozen=True, slots=True)
+class MoveCommand:
+    """An evicted request goes on at another worker: hand it over to that one, as after a prefill."""
+
+    key: Key
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkBatch:
     """All commands of one tick to one worker. A batch of an older epoch than the newest seen is refused whole."""
 
@@ -81,6 +89,10 @@ class WorkBatch:
     release: tuple[Key, ...] = ()
     resend: tuple[ResendCommand, ...] = ()
     offer: tuple[OfferCommand, ...] = ()
+    evict: tuple[Key, ...] = ()  # KV cache to host memory, out of the engine; answered with Evicted
+    resume: tuple[Key, ...] = ()  # what was evicted here goes on here; answered with Joined
+    move: tuple[MoveCommand, ...] = ()  # what was evicted here goes on elsewhere: that worker is sent a join
+    load: str = ""  # serve this model from now on; only what is evicted, handed over or ended is held then
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,5 +103,5 @@ class Hold:
     state: HoldState
     next_index: int = 0
     part: int = 0  # encoding, encoded
-    handle: TensorHandle | None = None  # encoded, handover
+    handle: TensorHandle | None = None  # encoded, handover, evicted
     decode_worker: str = ""  # prefill, handover

@@ -7,6 +7,8 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
+from headrace.core.instance import Pace
+
 
 @dataclass(frozen=True, slots=True)
 class StepWork:
@@ -101,6 +103,35 @@ class StepCost:
         while self.stretch_s(first, steps) < elapsed_s:
             steps += 1
         return steps
+
+
+def pace_of(step: StepCost, slots: int, context_tokens: int) -> Pace:
+    """The line that an estimator reckons with: exact for one sequence and for `slots`, each `context_tokens` long.
+
+    A prefilled token costs what it adds to a full batch whose iteration takes a whole prompt of that length. All zeros:
+    nothing costs anything.
+    """
+    assert slots > 0
+    assert context_tokens > 0
+
+    def decode_s(sequences: int) -> float:
+        return step.step_s(StepWork(decode_sequences=sequences, decode_context_tokens=sequences * context_tokens))
+
+    alone_s, full_s = decode_s(1), decode_s(slots)
+    # Where the batch costs more than its members alone, the line would begin below zero: it goes through zero then.
+    growth_s = (full_s - alone_s) / (slots - 1) if slots > 1 else _sequence_s(step, context_tokens)
+    sequence_s = min(growth_s, full_s / slots)
+    prompt = StepWork(context_tokens, context_tokens * (context_tokens + 1) // 2, slots, slots * context_tokens)
+    return Pace(
+        step_s=max(0.0, full_s - slots * sequence_s),
+        sequence_s=sequence_s,
+        prefill_token_s=(step.step_s(prompt) - full_s) / context_tokens,
+    )
+
+
+def _sequence_s(step: StepCost, context_tokens: int) -> float:
+    """What a sequence costs beside the iteration that it is the only one of."""
+    return step.decode_sequence_s + context_tokens * step.decode_context_token_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ Sends may be lost and are repaired by heartbeats; what stores, deletes, finds or
 
 from dataclasses import dataclass
 
-from headrace.core.commands import EncodeCommand, PrefillCommand, ResendCommand
+from headrace.core.commands import EncodeCommand, MoveCommand, PrefillCommand, ResendCommand
+from headrace.core.planning.problem import Problem
 from headrace.core.types import End, Key, Logprobs, Request, StageSpan
 
 
@@ -41,6 +42,46 @@ class SendRelease:
 class SendResend:
     worker: str
     command: ResendCommand
+
+
+@dataclass(frozen=True, slots=True)
+class SendEvict:
+    """Take a decoding request out of the engine, its KV cache into host memory; the worker answers Evicted."""
+
+    worker: str
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class SendResume:
+    """An evicted request goes on where it was; the worker answers Joined."""
+
+    worker: str
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class SendMove:
+    """An evicted request goes on at another worker: its owner sends that one the join, answered with Joined."""
+
+    worker: str
+    command: MoveCommand
+
+
+@dataclass(frozen=True, slots=True)
+class SendLoad:
+    """Serve this model instead of the present one; heartbeats tell when."""
+
+    worker: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class SolvePlan:
+    """Plan this in a process of its own; answer PlanSolved, or never."""
+
+    problem: Problem
+    node_limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +181,11 @@ Effect = (
     | SendCancel
     | SendRelease
     | SendResend
+    | SendEvict
+    | SendResume
+    | SendMove
+    | SendLoad
+    | SolvePlan
     | RecoverTokens
     | FindResults
     | PredictLength

@@ -9,12 +9,16 @@ HeadraceError
   Conflict              the idempotency key was used with another body
   NotFound              no such request
   Overloaded            a bounded queue is full; retry later
+    TooLate             the queue is longer than the request's time
+    Expired             it has waited for as long as its class lets a request wait
   Unavailable           no worker, no journal; retry later
   PermissionDenied      the caller may not
   DeadlineExceeded      the request's time is over
   Cancelled             somebody stopped the request
   StageError            a stage could not do its part (corrupt image, set aside after deaths)
 """
+
+from typing import ClassVar
 
 from headrace.core.types import Failure
 
@@ -70,6 +74,17 @@ class NotFound(HeadraceError):
 
 class Overloaded(HeadraceError):
     code = "overloaded"
+    dropped: ClassVar[str] = "capacity"  # the word for it in x-llm-d-request-dropped-reason
+
+
+class TooLate(Overloaded):
+    code = "deadline_unreachable"
+    dropped = "deadline"
+
+
+class Expired(Overloaded):
+    code = "ttl_expired"
+    dropped = "ttl"
 
 
 class Unavailable(HeadraceError):
@@ -100,6 +115,8 @@ STATUS: dict[str, tuple[str, int, str]] = {
     "idempotency_conflict": ("ALREADY_EXISTS", 409, "invalid_request_error"),
     "not_found": ("NOT_FOUND", 404, "invalid_request_error"),
     "overloaded": ("RESOURCE_EXHAUSTED", 429, "overloaded_error"),
+    "deadline_unreachable": ("RESOURCE_EXHAUSTED", 429, "overloaded_error"),
+    "ttl_expired": ("RESOURCE_EXHAUSTED", 429, "overloaded_error"),
     "unavailable": ("UNAVAILABLE", 503, "server_error"),
     "deadline_exceeded": ("DEADLINE_EXCEEDED", 504, "timeout_error"),
     "cancelled": ("CANCELLED", 499, "cancelled_error"),

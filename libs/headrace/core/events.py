@@ -6,6 +6,8 @@ Any of these may arrive twice, late or out of order, and all but the journal's m
 from dataclasses import dataclass
 
 from headrace.core.commands import Hold
+from headrace.core.instance import NO_PACE, NOTHING_DONE, Done, Loadable, Pace
+from headrace.core.planning.problem import Plan
 from headrace.core.types import End, Failure, Key, Logprobs, Request, StageSpan, TensorHandle
 
 
@@ -58,6 +60,16 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
+class Evicted:
+    """The request left the engine; its KV cache, tokens and all, waits in the worker's host memory."""
+
+    worker: str
+    key: Key
+    next_index: int
+    kv: TensorHandle
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """A worker ended the request and told the gateway. `tokens` are all of them, replayed ones included."""
 
@@ -95,6 +107,13 @@ class Heartbeat:
     holds: tuple[Hold, ...] = ()
     sent_s: float = 0.0
     modalities: tuple[str, ...] = ()
+    pace: Pace = NO_PACE  # of its model, as its profile says
+    done: Done = NOTHING_DONE
+    kv_bytes_per_token: int = 0
+    host_bytes: int = 0  # of host memory for evicted KV caches; 0: it cannot evict
+    loadable: tuple[Loadable, ...] = ()  # empty: it serves its model for ever
+    loading: str = ""  # the model that is being loaded: it serves nothing until then
+    load_error: str = ""  # why `loading` did not come about; the model before it is served again
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +166,13 @@ class LengthPredicted:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanSolved:
+    """Answer to SolvePlan."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
 class ResultStored:
     request_id: str
 
@@ -173,6 +199,7 @@ Event = (
     | PartEncoded
     | Prefilled
     | Joined
+    | Evicted
     | Ended
     | StageFailed
     | Heartbeat
@@ -181,6 +208,7 @@ Event = (
     | Stalled
     | TokensRecovered
     | LengthPredicted
+    | PlanSolved
     | ResultStored
     | BusDown
     | BusUp

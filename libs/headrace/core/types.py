@@ -163,6 +163,10 @@ class Request:
     traceparent: str = ""
     keep_on_disconnect: bool = False
     question: str = ""  # the last user turn, its beginning and its end
+    ttft_s: float = 0.0  # its own target for the first token, from acceptance on; 0: its class's
+    tbt_s: float = 0.0  # its own target between two tokens; 0: its class's
+    priority: int = 0  # PRIORITY_LEAST .. PRIORITY_MOST of headrace.core.slo; higher is sooner
+    flow: str = ""  # whose share it counts against among those of its class; empty: the tenant's
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,6 +171,21 @@ class Engine(Protocol):
         """Host memory that evicted sequences take: the caller's to bound."""
         ...
 
+    def park(self) -> None:
+        """Another model is served: give back the KV memory, the prefix cache, and on a GPU what the weights take there.
+
+        The weights stay in host memory. No sequence may be left. Until unpark only facts and counts may be asked for.
+        """
+        ...
+
+    def unpark(self) -> None:
+        """Serve again, as a new engine would.
+
+        Raises:
+            Unavailable: the device has no room for it.
+        """
+        ...
+
 
 class KvMismatch(Exception):
     """A KV cache that this engine cannot continue."""

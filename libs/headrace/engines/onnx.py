@@ -100,10 +100,15 @@ class OnnxEngine:
             context_tokens=spec.context_tokens,
             chunk_tokens=chunk_tokens,
         )
-        self._cache = KvCache(self._shape, slots=slots, tokens=blocks * spec.block_tokens)
         self._prefixes: dict[str, Kv] = {}  # at most the names in spec.prefix_tokens
-        block_bytes = spec.block_tokens * spec.kv_bytes_per_token
-        self._seen = PrefixCache[Kv].of_size(prefix_cache_bytes, block_bytes)
+        self._prefix_cache_bytes = prefix_cache_bytes
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """For sequences, and for the blocks of those that are over."""
+        self._cache = KvCache(self._shape, slots=self.slots, tokens=self.blocks * self.spec.block_tokens)
+        block_bytes = self.spec.block_tokens * self.spec.kv_bytes_per_token
+        self._seen = PrefixCache[Kv].of_size(self._prefix_cache_bytes, block_bytes)
 
     def blocks_used(self) -> int:
         return self._batch.blocks_used
@@ -251,6 +256,15 @@ class OnnxEngine:
 
     def restore(self, key: Key) -> None:
         self._batch.restore(key)
+
+    def park(self) -> None:
+        assert not list(self._batch), "a sequence is left"
+        del self._cache, self._seen
+        self._model.park()
+
+    def unpark(self) -> None:
+        self._model.unpark()
+        self._make_room()
 
     def _lift(self, live: Live[Held]) -> None:
         if live.key in self._cache:

@@ -67,13 +67,27 @@ class Llama:
         self.shape = shape
         self._memory = memory or Memory.of("cpu")
         self._embed = np.load(folder / EMBED_FILE, mmap_mode="r")
-        paths = write_segments(folder, shape.layers, segments)
-        self._segments = [
-            _Segment(open_session(path, threads, self._memory.device), layers)
-            for path, layers in zip(paths, layer_ranges(shape.layers, segments), strict=True)
-        ]
+        self._threads = threads
+        self._paths = write_segments(folder, shape.layers, segments)
+        self._segments = self._open()
         self._fused = "seen" in {value.name for value in self._segments[0].session.get_inputs()}
         self._vocab: int = self._segments[-1].session.get_outputs()[0].shape[1]
+
+    def _open(self) -> "list[_Segment]":
+        ranges = layer_ranges(self.shape.layers, len(self._paths))
+        return [
+            _Segment(open_session(path, self._threads, self._memory.device), layers)
+            for path, layers in zip(self._paths, ranges, strict=True)
+        ]
+
+    def park(self) -> None:
+        """On a CPU a session's weights are in host memory as it is; a device's come back from the file's pages."""
+        if not self._memory.shared:
+            self._segments = []
+
+    def unpark(self) -> None:
+        if not self._segments:
+            self._segments = self._open()
 
     def embed(self, tokens: Sequence[int]) -> Rows:
         return np.asarray(self._embed[np.asarray(tokens)])

@@ -74,13 +74,17 @@ class ProfileEngine:
             context_tokens=spec.context_tokens,
             chunk_tokens=chunk_tokens,
         )
+        self._prefix_cache_bytes = prefix_cache_bytes
         self._plain = [token for token, piece in enumerate(pieces) if _PLAIN.fullmatch(piece)]
         self._eos = min(spec.eos_ids)
-        # As many blocks as the modelled GPU would hold, each a state of the chain.
-        block_bytes = max(_HEADER.size, spec.block_tokens * profile.kv_bytes_per_token)
-        self._seen = PrefixCache[int].of_size(prefix_cache_bytes, block_bytes)
+        self._seen = self._new_prefix_cache()
         assert self._plain
         self._even = float(np.float32(-math.log(len(self._plain))))  # as messages carry it
+
+    def _new_prefix_cache(self) -> PrefixCache[int]:
+        """As many blocks as the modelled GPU would hold, each a state of the chain."""
+        block_bytes = max(_HEADER.size, self.spec.block_tokens * self.profile.kv_bytes_per_token)
+        return PrefixCache[int].of_size(self._prefix_cache_bytes, block_bytes)
 
     def blocks_used(self) -> int:
         return self._batch.blocks_used
@@ -101,7 +105,7 @@ class ProfileEngine:
 
     def add(self, sequence: SequenceInput, sink: KvSink | None = None) -> None:
         check_embeddings(sequence)
-        trail = self._trail(sequence, xxhash.xxh3_64_intdigest(sequence.prefix.encode()), 0)
+        trail = self._trail(sequence, self._before(sequence), 0)
         trail.chain = Chain(self.spec.name, self.spec, sequence) if self._seen.blocks else None
         trail.sink = sink
         self._batch.add(sequence, self._prefix_len(sequence), trail)
@@ -222,6 +226,17 @@ class ProfileEngine:
         found = xxhash.xxh3_64_intdigest(source[_HEADER.size : manifest.size_bytes])
         trail = self._trail(sequence, state ^ digest ^ found, origin)
         self._batch.add(sequence, prefix_len, trail, filled)
+
+    def park(self) -> None:
+        assert not list(self._batch), "a sequence is left"
+        self._seen = PrefixCache[int].of_size(0, 1)
+
+    def unpark(self) -> None:
+        self._seen = self._new_prefix_cache()
+
+    def _before(self, sequence: SequenceInput) -> int:
+        """The state before the first token: of each model its own, so that each answers in its own way."""
+        return xxhash.xxh3_64_intdigest(sequence.prefix.encode(), xxhash.xxh3_64_intdigest(self.spec.name.encode()))
 
     def _prefix_len(self, sequence: SequenceInput) -> int:
         return self.spec.prefix_tokens[sequence.prefix] if sequence.prefix else 0

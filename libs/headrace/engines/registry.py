@@ -139,6 +139,11 @@ def hands_over(engine: str) -> bool:
     return engine != "vllm"
 
 
+def parks(engine: str) -> bool:
+    """Whether a process can serve another model after this engine's: park() and unpark() work."""
+    return engine != "vllm"
+
+
 def _profile(model: str, size: EngineSize, profile: str) -> Engine:
     from headrace.engines.profile import ProfileEngine
     from headrace.profiles import ProfileError, engine_profile

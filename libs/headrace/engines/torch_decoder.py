@@ -11,6 +11,7 @@ from torch.nn import functional
 from headrace.core.errors import Unavailable
 from headrace.engines.families.decoder import Decoder
 from headrace.engines.torch_kv import PagedKv
+from headrace.engines.torch_parking import Mover
 from headrace.engines.torch_rope import Rotary, turn
 from headrace.engines.torch_rows import Across, Group, Rows
 from headrace.engines.torch_weights import Linear, Weights
@@ -85,6 +86,23 @@ class TorchDecoder:
         if not self.decoder.tied:
             raise Unavailable(f"{self.decoder.directory}: the weight lm_head.weight is missing")
         return Linear(self._embedding, None)
+
+    def park(self) -> None:
+        """A GPU's copy of the weights goes to host memory; on a CPU they are there."""
+        if self.device.type == "cuda":
+            self._move(torch.device("cpu"))
+            torch.cuda.empty_cache()
+
+    def unpark(self) -> None:
+        """Raises Unavailable: the GPU has no room for them."""
+        if self.device.type == "cuda":
+            try:
+                self._move(self.device)
+            except torch.OutOfMemoryError as error:
+                raise Unavailable(f"{self.decoder.directory}: {error}") from error
+
+    def _move(self, device: torch.device) -> None:
+        Mover(device, (Layer, Attention, Linear, Rotary)).move(self)
 
     def __call__(self, rows: Rows, kv: PagedKv, after_layer: Callable[[int], None] | None = None) -> torch.Tensor:
         """Logits [wanted rows, head rows] in the engine's dtype; the rows' KV is in its places when it returns.

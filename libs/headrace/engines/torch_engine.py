@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from headrace.core.errors import Unavailable
 from headrace.core.stages.batch import Emitted, Prefilled
 from headrace.core.stages.kv import blocks_for
 from headrace.core.types import Key
@@ -65,18 +66,26 @@ class TorchEngine:
             context_tokens=spec.context_tokens,
             chunk_tokens=chunk_tokens,
         )
-        self._kv = PagedKv(
-            decoder, blocks=blocks, block_tokens=spec.block_tokens, device=model.device, dtype=model.dtype
-        )
+        self._prefix_cache_bytes = prefix_cache_bytes
+        self._prefixes: dict[str, torch.Tensor] = {}  # at most the names in spec.prefix_tokens
+        self._uses_graphs = False
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """For sequences, and for the blocks of those that are over."""
+        model, decoder, size = self._model, self._decoder, self.spec.block_tokens
+        self._kv = PagedKv(decoder, blocks=self.blocks, block_tokens=size, device=model.device, dtype=model.dtype)
         self._images = Images(decoder, self._kv)
         self._planner = Planner(self._kv, crosses=bool(decoder.cross_layers), device=model.device, dtype=model.dtype)
+        block_bytes = size * self.spec.kv_bytes_per_token
+        self._seen = PrefixCache[torch.Tensor].of_size(self._prefix_cache_bytes, block_bytes)
         self._graphs: DecodeGraphs | None = None
-        self._prefixes: dict[str, torch.Tensor] = {}  # at most the names in spec.prefix_tokens
-        block_bytes = spec.block_tokens * self.spec.kv_bytes_per_token
-        self._seen = PrefixCache[torch.Tensor].of_size(prefix_cache_bytes, block_bytes)
+        if self._uses_graphs:
+            self.use_graphs()
 
     def use_graphs(self) -> None:
         """From now on iterations without prefill run as CUDA graphs; on a CPU padded as those are, without a graph."""
+        self._uses_graphs = True
         blocks = blocks_for(self.spec.context_tokens, self.spec.block_tokens)
         self._graphs = DecodeGraphs(self._model, self._kv, sequences_max=self.slots, context_blocks=blocks)
 
@@ -156,6 +165,19 @@ class TorchEngine:
         assert live.state.host is not None
         self._images.load(live.state, live.kv_length, _crossed(live), live.state.host)
         live.state.host = None
+
+    def park(self) -> None:
+        assert not list(self._batch), "a sequence is left"
+        del self._kv, self._images, self._planner, self._seen
+        self._graphs = None
+        self._model.park()
+
+    def unpark(self) -> None:
+        self._model.unpark()
+        try:
+            self._make_room()
+        except torch.OutOfMemoryError as error:
+            raise Unavailable(f"no room for {self.blocks} KV blocks of {self.spec.name}: {error}") from error
 
     def prefilled_manifest(self, sequence: SequenceInput) -> KvManifest:
         return self._manifest(sequence, len(sequence.tokens))

@@ -28,6 +28,7 @@ BLOCK_TOKENS = 32
 SEED_MAX = 2**63 - 1  # vLLM's seeds are signed
 TOP_MAX = 20  # log-probabilities beside the drawn token's: as many as the gateway accepts
 WHY_NOT = "vLLM's KV cache does not leave its process"
+WHY_NOT_SWAPPED = "vLLM keeps its model for as long as its process lives"
 
 
 def refusal(model: str, stages: Collection[str]) -> str:
@@ -203,6 +204,12 @@ class VllmEngine:
 
     def restore(self, key: Key) -> None:
         raise StageError(WHY_NOT)
+
+    def park(self) -> None:
+        raise StageError(WHY_NOT_SWAPPED)
+
+    def unpark(self) -> None:
+        raise StageError(WHY_NOT_SWAPPED)
 
 
 def _name(key: Key) -> str:

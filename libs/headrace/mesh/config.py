@@ -23,6 +23,11 @@ class Settings:
     shm_bytes: int = 4 << 30  # tensors that one process may hold
     host: str = platform.node()  # where a mapped file's path means something
     model: str = "smollm2-135m"
+    models: tuple[str, ...] = ()  # all that are served, with commas between; a worker loads one of them at a time
+    warm_models: int = 1  # beside the loaded one, kept in a worker's host memory
+    evicted_bytes: int = 1 << 30  # of shm_bytes, for KV caches of requests that were taken out of the engine
+    classes_file: str = ""  # TOML with the SLO classes; empty: interactive, batch-1, batch-2
+    early_rejection: bool = True  # refuse at once what cannot begin before its deadline
     engine: str = "onnx"
     profile: str = ""  # name or path
     weights: str = "fp32"  # of the onnx engine; q4: the checkpoint's 4-bit blocks; int8: blocks, and int8 activations
@@ -61,6 +66,11 @@ class Settings:
                 values[field.name] = _PARSERS[field.name](variable, text)
         return Settings(**values)
 
+    @property
+    def served(self) -> tuple[str, ...]:
+        """Every model by name, each once, the first being the default."""
+        return tuple(dict.fromkeys((self.model, *self.models)))
+
     def advertised(self, port: int) -> str:
         """host:port that peers are told, port being the one that grpc_addr was bound to."""
         bound = self.grpc_addr.rpartition(":")[0]
@@ -70,6 +80,10 @@ class Settings:
 
 def _text(variable: str, text: str) -> str:
     return text
+
+
+def _names(variable: str, text: str) -> tuple[str, ...]:
+    return tuple(name for part in text.split(",") if (name := part.strip()))
 
 
 def _path(variable: str, text: str) -> Path:
@@ -138,6 +152,11 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "shm_bytes": _BYTES,
     "host": _text,
     "model": _text,
+    "models": _names,
+    "warm_models": _number(int, 0, 64),
+    "evicted_bytes": _number(int, 0, 1 << 44),
+    "classes_file": _text,
+    "early_rejection": _flag,
     "engine": _choice("onnx", "torch", "vllm", "profile"),
     "profile": _text,
     "weights": _choice("fp32", "q4", "int8"),

@@ -9,10 +9,11 @@ from importlib.resources.abc import Traversable
 
 import numpy as np
 
+from headrace.core.errors import Unavailable
 from headrace.core.lengths import Features, Prediction
 from headrace.predictor.adapting import adapted, load_deltas
 from headrace.predictor.encoder import Encoder, encoder_path
-from headrace.predictor.heads import ADAPTER_FILE, Heads, Said, assets, predictions
+from headrace.predictor.heads import ADAPTER_FILE, HEADS_FILE, MANIFEST_FILE, Heads, Said, assets, predictions
 from headrace.predictor.reading import Reader
 
 # Padding included. More at once is no faster on a CPU, and a short prompt would wait for the long ones.
@@ -23,6 +24,16 @@ TOKENS_AT_ONCE = 1_024
 class Asked:
     text: str  # the last user turn
     features: Features
+
+
+def lacking() -> str:
+    """What of the shipped predictor is missing here; empty if all is there. Loads nothing."""
+    try:
+        encoder_path()
+    except Unavailable as error:
+        return str(error)
+    names = [name for name in (HEADS_FILE, MANIFEST_FILE, ADAPTER_FILE) if not (assets() / name).is_file()]
+    return f"the length predictor's {' and '.join(names)} are missing: run `make predictor`" if names else ""
 
 
 class Proxy:

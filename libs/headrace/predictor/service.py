@@ -3,12 +3,15 @@
 What arrives while a batch runs is the next batch, so a lone prompt is answered at once and a crowd shares the work.
 """
 
+import os
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from time import monotonic
 from typing import Protocol
 
+from headrace.core.errors import HeadraceError
 from headrace.core.lengths import Prediction
 from headrace.predictor.model import Asked
 
@@ -17,17 +20,30 @@ class Model(Protocol):
     def predict(self, asked: Sequence[Asked]) -> list[Prediction]: ...
 
 
-class PredictorThread:
-    """Start it once; close it at the end. If the model fails, its thread ends with the traceback, what waits is
-    cancelled, and offers are refused from then on: requests go on without predictions.
+def cpu_share() -> float:
+    """An eighth of the machine, at most one core: under load the predictor must not take what serving needs."""
+    return min(1.0, len(os.sched_getaffinity(0)) / 8)
 
-    At most `waiting_most` prompts wait: at 10 ms each the last would be predicted after its answer has begun.
+
+class PredictorThread:
+    """Start it once; close it at the end. The model is loaded in the thread; `ready` says when it is there, or why not.
+    If it fails later, the thread ends with the traceback. Either way what waits is cancelled, and offers are refused
+    from then on: requests go on without predictions.
+
+    At most `waiting_most` prompts wait: at 10 ms each the last would be predicted after its answer has begun. Between
+    batches it rests so long that it runs for `share` of the time.
     """
 
-    def __init__(self, model: Model, *, waiting_most: int = 256, batch_most: int = 16) -> None:
+    def __init__(
+        self, load: Callable[[], Model], *, waiting_most: int = 256, batch_most: int = 16, share: float = 1.0
+    ) -> None:
         if waiting_most < 1 or batch_most < 1:
             raise ValueError("waiting_most and batch_most are at least 1")
-        self._model, self._waiting_most, self._batch_most = model, waiting_most, batch_most
+        if not 0.0 < share <= 1.0:
+            raise ValueError("share is more than 0 and at most 1")
+        self.ready: Future[None] = Future()
+        self.ready.set_running_or_notify_cancel()  # nobody can cancel it
+        self._load, self._waiting_most, self._batch_most, self._share = load, waiting_most, batch_most, share
         self._waiting: deque[tuple[Asked, Future[Prediction]]] = deque()
         self._changed = threading.Condition()
         self._open = True
@@ -57,14 +73,33 @@ class PredictorThread:
 
     def _run(self) -> None:
         try:
-            while batch := self._next():
-                self._answer(batch)
+            model = self._loaded()
+            while model is not None and (batch := self._next()):
+                began_s = monotonic()
+                self._answer(model, batch)
+                self._rest((monotonic() - began_s) * (1.0 / self._share - 1.0))
         finally:
+            if not self.ready.done():
+                self.ready.set_exception(PredictorFailed("the length predictor could not be loaded"))
             with self._changed:
                 self._open = False
                 for _, future in self._waiting:
                     future.cancel()
                 self._waiting.clear()
+
+    def _loaded(self) -> Model | None:
+        """None: it cannot be; whoever asks `ready` is told why."""
+        try:
+            model = self._load()
+        except (HeadraceError, ValueError, OSError, ImportError) as error:
+            self.ready.set_exception(error)
+            return None
+        self.ready.set_result(None)
+        return model
+
+    def _rest(self, rest_s: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._open, rest_s)
 
     def _next(self) -> list[tuple[Asked, "Future[Prediction]"]]:
         """The first in line, as many as a batch takes; waits for one. Empty once closed."""
@@ -75,11 +110,11 @@ class PredictorThread:
             count = min(len(self._waiting), self._batch_most)
             return [self._waiting.popleft() for _ in range(count)]
 
-    def _answer(self, batch: list[tuple[Asked, "Future[Prediction]"]]) -> None:
+    def _answer(self, model: Model, batch: list[tuple[Asked, "Future[Prediction]"]]) -> None:
         wanted = [(asked, future) for asked, future in batch if future.set_running_or_notify_cancel()]
         answered = 0
         try:
-            for (_, future), prediction in zip(wanted, self._model.predict([a for a, _ in wanted]), strict=True):
+            for (_, future), prediction in zip(wanted, model.predict([a for a, _ in wanted]), strict=True):
                 future.set_result(prediction)
                 answered += 1
         finally:

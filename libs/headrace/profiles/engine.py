@@ -24,6 +24,8 @@ class EngineProfile:
     chunk_tokens: int = 8192  # prefill tokens a step: what vLLM's server takes by default on GPUs of the H100's class
     cost: StepCost = field(default_factory=StepCost)
     output: OutputRule = field(default_factory=OutputRule)
+    load_cold_s: float = 0.0  # until a model serves whose weights lie on the disk of its machine
+    load_warm_s: float = 0.0  # in host memory
 
 
 def engine_profile(name_or_path: str) -> EngineProfile:
@@ -59,6 +61,8 @@ def _engine(top: Table, name: str) -> EngineProfile:
         chunk_tokens=top.whole("chunk_tokens", 8192, least=1),
         cost=read_step(cost),
         output=OutputRule(output.number("mean_tokens") if output else 0.0),
+        load_cold_s=top.number("load_cold_s", 0.0),
+        load_warm_s=top.number("load_warm_s", 0.0),
     )
     for table in (top, cost, output):
         if table is not None:
@@ -73,4 +77,6 @@ def _of_instance(profile: InstanceProfile) -> EngineProfile:
         kv_bytes_per_token=profile.kv_bytes_per_token,
         chunk_tokens=profile.chunk_tokens,
         cost=profile.step,
+        load_cold_s=profile.load_cold_s,
+        load_warm_s=profile.load_warm_s,
     )

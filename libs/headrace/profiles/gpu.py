@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from headrace.core.cost import Link, Power
-from headrace.profiles.reading import Table, read_packaged
+from headrace.profiles.reading import Table, is_packaged, read_packaged
 
 LINKS = ("nvlink", "infiniband", "ethernet", "pcie")
 
@@ -62,6 +62,17 @@ def power_of(top: Table) -> tuple[str, Power, str]:
         return name, *read_power(top.table("power"))
     card = gpu(name)
     return name, card.power, card.sources["power"]
+
+
+def host_link(name: str, gpus: int) -> Link:
+    """Between the memory of so many GPUs and their machine's: each has a PCIe of its own, and holds its share.
+
+    A device without a card shares its memory with its machine, as far as we know: no cost.
+    """
+    if not is_packaged("gpus", name):
+        return Link()
+    each = gpu(name).links.get("pcie", Link())
+    return Link(each.latency_s, each.bytes_per_s * gpus)
 
 
 def read_power(table: Table) -> tuple[Power, str]:

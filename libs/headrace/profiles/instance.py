@@ -1,9 +1,9 @@
 """What an instance of an LLM on some GPUs costs and holds: one table of a profile, one degree of tensor parallelism."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from headrace.core.cost import Power, StepCost
-from headrace.profiles.gpu import power_of
+from headrace.core.cost import Link, Power, StepCost
+from headrace.profiles.gpu import host_link, power_of
 from headrace.profiles.model import part_of
 from headrace.profiles.reading import Table, parallel, split_name
 
@@ -27,6 +27,7 @@ class InstanceProfile:
     block_tokens: int
     load_cold_s: float  # weights on the disk of its machine, no engine
     load_warm_s: float  # weights in host memory, the engine initialised
+    host: Link = field(default_factory=Link)  # all its GPUs together, to their machine's memory
 
 
 def instance(name: str) -> InstanceProfile:
@@ -41,11 +42,12 @@ def instance(name: str) -> InstanceProfile:
     gpu, power, power_source = power_of(top)
     sources = top.table("sources")
     model = top.table("model")
+    gpus = table.whole("gpus", least=1)
     profile = InstanceProfile(
         name=f"{gpu}/{stem}/{at}",
         source="; ".join([*(f"{entry}: {sources.source(entry)}" for entry in SOURCES), f"power: {power_source}"]),
         gpu=gpu,
-        gpus=table.whole("gpus", least=1),
+        gpus=gpus,
         step=read_step(table),
         power=power,
         kv_bytes_per_token=model.whole("kv_bytes_per_token"),
@@ -57,6 +59,7 @@ def instance(name: str) -> InstanceProfile:
         block_tokens=table.whole("block_tokens", least=1),
         load_cold_s=table.number("load_cold_s"),
         load_warm_s=table.number("load_warm_s"),
+        host=host_link(gpu, gpus),
     )
     _end(top, table, sources, model)
     return profile

@@ -25,8 +25,10 @@ def assumptions(scenario: Scenario, text: str, overrides: Mapping[str, Any]) -> 
     first = Assumption(f"Scenario {scenario.name}", ("As it was run.",), said)
     found: dict[str, Assumption] = {}
     for pool in scenario.fleet.pools if scenario.fleet is not None else ():
-        for each in _profiles(pool, pool.model or scenario.model):
-            found.setdefault(each.name, each)
+        own = pool.model or scenario.model or next(iter(pool.models), "")
+        for name in dict.fromkeys((own, *pool.models)):
+            for each in _profiles(pool, name):
+                found.setdefault(each.name, each)
     return (first, *found.values())
 
 

@@ -19,6 +19,7 @@ class Figure:
     sub: str
     units: tuple[Unit, ...]
     better: int = 0
+    optional: bool = False  # shown where at least one policy has some of it
 
 
 FIGURES = (
@@ -34,6 +35,10 @@ FIGURES = (
     Figure("jct_p99_s", "Whole request, p99", "whole", "p99", SECONDS, -1),
     Figure("gpu_hours", "GPU time", "GPU time", "", GPU_HOURS, -1),
     Figure("joules", "Energy of the GPUs", "energy", "", JOULES, -1),
+    Figure("utilisation", "LLM workers compute, of the time that they are up", "LLMs", "busy", SHARE, optional=True),
+    Figure("swaps", "Models loaded in the place of another", "models", "loaded", COUNT, optional=True),
+    Figure("evictions", "Running requests evicted", "evicted", "", COUNT, optional=True),
+    Figure("moves", "Evicted requests that went on elsewhere", "moved", "", COUNT, optional=True),
     Figure("wall_s", "Simulating took", "simulated", "in", SECONDS),
     Figure("sim_requests_per_s", "Simulated requests", "simulated", "requests", RATE),
 )
@@ -69,7 +74,10 @@ def columns(compared: Sequence[Compared]) -> list[Column]:
     """Figures in the order in which they are asked for; attainment by class beside attainment."""
     found = []
     for figure in FIGURES:
-        found.append(_column(figure, [each.figure(figure.key) for each in compared]))
+        estimates = [each.figure(figure.key) for each in compared]
+        if figure.optional and not any(each.mean > 0 for each in estimates):  # nor where nothing is known
+            continue
+        found.append(_column(figure, estimates))
         if figure.key == "attainment":
             for name in class_names(compared):
                 one = Figure(f"class:{name}", f"of {name}", "in time", name, SHARE, +1)

@@ -16,7 +16,18 @@ class Part:
 class Asked:
     """A request of the workload on its way: at its gateway, and in whatever worker computes for it."""
 
-    __slots__ = ("attempt", "cross_rows", "ended", "fence", "output_tokens", "parts", "request", "row", "shown")
+    __slots__ = (
+        "attempt",
+        "cross_rows",
+        "ended",
+        "fence",
+        "output_tokens",
+        "parts",
+        "paused_s",
+        "request",
+        "row",
+        "shown",
+    )
 
     def __init__(
         self, request: Request, row: int, output_tokens: int, parts: tuple[Part, ...], cross_rows: int
@@ -29,4 +40,5 @@ class Asked:
         self.shown = 0  # tokens that its client has seen
         self.attempt = 0  # the last that was sent to prefill
         self.fence = 0  # attempts before this one are not listened to
+        self.paused_s = 0.0  # when its last token went out, while it moves from one worker to another
         self.ended = ""  # the reason, once its client knows

@@ -1,6 +1,8 @@
 """From a scenario's fleet and the profiles to kinds of workers."""
 
-from headrace.core.cost import EncodeCost, Link, Power
+from dataclasses import replace
+
+from headrace.core.cost import EncodeCost, Link, Power, pace_of
 from headrace.core.types import StageName
 from headrace.profiles import (
     EncoderProfile,
@@ -20,15 +22,23 @@ ENCODER_BATCH = 8  # parts: what headrace.worker takes
 ENGINE_BLOCKS = 1 << 16  # of an engine profile, which says nothing of memory
 ENGINE_BLOCK_TOKENS = 16
 ENGINE_CONTEXT_TOKENS = 1 << 17
+USUAL_TOKENS = 1024  # a sequence's context, for the pace that a worker tells
+GB = 1e9
 
 
 def kind_of(pool: PoolSpec, default_model: str, model: str = "") -> Kind:
-    """model: loaded instead of the pool's own.
+    """With all that its workers may load instead. model: instead of the pool's own.
 
     Raises:
         ProfileError: a model, an encoder or a GPU that no profile knows.
     """
-    name = model or pool.model or default_model
+    name = model or pool.model or default_model or next(iter(pool.models), "")
+    kind = _kind(pool, name)
+    others = [_kind(pool, each) for each in dict.fromkeys(pool.models) if each != name]
+    return replace(kind, others=tuple(others), warm_models=pool.warm_models) if others else kind
+
+
+def _kind(pool: PoolSpec, name: str) -> Kind:
     llm = _instance(pool, name) if {"prefill", "decode"} & set(pool.stages) else None
     tower = _tower(pool, name) if "encode" in pool.stages else None
     loads_s = sum(profile.load_cold_s for profile in (llm, tower) if profile is not None)
@@ -37,14 +47,17 @@ def kind_of(pool: PoolSpec, default_model: str, model: str = "") -> Kind:
         return _encoder_kind(pool, name, tower, start_s)
     beside_bytes = tower.weights_bytes if tower is not None else 0
     block_bytes = max(1, llm.block_tokens * llm.kv_bytes_per_token)
+    slots, blocks = pool.slots or SLOTS, max(0, llm.kv_room_bytes - beside_bytes) // block_bytes
+    usual_tokens = min(USUAL_TOKENS, llm.context_tokens)
+    fitting = max(1, min(slots, blocks * llm.block_tokens // usual_tokens))
     return Kind(
         pool=pool.name,
         stages=_stages(pool),
         model=name,
         gpus=llm.gpus,
         power=llm.power,
-        slots=pool.slots or SLOTS,
-        blocks=max(0, llm.kv_room_bytes - beside_bytes) // block_bytes,
+        slots=slots,
+        blocks=blocks,
         block_tokens=llm.block_tokens,
         context_tokens=llm.context_tokens,
         chunk_tokens=pool.chunk_tokens or llm.chunk_tokens,
@@ -56,6 +69,11 @@ def kind_of(pool: PoolSpec, default_model: str, model: str = "") -> Kind:
         part_tokens=tower.part_tokens if tower is not None else 0,
         batch_max=pool.batch_max or ENCODER_BATCH,
         start_s=start_s,
+        pace=pace_of(llm.step, fitting, usual_tokens),
+        host=llm.host,
+        host_bytes=int(pool.host_gb * GB) if "decode" in pool.stages else 0,
+        load_cold_s=llm.load_cold_s if pool.load_cold_s is None else pool.load_cold_s,
+        load_warm_s=llm.load_warm_s if pool.load_warm_s is None else pool.load_warm_s,
     )
 
 
@@ -114,6 +132,6 @@ def _of_engine(pool: PoolSpec) -> InstanceProfile:
         context_tokens=ENGINE_CONTEXT_TOKENS,
         chunk_tokens=engine.chunk_tokens,
         block_tokens=ENGINE_BLOCK_TOKENS,
-        load_cold_s=0.0,
-        load_warm_s=0.0,
+        load_cold_s=engine.load_cold_s,
+        load_warm_s=engine.load_warm_s,
     )

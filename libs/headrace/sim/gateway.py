@@ -26,7 +26,7 @@ class Gateway:
         self._cross: dict[str, float] = {}  # model -> KV of a media row, in tokens of the model's KV
         self._context_tokens: dict[str, int] = {}
         self._part_tokens: dict[str, int] = {}  # of models whose pictures all count the same
-        for kind in kinds:
+        for kind in [each for first in kinds for each in (first, *first.others)]:
             if kind.part_tokens:
                 self._part_tokens[kind.model] = kind.part_tokens
             if kind.generates:
@@ -46,6 +46,7 @@ class Gateway:
             media_tokens,
             len(counted),
             self._scenario.class_index(arrival.slo_class),
+            arrival.ttft_s or slo.ttft_s,
         )
         prompt = self._prompt(name, arrival.input_tokens, [tokens for tokens, _ in counted])
         now_s = world.now_s + world.gateway_off_s + world.admit_s(tuple([part for _, part in counted]))
@@ -60,6 +61,10 @@ class Gateway:
             media=tuple([_media(part, tokens) for part, (tokens, _) in zip(arrival.parts, counted, strict=True)]),
             sampling=Sampling(arrival.max_tokens or arrival.output_tokens),
             gateway=GATEWAY,
+            ttft_s=arrival.ttft_s,
+            tbt_s=arrival.tbt_s,
+            priority=arrival.priority,
+            flow=arrival.flow,
         )
         cross = media_tokens if name in self._cross else 0
         asked = Asked(request, row, arrival.output_tokens, tuple([part for _, part in counted]), cross)

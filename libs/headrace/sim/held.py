@@ -8,16 +8,22 @@ from headrace.core.stages.roster import Place
 from headrace.core.types import End, Key, TensorHandle
 from headrace.sim.asked import Asked
 
-State = Literal["waiting", "joining", "prefill", "running", "handover", "ended"]
+State = Literal["waiting", "joining", "prefill", "running", "handover", "evicting", "evicted", "resuming", "ended"]
 
-# As headrace.worker lists them: a joining request stands in the prefill worker's hold.
+# As headrace.worker lists them: a joining request stands in the prefill worker's hold. Who is being evicted decodes
+# until its KV cache is copied; who resumes is evicted until it is in the engine.
 LISTED: dict[State, HoldState] = {
     "waiting": "prefill",
     "prefill": "prefill",
     "running": "decode",
     "handover": "handover",
+    "evicting": "decode",
+    "evicted": "evicted",
+    "resuming": "evicted",
     "ended": "ended",
 }
+# Whose way into the engine is not over.
+ENTERING: frozenset[State] = frozenset({"waiting", "joining", "resuming"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,7 @@ class Held:
     began_s: float = 0.0  # when its prefill began
     last_s: float = 0.0  # when its last token went out; 0: none has, of this attempt
     kv: TensorHandle | None = None  # waits here, or is to be pulled
+    parked_bytes: int = 0  # of host memory, for the KV cache of an evicted one
     end: End | None = None
 
     @property

@@ -43,7 +43,7 @@ class Incidents:
             return
         if incident.kind == "kill":
             worker.die()
-            self._world.agenda.after(self._world.mesh.restart_s, self._start, worker.id, worker.kind)
+            self._world.agenda.after(self._world.mesh.restart_s, self._start, worker.id, worker.first)
         elif incident.kind == "stop":
             worker.stop()
             self._world.agenda.after(incident.seconds, worker.go_on)
@@ -52,6 +52,7 @@ class Incidents:
         elif incident.kind == "drain":
             self._drain(worker.id, None)
         elif incident.kind == "swap":
+            self._world.ledger.count("swaps")
             self._drain(worker.id, self._other(worker.kind, incident.model))
 
     def _other(self, kind: Kind, model: str) -> Kind:

@@ -1,8 +1,9 @@
-"""A kind of worker: what all workers of a pool are made of."""
+"""A kind of worker: what all workers of a pool are made of while they serve one model."""
 
 from dataclasses import dataclass, field
 
-from headrace.core.cost import EncodeCost, Power, StepCost
+from headrace.core.cost import EncodeCost, Link, Power, StepCost
+from headrace.core.instance import NO_PACE, Pace
 from headrace.core.types import StageName
 
 
@@ -27,6 +28,13 @@ class Kind:
     batch_max: int = 8  # media parts that the encoder takes at once
     start_s: float = 0.0  # from a process to a worker that serves
     modalities: tuple[str, ...] = ("image", "audio", "video")
+    pace: Pace = NO_PACE
+    host: Link = field(default_factory=Link)  # to its machine's memory and back
+    host_bytes: int = 0  # of that memory, for the KV caches of evicted requests
+    load_cold_s: float = 0.0  # of this model into a worker that serves another
+    load_warm_s: float = 0.0  # ... with its weights in host memory
+    others: tuple["Kind", ...] = ()  # what its workers may become; theirs are empty
+    warm_models: int = 0  # beside the loaded one, kept in host memory
 
     @property
     def encodes(self) -> bool:

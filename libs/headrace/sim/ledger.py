@@ -42,7 +42,7 @@ class Ledger:
         self.gaps = Gaps()
         self.open = 0  # arrived and not ended
         self.counters: dict[str, float] = {}
-        self._seconds = {name: array("d") for name in ("arrival", "ready", "dispatch", "first_token", "end")}
+        self._seconds = {name: array("d") for name in ("arrival", "ready", "dispatch", "first_token", "end", "target")}
         self._numbers = {
             name: array("q")
             for name in (
@@ -62,9 +62,12 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._seconds["arrival"])
 
-    def arrive(self, now_s: float, input_tokens: int, media_tokens: int, media_parts: int, slo_class: int) -> int:
+    def arrive(
+        self, now_s: float, input_tokens: int, media_tokens: int, media_parts: int, slo_class: int, target_s: float
+    ) -> int:
+        """target_s: for its first token, from now on."""
         row = len(self)
-        values = (now_s - self._start_s, _NAN, _NAN, _NAN, _NAN)
+        values = (now_s - self._start_s, _NAN, _NAN, _NAN, _NAN, target_s)
         for append, value in zip(self._append_seconds, values, strict=True):
             append(value)
         counts = (input_tokens, media_tokens, media_parts, 0, slo_class, _RUNNING, 0)

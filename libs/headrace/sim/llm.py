@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from headrace.core.commands import JoinCommand
 from headrace.core.cost import StepCost, StepWork
 from headrace.core.events import Joined, Prefilled
+from headrace.core.instance import Done
 from headrace.core.stages.batch import Batch, Chunk, Live, work_of
 from headrace.core.stages.roster import Roster
 from headrace.sim.held import Counted, Held
@@ -28,7 +29,7 @@ class Iteration:
     chunks: list[Chunk[Counted, Held]]
     entering: list[Held]
     steps: int
-    export_s: float = 0.0  # of KV caches that leave with it
+    copy_s: float = 0.0  # of KV caches that leave with it, or come from host memory before it
     end_s: float = 0.0
 
 
@@ -46,6 +47,9 @@ class LlmStage:
         self.roster: Roster[Held] = Roster(kind.slots, kind.blocks)
         self._cost = _with_loop(kind.step, worker.world.mesh.iteration_s)
         self._iteration: Iteration | None = None
+        self._to_evict: list[Held] = []
+        self._busy_s = 0.0
+        self._iterations = self._prefilled_tokens = self._decoded_tokens = 0
 
     @property
     def running(self) -> int:
@@ -58,6 +62,8 @@ class LlmStage:
     # --- schedule ---
 
     def begin(self) -> bool:
+        if self._to_evict and self._copy_out():
+            return True
         turn = self.roster.turn()
         for held in turn.leaving:
             self.batch.remove(held.key)
@@ -73,8 +79,10 @@ class LlmStage:
         decoding = list(self.batch.running)
         single = chunks or turn.entering or self._worker.world.one_by_one or self._worker.waits_beside(self)
         steps = 1 if single else min([live.state.left for live in decoding])
-        work, export_s = self._work(decoding, chunks), self._export_s(chunks)
-        self._run(Iteration(now_s, work, decoding, chunks, turn.entering, steps, export_s))
+        work, copy_s = self._work(decoding, chunks), self._export_s(chunks)
+        if turn.entering:
+            copy_s += sum([self._copy_s(held.parked_bytes) for held in turn.entering if held.parked_bytes])
+        self._run(Iteration(now_s, work, decoding, chunks, turn.entering, steps, copy_s))
         return True
 
     def _work(self, decoding: list[Live[Counted, Held]], chunks: list[Chunk[Counted, Held]]) -> StepWork:
@@ -107,7 +115,7 @@ class LlmStage:
         """It is over at the end of so many steps."""
         iteration.steps = steps
         cost, work = self._cost, iteration.work
-        took_s = cost.stretch_s(work, steps) if steps > 1 else cost.step_s(work) + iteration.export_s
+        took_s = cost.stretch_s(work, steps) if steps > 1 else cost.step_s(work) + iteration.copy_s
         agenda = self._worker.world.agenda
         iteration.end_s = max(iteration.start_s + took_s, agenda.now_s)
         agenda.at(iteration.end_s, self._end, iteration, iteration.end_s)
@@ -146,10 +154,10 @@ class LlmStage:
             return
         self._iteration = None
         self._gaps(iteration)
+        self._count(iteration.work, iteration.steps, iteration.end_s - iteration.start_s)
         for held in iteration.entering:
-            if held.state == "joining":
-                held.state = "running"
-                self._worker.send(Joined(self._worker.id, held.key))
+            if held.state == "joining" or held.state == "resuming":
+                self._entered(held)
         for live in iteration.decoding:
             live.advance(iteration.steps)
             self._say(live.state, iteration.steps)
@@ -158,6 +166,18 @@ class LlmStage:
             if chunk.ends_prefill:
                 self._prefilled(chunk.live)
         self._worker.over()
+
+    def _entered(self, held: Held) -> None:
+        if held.state == "resuming":
+            self._worker.parking.resumed(held)
+        held.state = "running"
+        self._worker.send(Joined(self._worker.id, held.key))
+
+    def _count(self, work: StepWork, steps: int, took_s: float) -> None:
+        self._busy_s += took_s
+        self._iterations += steps
+        self._prefilled_tokens += work.prefill_tokens
+        self._decoded_tokens += work.decode_sequences * steps
 
     def _say(self, held: Held, tokens: int) -> None:
         if held.state != "ended":  # cancelled while the iteration ran
@@ -217,16 +237,92 @@ class LlmStage:
         if steady:
             gaps.count(mean_s, steady)
 
+    # --- eviction ---
+
+    def evict(self, held: Held) -> None:
+        """Once the running iteration is over."""
+        self._to_evict.append(held)
+        self._worker.wake()
+
+    def _copy_out(self) -> bool:
+        """Whether the device copies KV caches now, before it goes on."""
+        going = [held for held in self._to_evict if self._leaves(held)]
+        self._to_evict = []
+        if going:
+            copy_s = sum([self._copy_s(held.parked_bytes) for held in going])
+            self._worker.world.agenda.after(copy_s, self._copied, going)
+        return bool(going)
+
+    def _leaves(self, held: Held) -> bool:
+        """Out of the engine, if it still decodes and host memory has room; its slot is free with the next turn."""
+        if held.state != "running":
+            return False
+        size_bytes = self._kv_bytes(held, held.sequence.prompt_len + held.emitted - 1)
+        if not self._worker.parking.take(held, size_bytes):
+            return False
+        held.state = "evicting"
+        self.roster.leave(held)
+        return True
+
+    def _copy_s(self, size_bytes: int) -> float:
+        return self._kind.host.transfer_s(size_bytes) + self._worker.world.mesh.export_byte_s * size_bytes
+
+    def _copied(self, going: list[Held]) -> None:
+        if self._worker.runs(self._copied, going):
+            self.copied(going)
+            self._worker.over()
+
+    def copied(self, going: list[Held]) -> None:
+        for held in going:
+            if held.state == "evicting":  # not cancelled meanwhile
+                self._worker.parking.evicted(held)
+
+    def vacate(self) -> tuple[list[Held], float]:
+        """Everybody leaves: who decodes goes to host memory, and how long copying takes; who cannot has failed."""
+        worker, going = self._worker, list[Held]()
+        for held in list(worker.held.values()):
+            if held.state == "running" and self._leaves(held):
+                going.append(held)
+            elif held.state == "resuming":
+                if held.place != "outside":
+                    self.roster.leave(held)
+                held.state = "evicted"
+                worker.parking.tell(held)
+            elif held.state in ("waiting", "joining", "prefill", "running"):
+                worker.fail(held, f"{worker.id} loads {worker.loading}")
+        turn = self.roster.turn()
+        assert not turn.entering
+        for held in turn.leaving:
+            self.batch.remove(held.key)
+        return going, sum([self._copy_s(held.parked_bytes) for held in going])
+
+    # --- what it tells of itself ---
+
+    @property
+    def ahead(self) -> int:
+        """Iterations of the running stretch that are over already."""
+        iteration = self._iteration
+        if iteration is None or iteration.steps == 1 or not self._cost.step_s(iteration.work):
+            return 0
+        return min(self._begun(iteration), iteration.steps) - 1
+
+    def done(self, ahead: int) -> Done:
+        busy_s, decoded = self._busy_s, self._decoded_tokens
+        if ahead:
+            assert self._iteration is not None
+            work = self._iteration.work
+            busy_s += self._cost.stretch_s(work, ahead)
+            decoded += ahead * work.decode_sequences
+        return Done(busy_s, self._iterations + ahead, self._prefilled_tokens, decoded)
+
     # --- a life ends ---
 
     def settle(self) -> None:
         """The worker dies now: what its stretch has already said was said."""
-        iteration = self._iteration
+        iteration, done = self._iteration, self.ahead
         self._iteration = None
-        if iteration is not None and iteration.steps > 1 and self._cost.step_s(iteration.work):
-            done = min(self._begun(iteration), iteration.steps) - 1
-            for live in iteration.decoding if done else ():
-                self._say(live.state, min(done, live.state.left - 1))
+        for live in iteration.decoding if iteration is not None and done else ():
+            self._say(live.state, min(done, live.state.left - 1))
 
 
 def _with_loop(cost: StepCost, loop_s: float) -> StepCost:

@@ -27,6 +27,7 @@ class Mesh:
     byte_s: float = 0.0  # a byte between two workers, beyond the fleet's link
     embedding_s: float = 0.0004  # an embedding, likewise
     predict_s: float = 0.01  # the length predictor, with what it waits to fill a batch
+    plan_s: float = 0.2  # a plan of the global planner, from the question to the answer
     iteration_s: float = 0.0  # an engine's loop around each iteration
     part_s: float = 0.0  # an encoder's loop around each batch
     pipeline_bytes: float = 4 * 2**20  # KV caches from this size on travel while prefill computes

@@ -13,6 +13,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 REASONS = ("stop", "length", "cancelled", "deadline", "error", "")  # "": it had not ended when the run did
+# What the queue does beyond sending requests out. Swaps: loads, and workers that leave to come back as another model.
+OPERATIONS = ("swaps", "loads_cold", "loads_warm", "evictions", "resumes", "moves")
 FINISHED = (0, 1)  # of REASONS: the whole answer was given
 
 
@@ -32,6 +34,7 @@ class Requests:
     slo_class: Ints  # index into Result.classes
     reason: Ints  # index into REASONS
     attempts: Ints
+    target_s: Floats  # for the first token: the request's own, or its class's
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -106,6 +109,7 @@ class Result:
     wall_s: float  # that simulating it took
     gpu_hours: float
     joules: float
+    utilisation: float = float("nan")  # seconds that LLM workers compute iterations, of those that they are up
     counters: Mapping[str, float] = field(default_factory=dict)  # swaps, evictions, deaths, transferred bytes ...
 
     def summary(self) -> dict[str, Any]:
@@ -127,13 +131,14 @@ class Result:
             "goodput_rps": float(met.sum()) / self.duration_s if self.duration_s else float("nan"),
             "gpu_hours": self.gpu_hours,
             "joules": self.joules,
+            "utilisation": self.utilisation,
+            **{name: self.counters.get(name, 0.0) for name in OPERATIONS},
         }
 
     def met(self) -> NDArray[np.bool_]:
-        """Which requests finished with their first token inside their class's target."""
-        targets = np.array([slo.ttft_s for slo in self.classes])
+        """Which requests finished with their first token inside their own target, or their class's."""
         with np.errstate(invalid="ignore"):
-            return self.requests.finished & (self.requests.ttft_s <= targets[self.requests.slo_class])
+            return self.requests.finished & (self.requests.ttft_s <= self.requests.target_s)
 
 
 def percentile(values: Floats, share: float) -> float:

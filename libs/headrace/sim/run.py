@@ -2,8 +2,10 @@
 
 import gc
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import count
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from headrace.sim.network import Mesh
 from headrace.sim.policy import Policy
 from headrace.sim.result import Result
 from headrace.sim.watch import Watch
+from headrace.sim.worker import Worker
 from headrace.sim.world import START_S, World
 from headrace.workload.arrival import Arrival
 from headrace.workload.scenario import Scenario, ScenarioError, Users
@@ -35,15 +38,17 @@ def simulate(
     *,
     arrivals: Iterable[Arrival] | None = None,
     progress: Progress | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Result:
-    """Run a scenario under a policy; `arrivals`, in order of time, instead of the scenario's own.
+    """Run a scenario under a policy; `arrivals`, in order of time, instead of the scenario's own. `settings`: fields of
+    QueueConfig that are to differ.
 
     Raises:
         ScenarioError, ProfileError, PolicyError: it cannot be run; the message says what to change.
     """
     chosen = scenario.seed if seed is None else seed
     began_s = time.perf_counter()
-    run = Run(scenario, policy, chosen, arrivals, progress)
+    run = Run(scenario, policy, chosen, arrivals, progress, settings)
     collected = gc.isenabled()
     gc.disable()  # requests come and go without cycles: looking for them takes a tenth of the time
     try:
@@ -62,6 +67,7 @@ class Run:
         seed: int,
         arrivals: Iterable[Arrival] | None = None,
         progress: Progress | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         if scenario.fleet is None:
             raise ScenarioError(f"{scenario.name} [fleet]: is missing; a simulation needs at least one [[fleet.pools]]")
@@ -72,10 +78,13 @@ class Run:
         self._arrivals = arrivals
         self._progress = progress
         mesh = _mesh(scenario)
-        self.world = World(_config(scenario, chosen, mesh), mesh, link_of(scenario.fleet))
+        config = replace(_config(scenario, chosen, mesh), **(settings or {}))
+        self.world = World(config, mesh, link_of(scenario.fleet))
         predictor = chosen.predict(lambda request_id: self.world.asked[request_id].output_tokens)
         self.world.predictor = predictor or self.world.predictor
         self.kinds = {pool.name: kind_of(pool, scenario.model) for pool in scenario.fleet.pools}
+        if "warm" in chosen.off:
+            self.kinds = {name: replace(kind, warm_models=0) for name, kind in self.kinds.items()}
         for pool in scenario.fleet.pools:
             for number in range(pool.count):
                 self.world.launch(f"{pool.name}-{number}", self.kinds[pool.name])
@@ -172,12 +181,21 @@ class Run:
             wall_s=wall_s,
             gpu_hours=sum(worker.meter.on_s(now_s) * worker.kind.gpus for worker in lives) / 3600,
             joules=sum(worker.meter.joules(now_s) for worker in lives),
+            utilisation=self._utilisation(lives, START_S + duration_s),
             counters={
                 **world.ledger.counters,
                 "transferred_bytes": world.network.moved_bytes,
                 "events": float(world.agenda.carried_out),
             },
         )
+
+    def _utilisation(self, lives: Iterable[Worker], end_s: float) -> float:
+        """Loading models and copying KV caches out is not computing. What comes after the last end does not count."""
+        now_s = self.world.now_s
+        after_s = max(0.0, now_s - end_s)
+        llms = [worker for worker in lives if worker.kind.generates]
+        up_s = sum(worker.meter.on_s(now_s) - (after_s if worker.alive else 0.0) for worker in llms)
+        return sum(worker.meter.busy_s(now_s) for worker in llms) / up_s if up_s > 0 else float("nan")
 
 
 def _mesh(scenario: Scenario) -> Mesh:
@@ -194,6 +212,8 @@ def _config(scenario: Scenario, policy: Policy, mesh: Mesh) -> QueueConfig:
     return QueueConfig(
         epoch=1,
         order=policy.order,
+        planner=policy.planner,
+        **{name: False for name in policy.off if name != "warm"},
         predict_lengths=bool(policy.predictor),
         classes={slo.name: slo for slo in scenario.classes},
         lease_s=mesh.lease_s,

@@ -11,18 +11,23 @@ from typing import TYPE_CHECKING, Any
 from headrace.core import effects as fx
 from headrace.core.commands import EncodeCommand, Hold, HoldState, JoinCommand, PrefillCommand
 from headrace.core.events import Ended, Event, Heartbeat, StageFailed
+from headrace.core.instance import Done
 from headrace.core.stages.kv import blocks_for
 from headrace.core.types import End, Failure, FinishReason, Key, TensorHandle
 from headrace.sim.asked import Asked
 from headrace.sim.encode import EncodeStage
-from headrace.sim.held import LISTED, Counted, Held
+from headrace.sim.held import ENTERING, LISTED, Counted, Held
 from headrace.sim.kind import Kind
 from headrace.sim.llm import LlmStage
+from headrace.sim.loading import LoadStage, Shelf
 from headrace.sim.meter import Meter
 from headrace.sim.network import Port
+from headrace.sim.parking import Parking
 
 if TYPE_CHECKING:
     from headrace.sim.world import World
+
+Stage = EncodeStage | LlmStage | LoadStage
 
 FENCED_MAX = 4096  # as in headrace.worker
 
@@ -33,7 +38,8 @@ class Worker:
     def __init__(self, world: "World", worker_id: str, kind: Kind, life: int) -> None:
         self.world = world
         self.id = worker_id
-        self.kind = kind
+        self.kind = kind  # of the model that it serves
+        self.first = kind  # as which it starts, and starts again
         self.life = life
         self.incarnation = f"{worker_id}/{life}"
         self.alive = self.stopped = self.draining = False
@@ -43,10 +49,14 @@ class Worker:
         self.meter = Meter(kind.power, kind.gpus)
         self.held: dict[str, Held] = {}
         self._fenced: OrderedDict[str, int] = OrderedDict()
+        self.parking = Parking(self)
+        self.shelf = Shelf(kind)
+        self.loading = self.load_error = ""
         self.encode = EncodeStage(self) if kind.encodes else None
         self.llm = LlmStage(self) if kind.generates else None
-        self._stages: list[EncodeStage | LlmStage] = [stage for stage in (self.encode, self.llm) if stage is not None]
-        self._busy: EncodeStage | LlmStage | None = None
+        self.loader = LoadStage(self) if kind.others else None
+        self._stages: list[Stage] = [stage for stage in (self.encode, self.llm, self.loader) if stage is not None]
+        self._busy: Stage | None = None
         self._rising = False  # about to begin, in this moment
         self._late: list[tuple[Callable[..., None], tuple[Any, ...]]] = []  # what falls due while it is stopped
 
@@ -83,7 +93,7 @@ class Worker:
                 self._busy = stage
                 return
 
-    def waits_beside(self, stage: EncodeStage | LlmStage) -> bool:
+    def waits_beside(self, stage: Stage) -> bool:
         """Another stage has something for the device: its turn comes after one iteration."""
         return len(self._stages) > 1 and any(other.waiting for other in self._stages if other is not stage)
 
@@ -110,6 +120,15 @@ class Worker:
             self._encode(what.command)
         elif kind is fx.SendCancel:
             self._cancel(what.key)
+        elif kind is fx.SendEvict:
+            self.parking.evict(what.key)
+        elif kind is fx.SendResume:
+            self.parking.resume(what.key)
+        elif kind is fx.SendMove:
+            self.parking.move(what.command)
+        elif kind is fx.SendLoad:
+            if self.loader is not None:
+                self.loader.load(what.model)
         else:  # its client has seen all that was said: a simulated stream loses nothing
             assert kind is fx.SendResend, f"a worker knows no {what}"
 
@@ -117,6 +136,17 @@ class Worker:
         asked = self.world.asked.get(command.key.request_id)
         if self.encode is not None and asked is not None and not self._is_fenced(command.key):
             self.encode.take(command, asked.parts[command.part])
+
+    def serves(self, model: str) -> bool:
+        return self.kind.model == model and not self.loading
+
+    def become(self, kind: Kind) -> None:
+        """The model is loaded: batch, room and seconds are its own from now on."""
+        assert self.llm is not None
+        self.kind, self.loading = kind, ""
+        at, self.llm = self._stages.index(self.llm), LlmStage(self)
+        self._stages[at] = self.llm
+        self.beat()
 
     def _is_fenced(self, key: Key) -> bool:
         return key.attempt <= self._fenced.get(key.request_id, 0)
@@ -131,7 +161,7 @@ class Worker:
 
     def _prefill(self, command: PrefillCommand) -> None:
         asked = self.world.asked.get(command.key.request_id)
-        if asked is None or not self._is_new(command.key):
+        if asked is None or not self._is_new(command.key) or not self._can(command):
             return
         held = self._admit(command, asked, here=command.decode_worker == self.id)
         if not held.left:  # the earlier attempt died between its last token and its end
@@ -141,32 +171,33 @@ class Worker:
         if away:
             self._fetch(held, away)
         else:
-            self._ready(held)
+            self.ready(held)
 
     def _fetch(self, held: Held, embeddings: list[TensorHandle]) -> None:
         """One after the other, as live workers do."""
         world = self.world
         for handle in embeddings:
             if not world.is_there(handle):
-                self._fail(held, f"no embedding at {handle.owner}")
+                self.fail(held, f"no embedding at {handle.owner}")
                 return
         done_s = world.now_s
         for handle in embeddings:
             source = world.workers[handle.owner].port
             done_s = world.network.transfer(source, self.port, handle.size_bytes, done_s) + world.mesh.embedding_s
-        world.agenda.at(done_s, self._ready, held)
+        world.agenda.at(done_s, self.ready, held)
 
     def _join(self, command: JoinCommand, left_bytes: float) -> None:
         """left_bytes: of its KV cache, that were not on their way before the command."""
         request, kv, world = command.request, command.kv, self.world
         asked = world.asked.get(request.key.request_id)
-        if asked is None or not self._is_new(request.key):
+        if asked is None or not self._is_new(request.key) or not self._can(request):
             return
         held = self._admit(request, asked, here=True)
         held.state, held.kv, held.filled = "joining", kv, held.sequence.length - 1
-        held.last_s = world.now_s - world.mesh.command_s
+        held.last_s = asked.paused_s or world.now_s - world.mesh.command_s
+        asked.paused_s = 0.0
         if not world.is_there(kv):
-            self._fail(held, f"no KV cache at {kv.owner}")
+            self.fail(held, f"no KV cache at {kv.owner}")
             return
         arrived_s = world.network.transfer(world.workers[kv.owner].port, self.port, left_bytes, world.now_s)
         world.agenda.at(arrived_s + world.mesh.handover_s, self._joined, held, kv)
@@ -175,9 +206,16 @@ class Worker:
         if self.runs(self._joined, held, kv) and self._holds(held):
             if self.world.is_there(kv):
                 held.kv = None
-                self._ready(held)
+                self.ready(held)
             else:
-                self._fail(held, f"the KV cache at {kv.owner} is gone")
+                self.fail(held, f"the KV cache at {kv.owner} is gone")
+
+    def _can(self, command: PrefillCommand) -> bool:
+        """Whether it serves the request's model; it says if not."""
+        if self.serves(command.model):
+            return True
+        self.send(StageFailed(self.id, command.key, Failure("stage_error", f"{command.model} is not loaded"), True))
+        return False
 
     def _admit(self, command: PrefillCommand, asked: Asked, *, here: bool) -> Held:
         """here: it decodes here, and takes room for all that it may say."""
@@ -191,9 +229,9 @@ class Worker:
         self.held[command.key.request_id] = held
         return held
 
-    def _ready(self, held: Held) -> None:
+    def ready(self, held: Held) -> None:
         """Its inputs are here."""
-        if self.runs(self._ready, held) and self._holds(held) and held.state in ("waiting", "joining"):
+        if self.runs(self.ready, held) and self._holds(held) and held.place == "outside" and held.state in ENTERING:
             assert self.llm is not None, f"{self.id} runs no LLM"
             self.llm.roster.wait(held)
             self.wake()
@@ -223,11 +261,14 @@ class Worker:
             fenced.popitem(last=False)
 
     def _forget(self, held: Held) -> None:
-        self._leave(held)
+        self.leave(held)
         held.state = "ended"
         del self.held[held.key.request_id]
 
-    def _leave(self, held: Held) -> None:
+    def leave(self, held: Held) -> None:
+        """Out of the engine and of host memory."""
+        if held.parked_bytes:
+            self.parking.free(held)
         if held.place != "outside":
             assert self.llm is not None
             self.llm.roster.leave(held)
@@ -256,7 +297,7 @@ class Worker:
         whole: FinishReason = "length" if held.emitted >= held.command.sampling.max_tokens else "stop"
         end = held.end = End(reason or whole)
         held.state = "ended"
-        self._leave(held)
+        self.leave(held)
         self.world.end_told(held.asked, held.key, end, held.emitted)
         self._report(held)
 
@@ -264,7 +305,7 @@ class Worker:
         assert held.end is not None
         self.send(Ended(self.id, held.key, held.end, self.world.zeros(held.emitted)))
 
-    def _fail(self, held: Held, why: str) -> None:
+    def fail(self, held: Held, why: str) -> None:
         self._forget(held)
         self.send(StageFailed(self.id, held.key, Failure("stage_error", why), True))
 
@@ -275,7 +316,8 @@ class Worker:
         )
 
     def beat(self, *, leaving: bool = False) -> None:
-        kind = self.kind
+        kind, llm = self.kind, self.llm
+        ahead = llm.ahead if llm is not None else 0
         self.world.send(
             Heartbeat(
                 worker=self.id,
@@ -289,18 +331,33 @@ class Worker:
                 draining=self.draining,
                 leaving=leaving,
                 epoch=self.epoch,
-                holds=() if leaving else tuple(self._listed()),
+                holds=() if leaving else tuple(self._listed(ahead)),
                 sent_s=self.clock_s,
                 modalities=kind.modalities if kind.encodes else (),
+                pace=kind.pace,
+                done=llm.done(ahead) if llm is not None else Done(),
+                kv_bytes_per_token=kind.kv_bytes_per_token,
+                host_bytes=kind.host_bytes,
+                loadable=self.shelf.loadable,
+                loading=self.loading,
+                load_error=self.load_error,
             )
         )
         for held in self.held.values():
             if held.state == "ended" and held.last_s < self.world.now_s - self.world.mesh.heartbeat_s:
                 self._report(held)
 
-    def _listed(self) -> list[Hold]:
+    def _listed(self, ahead: int) -> list[Hold]:
+        """ahead: tokens of those that decode, beyond what has been said of them."""
         holds = [
-            Hold(held.key, LISTED[held.state], held.emitted, 0, held.kv, held.command.decode_worker)
+            Hold(
+                held.key,
+                LISTED[held.state],
+                held.emitted + ahead if held.state == "running" else held.emitted,
+                0,
+                held.kv,
+                held.command.decode_worker,
+            )
             for held in self.held.values()
             if held.state != "joining"
         ]
@@ -336,6 +393,6 @@ class Worker:
         if self._busy is None and self.alive:
             self._next()
 
-    def serves(self, handle: TensorHandle) -> bool:
+    def offers(self, handle: TensorHandle) -> bool:
         """A worker that hangs is noticed by its lease, not by who asks it for a tensor."""
         return self.alive and handle.incarnation == self.incarnation

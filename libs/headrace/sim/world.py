@@ -15,6 +15,7 @@ from headrace.core.events import (
     CaughtUp,
     Event,
     LengthPredicted,
+    PlanSolved,
     Recovered,
     RequestAccepted,
     ResultsFound,
@@ -54,12 +55,19 @@ class World:
         self.ended: Callable[[Asked], None] = _nobody  # told of each end that a client has seen
         self._lives: dict[str, int] = {}
         self._pending: list[Event] = []  # what storage will say once the bus is back
+        self._solving = False
+        self._to_solve: fx.SolvePlan | None = None
         self._carry: dict[type, Callable[[Any], None]] = {
             fx.SendPrefill: self._send_prefill,
             fx.SendEncode: self._send,
             fx.SendRelease: self._send,
             fx.SendCancel: self._send,
             fx.SendResend: self._send,
+            fx.SendEvict: self._send,
+            fx.SendResume: self._send,
+            fx.SendMove: self._send,
+            fx.SendLoad: self._send,
+            fx.SolvePlan: self._solve,
             fx.StoreResult: self._store,
             fx.DropState: self._drop,
             fx.RecoverTokens: self._recover,
@@ -127,6 +135,28 @@ class World:
         request = effect.request
         said = self.predictor.predict(request.id, of_request(request))
         self.agenda.after(self.mesh.predict_s, self.handle, LengthPredicted(request.id, said.values))
+
+    # --- the planner's process ---
+
+    def _solve(self, effect: fx.SolvePlan) -> None:
+        """One at a time; of those that wait the newest alone is worth its while."""
+        if self._solving:
+            self._to_solve = effect
+        else:
+            self._solving = True
+            self.agenda.after(self.mesh.plan_s, self._solved, effect)
+
+    def _solved(self, effect: fx.SolvePlan) -> None:
+        from headrace.core.planning.solve import solve  # half a second of scipy that only planners need
+
+        self.ledger.count("plans")
+        self.handle(PlanSolved(solve(effect.problem, effect.node_limit)))
+        self._solving = False
+        waiting, self._to_solve = self._to_solve, None
+        if waiting is not None:
+            self._solve(waiting)
+
+    # --- recovery ---
 
     def _recover(self, effect: fx.RecoverTokens) -> None:
         """Gateways fence older attempts and say what their clients have seen."""
@@ -222,7 +252,7 @@ class World:
 
     def is_there(self, handle: TensorHandle) -> bool:
         owner = self.workers.get(handle.owner)
-        return owner is not None and owner.serves(handle)
+        return owner is not None and owner.offers(handle)
 
     def left_behind(self, size_bytes: float, prefill_s: float) -> float:
         """Bytes of a KV cache that are still to come when its prefill ends, if it travels meanwhile."""
@@ -266,6 +296,7 @@ class World:
                 continue
             assert not worker.held, f"{worker.id} holds {len(worker.held)} requests"
             assert worker.encode is None or not worker.encode.parts, f"{worker.id} keeps {len(worker.encode.parts)}"
+            assert not worker.parking.used_bytes, f"{worker.id} keeps {worker.parking.used_bytes} bytes of KV caches"
             if worker.llm is not None:
                 worker.llm.batch.check_integrity()
 

@@ -21,7 +21,7 @@ from headrace.predictor.model import Proxy
 from headrace.predictor.probe import PROBE_FILE, Probe
 from headrace.training.lengths import ASSETS, OUTPUTS_FILE, SEED, log
 from headrace.training.lengths_figures import ask, figures, offsets_of
-from headrace.training.lengths_rows import SOURCES, Row, read_all, read_texts
+from headrace.training.lengths_rows import SOURCES, Row, digest_of, read_all, read_texts
 
 _MEMBERS, _HIDDEN, _EPOCHS, _BATCH, _RATE, _DECAY, _DROPOUT = 4, 64, 30, 64, 1e-3, 0.1, 0.4
 _CENTRE = 4.5
@@ -39,12 +39,15 @@ def main() -> None:
     np.savez(options.out / PROBE_FILE, **probe)
     about = {"what": f"probe of {SPEC.name} after prefill", "date": time.strftime("%Y-%m-%d", time.gmtime())}
     (options.out / "probe.json").write_text(json.dumps(about | {"test": figures_found}, indent=1) + "\n")
+    if options.kept:
+        keep(options.kept, rows, states)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m headrace.training.lengths_probe", description=__doc__)
     parser.add_argument("--outputs", type=Path, default=ASSETS / OUTPUTS_FILE)
     parser.add_argument("--states", type=Path, required=True)
+    parser.add_argument("--kept", type=Path, help="a .npz for the held-out prompts' states, which the bench reads")
     parser.add_argument("--data", type=Path, help="the folder with text_*.jsonl.gz: prompts that are not stored here")
     parser.add_argument("--out", type=Path, default=ASSETS)
     parser.add_argument("--threads", type=int, default=2)
@@ -59,6 +62,18 @@ def with_states(outputs: Path, states: Path, prompts: list[str]) -> tuple[list[R
     assert len(rows) == len(found), f"{len(found)} states for {len(rows)} rows: they are of different runs"
     known = [i for i, row in enumerate(rows) if row is not None]
     return [row for row in rows if row is not None], found[known]
+
+
+def keep(path: Path, rows: list[Row], states: Floats) -> None:
+    """States of the test split, with what finds them."""
+    held_out = [i for i, row in enumerate(rows) if row.split == "test"]
+    places = np.array([place_of(rows[i]) for i in held_out])
+    np.savez_compressed(path, places=places, states=states[held_out].astype(np.float16))
+
+
+def place_of(row: Row) -> str:
+    """What a row's state is found by; the same question about other images is another row."""
+    return f"{digest_of(row.prompt)[:16]} {row.media_tokens} {row.prompt_tokens} {row.output_tokens}"
 
 
 def train(rows: list[Row], states: Floats, proxy: Proxy) -> tuple[dict[str, Any], dict[str, Any]]:

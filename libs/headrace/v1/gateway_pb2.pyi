@@ -36,7 +36,7 @@ class Message(_message.Message):
     def __init__(self, role: _Optional[str] = ..., content: _Optional[_Iterable[_Union[ContentPart, _Mapping]]] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("model", "messages", "sampling", "slo_class", "timeout_s", "idempotency_key", "keep_on_disconnect")
+    __slots__ = ("model", "messages", "sampling", "slo_class", "timeout_s", "idempotency_key", "keep_on_disconnect", "ttft_target_s", "tbt_target_s", "priority", "flow")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
@@ -44,6 +44,10 @@ class GenerateRequest(_message.Message):
     TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     KEEP_ON_DISCONNECT_FIELD_NUMBER: _ClassVar[int]
+    TTFT_TARGET_S_FIELD_NUMBER: _ClassVar[int]
+    TBT_TARGET_S_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    FLOW_FIELD_NUMBER: _ClassVar[int]
     model: str
     messages: _containers.RepeatedCompositeFieldContainer[Message]
     sampling: _common_pb2.Sampling
@@ -51,7 +55,11 @@ class GenerateRequest(_message.Message):
     timeout_s: float
     idempotency_key: str
     keep_on_disconnect: bool
-    def __init__(self, model: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., sampling: _Optional[_Union[_common_pb2.Sampling, _Mapping]] = ..., slo_class: _Optional[str] = ..., timeout_s: _Optional[float] = ..., idempotency_key: _Optional[str] = ..., keep_on_disconnect: _Optional[bool] = ...) -> None: ...
+    ttft_target_s: float
+    tbt_target_s: float
+    priority: int
+    flow: str
+    def __init__(self, model: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., sampling: _Optional[_Union[_common_pb2.Sampling, _Mapping]] = ..., slo_class: _Optional[str] = ..., timeout_s: _Optional[float] = ..., idempotency_key: _Optional[str] = ..., keep_on_disconnect: _Optional[bool] = ..., ttft_target_s: _Optional[float] = ..., tbt_target_s: _Optional[float] = ..., priority: _Optional[int] = ..., flow: _Optional[str] = ...) -> None: ...
 
 class AttachStreamRequest(_message.Message):
     __slots__ = ("request_id", "next_index")

@@ -17,6 +17,7 @@ class HoldState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     HOLD_STATE_HANDOVER: _ClassVar[HoldState]
     HOLD_STATE_DECODE: _ClassVar[HoldState]
     HOLD_STATE_ENDED: _ClassVar[HoldState]
+    HOLD_STATE_EVICTED: _ClassVar[HoldState]
 HOLD_STATE_UNSPECIFIED: HoldState
 HOLD_STATE_ENCODING: HoldState
 HOLD_STATE_ENCODED: HoldState
@@ -24,9 +25,10 @@ HOLD_STATE_PREFILL: HoldState
 HOLD_STATE_HANDOVER: HoldState
 HOLD_STATE_DECODE: HoldState
 HOLD_STATE_ENDED: HoldState
+HOLD_STATE_EVICTED: HoldState
 
 class RequestRecord(_message.Message):
-    __slots__ = ("request_id", "tenant", "idempotency_key", "body_hash", "model", "slo_class", "accepted_s", "deadline_s", "prompt", "spans", "media", "prefix", "sampling", "gateway", "traceparent", "keep_on_disconnect", "question")
+    __slots__ = ("request_id", "tenant", "idempotency_key", "body_hash", "model", "slo_class", "accepted_s", "deadline_s", "prompt", "spans", "media", "prefix", "sampling", "gateway", "traceparent", "keep_on_disconnect", "question", "ttft_s", "tbt_s", "priority", "flow")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
@@ -44,6 +46,10 @@ class RequestRecord(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     KEEP_ON_DISCONNECT_FIELD_NUMBER: _ClassVar[int]
     QUESTION_FIELD_NUMBER: _ClassVar[int]
+    TTFT_S_FIELD_NUMBER: _ClassVar[int]
+    TBT_S_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    FLOW_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     tenant: str
     idempotency_key: str
@@ -61,7 +67,11 @@ class RequestRecord(_message.Message):
     traceparent: str
     keep_on_disconnect: bool
     question: str
-    def __init__(self, request_id: _Optional[str] = ..., tenant: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., body_hash: _Optional[bytes] = ..., model: _Optional[str] = ..., slo_class: _Optional[str] = ..., accepted_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., prompt: _Optional[_Iterable[int]] = ..., spans: _Optional[_Iterable[_Union[_common_pb2.MediaSpan, _Mapping]]] = ..., media: _Optional[_Iterable[_Union[_common_pb2.Media, _Mapping]]] = ..., prefix: _Optional[str] = ..., sampling: _Optional[_Union[_common_pb2.Sampling, _Mapping]] = ..., gateway: _Optional[str] = ..., traceparent: _Optional[str] = ..., keep_on_disconnect: _Optional[bool] = ..., question: _Optional[str] = ...) -> None: ...
+    ttft_s: float
+    tbt_s: float
+    priority: int
+    flow: str
+    def __init__(self, request_id: _Optional[str] = ..., tenant: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., body_hash: _Optional[bytes] = ..., model: _Optional[str] = ..., slo_class: _Optional[str] = ..., accepted_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., prompt: _Optional[_Iterable[int]] = ..., spans: _Optional[_Iterable[_Union[_common_pb2.MediaSpan, _Mapping]]] = ..., media: _Optional[_Iterable[_Union[_common_pb2.Media, _Mapping]]] = ..., prefix: _Optional[str] = ..., sampling: _Optional[_Union[_common_pb2.Sampling, _Mapping]] = ..., gateway: _Optional[str] = ..., traceparent: _Optional[str] = ..., keep_on_disconnect: _Optional[bool] = ..., question: _Optional[str] = ..., ttft_s: _Optional[float] = ..., tbt_s: _Optional[float] = ..., priority: _Optional[int] = ..., flow: _Optional[str] = ...) -> None: ...
 
 class ResultRecord(_message.Message):
     __slots__ = ("request_id", "tenant", "idempotency_key", "body_hash", "model", "attempt", "tokens", "end", "accepted_s", "ended_s", "stop", "logprobs")
@@ -165,8 +175,16 @@ class ResendCommand(_message.Message):
     gateway: str
     def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., from_index: _Optional[int] = ..., gateway: _Optional[str] = ...) -> None: ...
 
+class MoveCommand(_message.Message):
+    __slots__ = ("key", "worker")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    key: _common_pb2.Attempt
+    worker: str
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., worker: _Optional[str] = ...) -> None: ...
+
 class WorkBatch(_message.Message):
-    __slots__ = ("epoch", "encode", "prefill", "join", "cancel", "release", "resend", "offer")
+    __slots__ = ("epoch", "encode", "prefill", "join", "cancel", "release", "resend", "offer", "evict", "resume", "move", "load")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     ENCODE_FIELD_NUMBER: _ClassVar[int]
     PREFILL_FIELD_NUMBER: _ClassVar[int]
@@ -175,6 +193,10 @@ class WorkBatch(_message.Message):
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     RESEND_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
+    EVICT_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
+    MOVE_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     encode: _containers.RepeatedCompositeFieldContainer[EncodeCommand]
     prefill: _containers.RepeatedCompositeFieldContainer[PrefillCommand]
@@ -183,7 +205,11 @@ class WorkBatch(_message.Message):
     release: _containers.RepeatedCompositeFieldContainer[_common_pb2.Attempt]
     resend: _containers.RepeatedCompositeFieldContainer[ResendCommand]
     offer: _containers.RepeatedCompositeFieldContainer[OfferCommand]
-    def __init__(self, epoch: _Optional[int] = ..., encode: _Optional[_Iterable[_Union[EncodeCommand, _Mapping]]] = ..., prefill: _Optional[_Iterable[_Union[PrefillCommand, _Mapping]]] = ..., join: _Optional[_Iterable[_Union[JoinCommand, _Mapping]]] = ..., cancel: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., release: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., resend: _Optional[_Iterable[_Union[ResendCommand, _Mapping]]] = ..., offer: _Optional[_Iterable[_Union[OfferCommand, _Mapping]]] = ...) -> None: ...
+    evict: _containers.RepeatedCompositeFieldContainer[_common_pb2.Attempt]
+    resume: _containers.RepeatedCompositeFieldContainer[_common_pb2.Attempt]
+    move: _containers.RepeatedCompositeFieldContainer[MoveCommand]
+    load: str
+    def __init__(self, epoch: _Optional[int] = ..., encode: _Optional[_Iterable[_Union[EncodeCommand, _Mapping]]] = ..., prefill: _Optional[_Iterable[_Union[PrefillCommand, _Mapping]]] = ..., join: _Optional[_Iterable[_Union[JoinCommand, _Mapping]]] = ..., cancel: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., release: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., resend: _Optional[_Iterable[_Union[ResendCommand, _Mapping]]] = ..., offer: _Optional[_Iterable[_Union[OfferCommand, _Mapping]]] = ..., evict: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., resume: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., move: _Optional[_Iterable[_Union[MoveCommand, _Mapping]]] = ..., load: _Optional[str] = ...) -> None: ...
 
 class PartEncoded(_message.Message):
     __slots__ = ("key", "part", "embedding", "timeline")
@@ -213,6 +239,16 @@ class Joined(_message.Message):
     key: _common_pb2.Attempt
     def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ...) -> None: ...
 
+class Evicted(_message.Message):
+    __slots__ = ("key", "next_index", "kv")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    NEXT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    KV_FIELD_NUMBER: _ClassVar[int]
+    key: _common_pb2.Attempt
+    next_index: int
+    kv: _common_pb2.TensorHandle
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., next_index: _Optional[int] = ..., kv: _Optional[_Union[_common_pb2.TensorHandle, _Mapping]] = ...) -> None: ...
+
 class Ended(_message.Message):
     __slots__ = ("key", "end", "tokens", "logprobs")
     KEY_FIELD_NUMBER: _ClassVar[int]
@@ -236,7 +272,7 @@ class StageFailed(_message.Message):
     def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., failure: _Optional[_Union[_common_pb2.Failure, _Mapping]] = ..., retryable: _Optional[bool] = ...) -> None: ...
 
 class EventBatch(_message.Message):
-    __slots__ = ("worker", "incarnation", "encoded", "prefilled", "joined", "ended", "failed")
+    __slots__ = ("worker", "incarnation", "encoded", "prefilled", "joined", "ended", "failed", "evicted")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     ENCODED_FIELD_NUMBER: _ClassVar[int]
@@ -244,6 +280,7 @@ class EventBatch(_message.Message):
     JOINED_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
+    EVICTED_FIELD_NUMBER: _ClassVar[int]
     worker: str
     incarnation: str
     encoded: _containers.RepeatedCompositeFieldContainer[PartEncoded]
@@ -251,7 +288,8 @@ class EventBatch(_message.Message):
     joined: _containers.RepeatedCompositeFieldContainer[Joined]
     ended: _containers.RepeatedCompositeFieldContainer[Ended]
     failed: _containers.RepeatedCompositeFieldContainer[StageFailed]
-    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., encoded: _Optional[_Iterable[_Union[PartEncoded, _Mapping]]] = ..., prefilled: _Optional[_Iterable[_Union[Prefilled, _Mapping]]] = ..., joined: _Optional[_Iterable[_Union[Joined, _Mapping]]] = ..., ended: _Optional[_Iterable[_Union[Ended, _Mapping]]] = ..., failed: _Optional[_Iterable[_Union[StageFailed, _Mapping]]] = ...) -> None: ...
+    evicted: _containers.RepeatedCompositeFieldContainer[Evicted]
+    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., encoded: _Optional[_Iterable[_Union[PartEncoded, _Mapping]]] = ..., prefilled: _Optional[_Iterable[_Union[Prefilled, _Mapping]]] = ..., joined: _Optional[_Iterable[_Union[Joined, _Mapping]]] = ..., ended: _Optional[_Iterable[_Union[Ended, _Mapping]]] = ..., failed: _Optional[_Iterable[_Union[StageFailed, _Mapping]]] = ..., evicted: _Optional[_Iterable[_Union[Evicted, _Mapping]]] = ...) -> None: ...
 
 class Hold(_message.Message):
     __slots__ = ("key", "state", "next_index", "part", "handle", "decode_worker")
@@ -269,8 +307,48 @@ class Hold(_message.Message):
     decode_worker: str
     def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., state: _Optional[_Union[HoldState, str]] = ..., next_index: _Optional[int] = ..., part: _Optional[int] = ..., handle: _Optional[_Union[_common_pb2.TensorHandle, _Mapping]] = ..., decode_worker: _Optional[str] = ...) -> None: ...
 
+class Pace(_message.Message):
+    __slots__ = ("step_s", "sequence_s", "prefill_token_s")
+    STEP_S_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_S_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_TOKEN_S_FIELD_NUMBER: _ClassVar[int]
+    step_s: float
+    sequence_s: float
+    prefill_token_s: float
+    def __init__(self, step_s: _Optional[float] = ..., sequence_s: _Optional[float] = ..., prefill_token_s: _Optional[float] = ...) -> None: ...
+
+class Done(_message.Message):
+    __slots__ = ("busy_s", "iterations", "prefill_tokens", "decode_tokens")
+    BUSY_S_FIELD_NUMBER: _ClassVar[int]
+    ITERATIONS_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DECODE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    busy_s: float
+    iterations: int
+    prefill_tokens: int
+    decode_tokens: int
+    def __init__(self, busy_s: _Optional[float] = ..., iterations: _Optional[int] = ..., prefill_tokens: _Optional[int] = ..., decode_tokens: _Optional[int] = ...) -> None: ...
+
+class Loadable(_message.Message):
+    __slots__ = ("model", "load_s", "warm", "slots", "blocks", "block_tokens", "pace")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    LOAD_S_FIELD_NUMBER: _ClassVar[int]
+    WARM_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PACE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    load_s: float
+    warm: bool
+    slots: int
+    blocks: int
+    block_tokens: int
+    pace: Pace
+    def __init__(self, model: _Optional[str] = ..., load_s: _Optional[float] = ..., warm: _Optional[bool] = ..., slots: _Optional[int] = ..., blocks: _Optional[int] = ..., block_tokens: _Optional[int] = ..., pace: _Optional[_Union[Pace, _Mapping]] = ...) -> None: ...
+
 class Heartbeat(_message.Message):
-    __slots__ = ("worker", "incarnation", "stages", "model", "host", "grpc_address", "slots", "blocks", "block_tokens", "draining", "leaving", "epoch", "holds", "sent_s", "modalities")
+    __slots__ = ("worker", "incarnation", "stages", "model", "host", "grpc_address", "slots", "blocks", "block_tokens", "draining", "leaving", "epoch", "holds", "sent_s", "modalities", "pace", "done", "kv_bytes_per_token", "host_bytes", "loadable", "loading", "load_error")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
@@ -286,6 +364,13 @@ class Heartbeat(_message.Message):
     HOLDS_FIELD_NUMBER: _ClassVar[int]
     SENT_S_FIELD_NUMBER: _ClassVar[int]
     MODALITIES_FIELD_NUMBER: _ClassVar[int]
+    PACE_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    KV_BYTES_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    HOST_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LOADABLE_FIELD_NUMBER: _ClassVar[int]
+    LOADING_FIELD_NUMBER: _ClassVar[int]
+    LOAD_ERROR_FIELD_NUMBER: _ClassVar[int]
     worker: str
     incarnation: str
     stages: _containers.RepeatedScalarFieldContainer[str]
@@ -301,7 +386,14 @@ class Heartbeat(_message.Message):
     holds: _containers.RepeatedCompositeFieldContainer[Hold]
     sent_s: float
     modalities: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., stages: _Optional[_Iterable[str]] = ..., model: _Optional[str] = ..., host: _Optional[str] = ..., grpc_address: _Optional[str] = ..., slots: _Optional[int] = ..., blocks: _Optional[int] = ..., block_tokens: _Optional[int] = ..., draining: _Optional[bool] = ..., leaving: _Optional[bool] = ..., epoch: _Optional[int] = ..., holds: _Optional[_Iterable[_Union[Hold, _Mapping]]] = ..., sent_s: _Optional[float] = ..., modalities: _Optional[_Iterable[str]] = ...) -> None: ...
+    pace: Pace
+    done: Done
+    kv_bytes_per_token: int
+    host_bytes: int
+    loadable: _containers.RepeatedCompositeFieldContainer[Loadable]
+    loading: str
+    load_error: str
+    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., stages: _Optional[_Iterable[str]] = ..., model: _Optional[str] = ..., host: _Optional[str] = ..., grpc_address: _Optional[str] = ..., slots: _Optional[int] = ..., blocks: _Optional[int] = ..., block_tokens: _Optional[int] = ..., draining: _Optional[bool] = ..., leaving: _Optional[bool] = ..., epoch: _Optional[int] = ..., holds: _Optional[_Iterable[_Union[Hold, _Mapping]]] = ..., sent_s: _Optional[float] = ..., modalities: _Optional[_Iterable[str]] = ..., pace: _Optional[_Union[Pace, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., kv_bytes_per_token: _Optional[int] = ..., host_bytes: _Optional[int] = ..., loadable: _Optional[_Iterable[_Union[Loadable, _Mapping]]] = ..., loading: _Optional[str] = ..., load_error: _Optional[str] = ...) -> None: ...
 
 class CancelRequest(_message.Message):
     __slots__ = ("request_id", "gateway", "deadline")
@@ -422,21 +514,25 @@ class TokenBatch(_message.Message):
     def __init__(self, worker: _Optional[str] = ..., request_id: _Optional[_Iterable[str]] = ..., attempt: _Optional[_Iterable[int]] = ..., index: _Optional[_Iterable[int]] = ..., token: _Optional[_Iterable[int]] = ..., ends: _Optional[_Iterable[_Union[TokenEnd, _Mapping]]] = ..., logprobs: _Optional[_Iterable[_Union[_common_pb2.TokenLogprobs, _Mapping]]] = ...) -> None: ...
 
 class ClassStatus(_message.Message):
-    __slots__ = ("slo_class", "queued", "running", "queue_limit", "oldest_wait_s")
+    __slots__ = ("slo_class", "queued", "running", "queue_limit", "oldest_wait_s", "estimated_wait_s", "estimated_wait_least_s")
     SLO_CLASS_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     QUEUE_LIMIT_FIELD_NUMBER: _ClassVar[int]
     OLDEST_WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_WAIT_LEAST_S_FIELD_NUMBER: _ClassVar[int]
     slo_class: str
     queued: int
     running: int
     queue_limit: int
     oldest_wait_s: float
-    def __init__(self, slo_class: _Optional[str] = ..., queued: _Optional[int] = ..., running: _Optional[int] = ..., queue_limit: _Optional[int] = ..., oldest_wait_s: _Optional[float] = ...) -> None: ...
+    estimated_wait_s: float
+    estimated_wait_least_s: float
+    def __init__(self, slo_class: _Optional[str] = ..., queued: _Optional[int] = ..., running: _Optional[int] = ..., queue_limit: _Optional[int] = ..., oldest_wait_s: _Optional[float] = ..., estimated_wait_s: _Optional[float] = ..., estimated_wait_least_s: _Optional[float] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("worker", "stages", "model", "slots", "slots_used", "blocks", "blocks_used", "draining", "last_seen_s", "pending_media_tokens")
+    __slots__ = ("worker", "stages", "model", "slots", "slots_used", "blocks", "blocks_used", "draining", "last_seen_s", "pending_media_tokens", "loading", "evicted", "evicted_bytes", "host_bytes")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -447,6 +543,10 @@ class WorkerStatus(_message.Message):
     DRAINING_FIELD_NUMBER: _ClassVar[int]
     LAST_SEEN_S_FIELD_NUMBER: _ClassVar[int]
     PENDING_MEDIA_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LOADING_FIELD_NUMBER: _ClassVar[int]
+    EVICTED_FIELD_NUMBER: _ClassVar[int]
+    EVICTED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HOST_BYTES_FIELD_NUMBER: _ClassVar[int]
     worker: str
     stages: _containers.RepeatedScalarFieldContainer[str]
     model: str
@@ -457,17 +557,25 @@ class WorkerStatus(_message.Message):
     draining: bool
     last_seen_s: float
     pending_media_tokens: int
-    def __init__(self, worker: _Optional[str] = ..., stages: _Optional[_Iterable[str]] = ..., model: _Optional[str] = ..., slots: _Optional[int] = ..., slots_used: _Optional[int] = ..., blocks: _Optional[int] = ..., blocks_used: _Optional[int] = ..., draining: _Optional[bool] = ..., last_seen_s: _Optional[float] = ..., pending_media_tokens: _Optional[int] = ...) -> None: ...
+    loading: str
+    evicted: int
+    evicted_bytes: int
+    host_bytes: int
+    def __init__(self, worker: _Optional[str] = ..., stages: _Optional[_Iterable[str]] = ..., model: _Optional[str] = ..., slots: _Optional[int] = ..., slots_used: _Optional[int] = ..., blocks: _Optional[int] = ..., blocks_used: _Optional[int] = ..., draining: _Optional[bool] = ..., last_seen_s: _Optional[float] = ..., pending_media_tokens: _Optional[int] = ..., loading: _Optional[str] = ..., evicted: _Optional[int] = ..., evicted_bytes: _Optional[int] = ..., host_bytes: _Optional[int] = ...) -> None: ...
 
 class ModelStatus(_message.Message):
-    __slots__ = ("model", "servable", "modalities")
+    __slots__ = ("model", "servable", "modalities", "waiting", "running")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SERVABLE_FIELD_NUMBER: _ClassVar[int]
     MODALITIES_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
     model: str
     servable: bool
     modalities: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, model: _Optional[str] = ..., servable: _Optional[bool] = ..., modalities: _Optional[_Iterable[str]] = ...) -> None: ...
+    waiting: int
+    running: int
+    def __init__(self, model: _Optional[str] = ..., servable: _Optional[bool] = ..., modalities: _Optional[_Iterable[str]] = ..., waiting: _Optional[int] = ..., running: _Optional[int] = ...) -> None: ...
 
 class CellStatus(_message.Message):
     __slots__ = ("epoch", "leader", "sent_s", "classes", "workers", "models", "accepted", "ended", "ended_by_reason")
@@ -505,7 +613,7 @@ class ExplainRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("request_id", "state", "position", "waited_s", "estimated_wait_s", "why", "attempt", "worker")
+    __slots__ = ("request_id", "state", "position", "waited_s", "estimated_wait_s", "why", "attempt", "worker", "group", "virtual_queue", "estimated_wait_bound_s", "predicted_tokens", "predicted_tokens_p90", "ttft_target_s")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
@@ -514,6 +622,12 @@ class ExplainResponse(_message.Message):
     WHY_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    VIRTUAL_QUEUE_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_WAIT_BOUND_S_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_TOKENS_P90_FIELD_NUMBER: _ClassVar[int]
+    TTFT_TARGET_S_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     state: str
     position: int
@@ -522,7 +636,138 @@ class ExplainResponse(_message.Message):
     why: str
     attempt: int
     worker: str
-    def __init__(self, request_id: _Optional[str] = ..., state: _Optional[str] = ..., position: _Optional[int] = ..., waited_s: _Optional[float] = ..., estimated_wait_s: _Optional[float] = ..., why: _Optional[str] = ..., attempt: _Optional[int] = ..., worker: _Optional[str] = ...) -> None: ...
+    group: int
+    virtual_queue: str
+    estimated_wait_bound_s: float
+    predicted_tokens: float
+    predicted_tokens_p90: float
+    ttft_target_s: float
+    def __init__(self, request_id: _Optional[str] = ..., state: _Optional[str] = ..., position: _Optional[int] = ..., waited_s: _Optional[float] = ..., estimated_wait_s: _Optional[float] = ..., why: _Optional[str] = ..., attempt: _Optional[int] = ..., worker: _Optional[str] = ..., group: _Optional[int] = ..., virtual_queue: _Optional[str] = ..., estimated_wait_bound_s: _Optional[float] = ..., predicted_tokens: _Optional[float] = ..., predicted_tokens_p90: _Optional[float] = ..., ttft_target_s: _Optional[float] = ...) -> None: ...
+
+class GroupStatus(_message.Message):
+    __slots__ = ("id", "model", "slo_class", "size", "priority", "waiting", "evicted", "due_in_s", "estimated_wait_s", "estimated_wait_bound_s", "output_tokens")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SLO_CLASS_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    EVICTED_FIELD_NUMBER: _ClassVar[int]
+    DUE_IN_S_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_WAIT_BOUND_S_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    model: str
+    slo_class: str
+    size: str
+    priority: int
+    waiting: int
+    evicted: int
+    due_in_s: float
+    estimated_wait_s: float
+    estimated_wait_bound_s: float
+    output_tokens: float
+    def __init__(self, id: _Optional[int] = ..., model: _Optional[str] = ..., slo_class: _Optional[str] = ..., size: _Optional[str] = ..., priority: _Optional[int] = ..., waiting: _Optional[int] = ..., evicted: _Optional[int] = ..., due_in_s: _Optional[float] = ..., estimated_wait_s: _Optional[float] = ..., estimated_wait_bound_s: _Optional[float] = ..., output_tokens: _Optional[float] = ...) -> None: ...
+
+class VirtualQueueStatus(_message.Message):
+    __slots__ = ("worker", "model", "loading", "running", "slots", "tokens_per_s", "groups")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    LOADING_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    model: str
+    loading: str
+    running: int
+    slots: int
+    tokens_per_s: float
+    groups: _containers.RepeatedCompositeFieldContainer[GroupStatus]
+    def __init__(self, worker: _Optional[str] = ..., model: _Optional[str] = ..., loading: _Optional[str] = ..., running: _Optional[int] = ..., slots: _Optional[int] = ..., tokens_per_s: _Optional[float] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ...) -> None: ...
+
+class FlowStatus(_message.Message):
+    __slots__ = ("slo_class", "flow", "waiting", "served_tokens")
+    SLO_CLASS_FIELD_NUMBER: _ClassVar[int]
+    FLOW_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    SERVED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    slo_class: str
+    flow: str
+    waiting: int
+    served_tokens: float
+    def __init__(self, slo_class: _Optional[str] = ..., flow: _Optional[str] = ..., waiting: _Optional[int] = ..., served_tokens: _Optional[float] = ...) -> None: ...
+
+class WaitErrorStatus(_message.Message):
+    __slots__ = ("ahead_from", "requests", "median_s", "p90_s", "median_share", "within_bound")
+    AHEAD_FROM_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    MEDIAN_S_FIELD_NUMBER: _ClassVar[int]
+    P90_S_FIELD_NUMBER: _ClassVar[int]
+    MEDIAN_SHARE_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_BOUND_FIELD_NUMBER: _ClassVar[int]
+    ahead_from: int
+    requests: int
+    median_s: float
+    p90_s: float
+    median_share: float
+    within_bound: float
+    def __init__(self, ahead_from: _Optional[int] = ..., requests: _Optional[int] = ..., median_s: _Optional[float] = ..., p90_s: _Optional[float] = ..., median_share: _Optional[float] = ..., within_bound: _Optional[float] = ...) -> None: ...
+
+class PlannerStatus(_message.Message):
+    __slots__ = ("plans_solved", "plans_applied", "plans_stale", "last_solve_s", "last_cost", "last_solver", "last_optimal")
+    PLANS_SOLVED_FIELD_NUMBER: _ClassVar[int]
+    PLANS_APPLIED_FIELD_NUMBER: _ClassVar[int]
+    PLANS_STALE_FIELD_NUMBER: _ClassVar[int]
+    LAST_SOLVE_S_FIELD_NUMBER: _ClassVar[int]
+    LAST_COST_FIELD_NUMBER: _ClassVar[int]
+    LAST_SOLVER_FIELD_NUMBER: _ClassVar[int]
+    LAST_OPTIMAL_FIELD_NUMBER: _ClassVar[int]
+    plans_solved: int
+    plans_applied: int
+    plans_stale: int
+    last_solve_s: float
+    last_cost: float
+    last_solver: str
+    last_optimal: bool
+    def __init__(self, plans_solved: _Optional[int] = ..., plans_applied: _Optional[int] = ..., plans_stale: _Optional[int] = ..., last_solve_s: _Optional[float] = ..., last_cost: _Optional[float] = ..., last_solver: _Optional[str] = ..., last_optimal: _Optional[bool] = ...) -> None: ...
+
+class InspectRequest(_message.Message):
+    __slots__ = ("groups_max",)
+    GROUPS_MAX_FIELD_NUMBER: _ClassVar[int]
+    groups_max: int
+    def __init__(self, groups_max: _Optional[int] = ...) -> None: ...
+
+class InspectResponse(_message.Message):
+    __slots__ = ("epoch", "leader", "policy", "queues", "unplaced", "operations", "flows", "wait_errors", "planner")
+    class OperationsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LEADER_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    QUEUES_FIELD_NUMBER: _ClassVar[int]
+    UNPLACED_FIELD_NUMBER: _ClassVar[int]
+    OPERATIONS_FIELD_NUMBER: _ClassVar[int]
+    FLOWS_FIELD_NUMBER: _ClassVar[int]
+    WAIT_ERRORS_FIELD_NUMBER: _ClassVar[int]
+    PLANNER_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    leader: str
+    policy: str
+    queues: _containers.RepeatedCompositeFieldContainer[VirtualQueueStatus]
+    unplaced: _containers.RepeatedCompositeFieldContainer[GroupStatus]
+    operations: _containers.ScalarMap[str, int]
+    flows: _containers.RepeatedCompositeFieldContainer[FlowStatus]
+    wait_errors: _containers.RepeatedCompositeFieldContainer[WaitErrorStatus]
+    planner: PlannerStatus
+    def __init__(self, epoch: _Optional[int] = ..., leader: _Optional[str] = ..., policy: _Optional[str] = ..., queues: _Optional[_Iterable[_Union[VirtualQueueStatus, _Mapping]]] = ..., unplaced: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ..., operations: _Optional[_Mapping[str, int]] = ..., flows: _Optional[_Iterable[_Union[FlowStatus, _Mapping]]] = ..., wait_errors: _Optional[_Iterable[_Union[WaitErrorStatus, _Mapping]]] = ..., planner: _Optional[_Union[PlannerStatus, _Mapping]] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()

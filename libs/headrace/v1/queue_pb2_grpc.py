@@ -44,6 +44,11 @@ class QueueManagerServiceStub:
                 request_serializer=headrace_dot_v1_dot_queue__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_queue__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.Inspect = channel.unary_unary(
+                '/headrace.v1.QueueManagerService/Inspect',
+                request_serializer=headrace_dot_v1_dot_queue__pb2.InspectRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_queue__pb2.InspectResponse.FromString,
+                _registered_method=True)
 
 
 class QueueManagerServiceServicer:
@@ -61,6 +66,12 @@ class QueueManagerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Inspect(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_QueueManagerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -73,6 +84,11 @@ def add_QueueManagerServiceServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=headrace_dot_v1_dot_queue__pb2.ExplainRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_queue__pb2.ExplainResponse.SerializeToString,
+            ),
+            'Inspect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Inspect,
+                    request_deserializer=headrace_dot_v1_dot_queue__pb2.InspectRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_queue__pb2.InspectResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -129,6 +145,33 @@ class QueueManagerService:
             '/headrace.v1.QueueManagerService/Explain',
             headrace_dot_v1_dot_queue__pb2.ExplainRequest.SerializeToString,
             headrace_dot_v1_dot_queue__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Inspect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.QueueManagerService/Inspect',
+            headrace_dot_v1_dot_queue__pb2.InspectRequest.SerializeToString,
+            headrace_dot_v1_dot_queue__pb2.InspectResponse.FromString,
             options,
             channel_credentials,
             insecure,

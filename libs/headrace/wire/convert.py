@@ -262,6 +262,10 @@ def request_to_proto(request: Request) -> queue_pb2.RequestRecord:
         traceparent=request.traceparent,
         keep_on_disconnect=request.keep_on_disconnect,
         question=request.question,
+        ttft_s=request.ttft_s,
+        tbt_s=request.tbt_s,
+        priority=request.priority,
+        flow=request.flow,
     )
 
 
@@ -282,6 +286,10 @@ def request_from_proto(record: queue_pb2.RequestRecord) -> Request:
         record.traceparent,
         record.keep_on_disconnect,
         record.question,
+        record.ttft_s,
+        record.tbt_s,
+        record.priority,
+        record.flow,
     )
 
 

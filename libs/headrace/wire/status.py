@@ -16,6 +16,8 @@ def status_to_proto(view: CellView) -> queue_pb2.CellStatus:
                 running=load.running,
                 queue_limit=load.queue_limit,
                 oldest_wait_s=load.oldest_wait_s,
+                estimated_wait_s=load.estimated_wait_s,
+                estimated_wait_least_s=load.estimated_wait_least_s,
             )
             for load in view.classes
         ],
@@ -31,11 +33,21 @@ def status_to_proto(view: CellView) -> queue_pb2.CellStatus:
                 draining=worker.draining,
                 last_seen_s=worker.last_seen_s,
                 pending_media_tokens=worker.pending_media_tokens,
+                loading=worker.loading,
+                evicted=worker.evicted,
+                evicted_bytes=worker.evicted_bytes,
+                host_bytes=worker.host_bytes,
             )
             for worker in view.workers
         ],
         models=[
-            queue_pb2.ModelStatus(model=model.model, servable=model.servable, modalities=model.modalities)
+            queue_pb2.ModelStatus(
+                model=model.model,
+                servable=model.servable,
+                modalities=model.modalities,
+                waiting=model.waiting,
+                running=model.running,
+            )
             for model in view.models
         ],
         accepted=view.accepted,
@@ -54,4 +66,10 @@ def explanation_to_proto(told: Explanation) -> queue_pb2.ExplainResponse:
         why=told.why,
         attempt=told.attempt,
         worker=told.worker,
+        group=told.group,
+        virtual_queue=told.virtual_queue,
+        estimated_wait_bound_s=told.estimated_wait_bound_s,
+        predicted_tokens=told.predicted_tokens,
+        predicted_tokens_p90=told.predicted_tokens_p90,
+        ttft_target_s=told.ttft_target_s,
     )

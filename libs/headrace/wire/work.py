@@ -7,6 +7,7 @@ from headrace.core.commands import (
     Hold,
     HoldState,
     JoinCommand,
+    MoveCommand,
     OfferCommand,
     PrefillCommand,
     ResendCommand,
@@ -17,6 +18,7 @@ from headrace.core.events import (
     Cancel,
     Ended,
     Event,
+    Evicted,
     Heartbeat,
     Joined,
     PartEncoded,
@@ -24,6 +26,7 @@ from headrace.core.events import (
     StageFailed,
     Stalled,
 )
+from headrace.core.instance import Done, Loadable, Pace
 from headrace.v1 import queue_pb2
 from headrace.wire import convert
 from headrace.wire.convert import (
@@ -48,6 +51,7 @@ _HOLD_TO_PROTO: dict[HoldState, queue_pb2.HoldState] = {
     "prefill": queue_pb2.HOLD_STATE_PREFILL,
     "handover": queue_pb2.HOLD_STATE_HANDOVER,
     "decode": queue_pb2.HOLD_STATE_DECODE,
+    "evicted": queue_pb2.HOLD_STATE_EVICTED,
     "ended": queue_pb2.HOLD_STATE_ENDED,
 }
 _HOLD_FROM_PROTO: dict[int, HoldState] = {int(value): name for name, value in _HOLD_TO_PROTO.items()}
@@ -137,6 +141,14 @@ def resend_from_proto(message: queue_pb2.ResendCommand) -> ResendCommand:
     return ResendCommand(key_from_proto(message.key), message.from_index, message.gateway)
 
 
+def move_to_proto(command: MoveCommand) -> queue_pb2.MoveCommand:
+    return queue_pb2.MoveCommand(key=key_to_proto(command.key), worker=command.worker)
+
+
+def move_from_proto(message: queue_pb2.MoveCommand) -> MoveCommand:
+    return MoveCommand(key_from_proto(message.key), message.worker)
+
+
 def work_batch_to_proto(batch: WorkBatch) -> queue_pb2.WorkBatch:
     return queue_pb2.WorkBatch(
         epoch=batch.epoch,
@@ -147,6 +159,10 @@ def work_batch_to_proto(batch: WorkBatch) -> queue_pb2.WorkBatch:
         release=[key_to_proto(key) for key in batch.release],
         resend=[resend_to_proto(command) for command in batch.resend],
         offer=[offer_to_proto(command) for command in batch.offer],
+        evict=[key_to_proto(key) for key in batch.evict],
+        resume=[key_to_proto(key) for key in batch.resume],
+        move=[move_to_proto(command) for command in batch.move],
+        load=batch.load,
     )
 
 
@@ -160,6 +176,10 @@ def work_batch_from_proto(message: queue_pb2.WorkBatch) -> WorkBatch:
         release=tuple(map(key_from_proto, message.release)),
         resend=tuple(map(resend_from_proto, message.resend)),
         offer=tuple(map(offer_from_proto, message.offer)),
+        evict=tuple(map(key_from_proto, message.evict)),
+        resume=tuple(map(key_from_proto, message.resume)),
+        move=tuple(map(move_from_proto, message.move)),
+        load=message.load,
     )
 
 
@@ -174,6 +194,8 @@ def events_from_proto(batch: queue_pb2.EventBatch) -> Iterator[Event]:
         yield Prefilled(worker, key_from_proto(prefilled.key), prefilled.next_index, kv)
     for joined in batch.joined:
         yield Joined(worker, key_from_proto(joined.key))
+    for out in batch.evicted:
+        yield Evicted(worker, key_from_proto(out.key), out.next_index, handle_from_proto(out.kv))
     for ended in batch.ended:
         logprobs = convert.logprobs_from_proto(ended.logprobs)
         yield Ended(worker, key_from_proto(ended.key), end_from_proto(ended.end), tuple(ended.tokens), logprobs)
@@ -203,6 +225,51 @@ def hold_from_proto(message: queue_pb2.Hold) -> Hold:
     )
 
 
+def pace_to_proto(pace: Pace) -> queue_pb2.Pace:
+    return queue_pb2.Pace(step_s=pace.step_s, sequence_s=pace.sequence_s, prefill_token_s=pace.prefill_token_s)
+
+
+def pace_from_proto(message: queue_pb2.Pace) -> Pace:
+    return Pace(message.step_s, message.sequence_s, message.prefill_token_s)
+
+
+def done_to_proto(done: Done) -> queue_pb2.Done:
+    return queue_pb2.Done(
+        busy_s=done.busy_s,
+        iterations=done.iterations,
+        prefill_tokens=done.prefill_tokens,
+        decode_tokens=done.decode_tokens,
+    )
+
+
+def done_from_proto(message: queue_pb2.Done) -> Done:
+    return Done(message.busy_s, message.iterations, message.prefill_tokens, message.decode_tokens)
+
+
+def loadable_to_proto(loadable: Loadable) -> queue_pb2.Loadable:
+    return queue_pb2.Loadable(
+        model=loadable.model,
+        load_s=loadable.load_s,
+        warm=loadable.warm,
+        slots=loadable.slots,
+        blocks=loadable.blocks,
+        block_tokens=loadable.block_tokens,
+        pace=pace_to_proto(loadable.pace),
+    )
+
+
+def loadable_from_proto(message: queue_pb2.Loadable) -> Loadable:
+    return Loadable(
+        model=message.model,
+        load_s=message.load_s,
+        warm=message.warm,
+        slots=message.slots,
+        blocks=message.blocks,
+        block_tokens=max(1, message.block_tokens),
+        pace=pace_from_proto(message.pace),
+    )
+
+
 def heartbeat_to_proto(heartbeat: Heartbeat) -> queue_pb2.Heartbeat:
     return queue_pb2.Heartbeat(
         worker=heartbeat.worker,
@@ -220,6 +287,13 @@ def heartbeat_to_proto(heartbeat: Heartbeat) -> queue_pb2.Heartbeat:
         holds=[hold_to_proto(hold) for hold in heartbeat.holds],
         sent_s=heartbeat.sent_s,
         modalities=heartbeat.modalities,
+        pace=pace_to_proto(heartbeat.pace),
+        done=done_to_proto(heartbeat.done),
+        kv_bytes_per_token=heartbeat.kv_bytes_per_token,
+        host_bytes=heartbeat.host_bytes,
+        loadable=map(loadable_to_proto, heartbeat.loadable),
+        loading=heartbeat.loading,
+        load_error=heartbeat.load_error,
     )
 
 
@@ -242,6 +316,13 @@ def heartbeat_from_proto(message: queue_pb2.Heartbeat) -> Heartbeat:
         holds=holds,
         sent_s=message.sent_s,
         modalities=tuple(message.modalities),
+        pace=pace_from_proto(message.pace),
+        done=done_from_proto(message.done),
+        kv_bytes_per_token=message.kv_bytes_per_token,
+        host_bytes=message.host_bytes,
+        loadable=tuple(map(loadable_from_proto, message.loadable)),
+        loading=message.loading,
+        load_error=message.load_error,
     )
 
 

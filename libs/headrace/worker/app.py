@@ -1,18 +1,20 @@
 """One worker put together: the stages it has, around one set of holds, one outbox and one pulse.
 
-Stages in one process share memory: what one makes the next finds in the holds, and nothing is transferred.
+Stages in one process share memory: what one makes the next finds in the holds, and nothing is transferred. A load
+replaces the Outfit, which is the model; holds, outbox and pulse outlive it, and so do requests that wait for theirs.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from headrace.core.stages.roster import Roster
 from headrace.core.types import StageName
-from headrace.engines.base import Engine, ModelSpec
+from headrace.engines.base import Engine
 from headrace.mesh import subjects
 from headrace.mesh.blobs import BlobStore
 from headrace.mesh.bus import Bus
@@ -21,10 +23,10 @@ from headrace.mesh.logs import get_logger
 from headrace.mesh.sensors import Sensors
 from headrace.mesh.store import Store
 from headrace.mesh.transfer import TensorStore
-from headrace.modalities import Encoder
 from headrace.v1 import worker_pb2
 from headrace.worker.commands import Commands
 from headrace.worker.encoder import BATCH_MAX, EncodeStage
+from headrace.worker.evictions import Evictions
 from headrace.worker.exports import Exports
 from headrace.worker.handover import Handover
 from headrace.worker.holds import Held, Holds
@@ -32,8 +34,10 @@ from headrace.worker.intake import Intake
 from headrace.worker.kvwire import KvTravel
 from headrace.worker.lease import Lease
 from headrace.worker.llm import Llm
+from headrace.worker.models import Card, Models
 from headrace.worker.offers import Offers
 from headrace.worker.outbox import Outbox
+from headrace.worker.outfit import Loaded, Outfit
 from headrace.worker.pulse import Gauges, Identity, Pulse
 from headrace.worker.requests import Requests
 from headrace.worker.spans import Spans
@@ -43,9 +47,6 @@ from headrace.worker.tokenlog import TokenLog
 log = get_logger("worker")
 
 DRAIN_LOOK_S = 0.05
-# Ended requests stand beside running ones until their ends are stored, a few milliseconds; while results cannot
-# be stored they gather, and new work is refused rather than the memory filled.
-HELD_PER_SLOT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +66,17 @@ class Carriers:
     store: Store
     blobs: BlobStore
     tensors: TensorStore
+    sensors: Sensors  # of the devices that it runs on
 
 
 @dataclass(frozen=True, slots=True)
-class Outfit:
-    """What the stages run on. An encoder has no engine; prefill and decode have no encoders."""
+class Stock:
+    """What a process has of models: one that is loaded, and others that it may load instead."""
 
-    spec: ModelSpec
-    pieces: Sequence[bytes]
-    engine: Engine | None
-    encoders: Mapping[str, Encoder]
-    sensors: Sensors  # of the devices that it runs on
-    hands_over: bool = True  # the engine's KV caches can leave and enter it
+    first: Outfit
+    cards: tuple[Card, ...] = ()  # of all that it may serve, the first included; fewer than two: it keeps its model
+    warm_max: int = 0  # beside the loaded one, in host memory
+    first_load_s: float = 0.0  # what it took
 
 
 class Worker:
@@ -88,14 +88,21 @@ class Worker:
         stages: tuple[StageName, ...],
         address: Address,
         carriers: Carriers,
-        outfit: Outfit,
+        stock: Stock,
         travel: KvTravel,
+        evicted_bytes: int = 0,
     ) -> None:
+        """evicted_bytes: of KV caches of requests that are taken out of the engine; 0: none is."""
         self.holds = Holds()
         self._me = me
+        self._stages = stages
+        self._address = address
         self._carriers = carriers
-        self._outfit = outfit
         self._travel = travel
+        self._thread = ThreadPoolExecutor(1, "inference")
+        self._models = Models(stock.first, stock.cards, self._in_thread, stock.warm_max, stock.first_load_s)
+        self._wanted = ""  # the model that is to be served instead
+        self._loading = self._load_error = ""
         self._tasks = asyncio.TaskGroup()
         self._work = asyncio.Event()
         self._tally = Tally()
@@ -103,21 +110,24 @@ class Worker:
         self._log = TokenLog(carriers.store, self.holds, self._lease)
         self._outbox = Outbox(carriers.bus, me, address.incarnation, self._log.writing)
         self._encode = self._encode_stage(in_memory="prefill" in stages) if "encode" in stages else None
+        evicts = "decode" in stages and stock.first.hands_over
+        self._evicted_bytes = min(evicted_bytes, carriers.tensors.limit_bytes) if evicts else 0
         self._requests: Requests | None = None
-        self._llm: Llm | None = None
+        self._evictions: Evictions | None = None
+        self._loaded: Loaded | None = None
         self._offers: Offers | None = None
-        if outfit.engine is not None:
-            self._equip(outfit.engine)
-        self._commands = Commands(me, self._outbox, self._requests, self._encode)
-        self.identity = self._identify(stages, address)
+        if stock.first.engine is not None:
+            self._equip(stock.first, stock.first.engine)
+        self._commands = Commands(me, self._outbox, self._requests, self._evictions, self._encode, self._order)
+        self.identity = self._identify()
         self._pulse = Pulse(
-            self.identity,
+            lambda: self.identity,
             carriers.bus,
             self.holds,
             self._outbox,
             self._tally,
             self._lease,
-            outfit.sensors,
+            carriers.sensors,
             self._gauges,
             self._requests.repeat_ends if self._requests is not None else lambda _before_s: None,
         )
@@ -126,7 +136,7 @@ class Worker:
         carried = self._carriers
         return EncodeStage(
             self._me,
-            self._outfit.encoders,
+            self._models.loaded,
             carried.blobs,
             carried.tensors,
             carried.store,
@@ -137,42 +147,45 @@ class Worker:
             in_memory=in_memory,
         )
 
-    def _equip(self, engine: Engine) -> None:
-        """Prefill, decode or both: one loop."""
-        carried, spec = self._carriers, self._outfit.spec
-        roster = Roster[Held](engine.slots, engine.blocks)
+    def _equip(self, outfit: Outfit, engine: Engine) -> None:
+        """Prefill, decode or both: what outlives a model."""
+        carried, spans = self._carriers, Spans(self._me)
+        self._loaded = self._take_up(outfit, engine)
         self._offers = Offers(carried.tensors, self._tasks.create_task, engine.slots)
-        self._exports = Exports(
-            self._me, engine, carried.tensors, self._travel, partial(_in_loop, asyncio.get_running_loop(), self._offer)
-        )
         self._requests = Requests(
-            Intake(self._me, spec, self._outfit.pieces, engine.blocks, self._outfit.hands_over),
+            self._me,
+            self._loaded,
             self.holds,
-            roster,
             self._outbox,
             carried.tensors,
             self._offers,
-            Spans(self._me, spec.prefix_tokens),
+            spans,
             spawn=self._tasks.create_task,
             withdraw=self._withdraw,
             wake=self._work.set,
-            held_max=HELD_PER_SLOT * engine.slots,
         )
-        self._llm = Llm(
-            self._me,
-            engine,
-            roster,
-            self.holds,
-            self._requests,
-            self._outbox,
-            self._exports,
-            self._announce,
-            self._tally,
+        self._evictions = Evictions(
+            self._requests, self.holds, self._outbox, spans, self._send_on, self._work.set, self._evicted_bytes
         )
         self._handover = Handover(carried.bus, carried.store, self._outbox, self._lease)
 
+    def _take_up(self, outfit: Outfit, engine: Engine) -> Loaded:
+        growing = partial(_in_loop, asyncio.get_running_loop(), self._offer)
+        return Loaded(
+            engine,
+            Intake(self._me, outfit.spec, outfit.pieces, engine.blocks, outfit.hands_over),
+            Roster[Held](engine.slots, engine.blocks),
+            Exports(self._me, engine, self._carriers.tensors, self._travel, growing),
+        )
+
+    async def _in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+
+    # --- what leaves for other workers ---
+
     def _offer(self, held: Held) -> None:
-        kv = self._exports.offer(held)
+        assert self._loaded is not None
+        kv = self._loaded.exports.offer(held)
         if kv is not None and held.state in ("waiting", "prefill"):
             held.offered = True
             self._handover.offer(held, kv, self._commands.epoch)
@@ -184,23 +197,96 @@ class Worker:
     def _announce(self, exported: list[Held]) -> None:
         self._tasks.create_task(self._handover.announce(exported, self._commands.epoch))
 
-    def _identify(self, stages: tuple[StageName, ...], address: Address) -> Identity:
-        spec, engine = self._outfit.spec, self._outfit.engine
+    def _send_on(self, moved: list[Held]) -> None:
+        self._tasks.create_task(self._handover.send_on(moved, self._commands.epoch))
+
+    # --- one model after another ---
+
+    def _order(self, model: str) -> None:
+        """From now on this model. Carried out between two iterations; of several orders the last one counts."""
+        if model == self._loading:
+            return
+        if model in self._models:
+            self._wanted = model
+            self._work.set()
+            return
+        self._load_error = f"{model}: {self._me} has no such model to load"
+        self.identity = self._identify()
+        self._pulse.beat()
+
+    def _other_wanted(self) -> bool:
+        return self._wanted not in ("", self._models.loaded.spec.name)
+
+    async def _serve(self) -> None:
+        requests, evictions = self._requests, self._evictions
+        assert requests is not None
+        assert evictions is not None
+        while True:
+            assert self._loaded is not None
+            llm = Llm(
+                self._me,
+                self._loaded,
+                self._thread,
+                self.holds,
+                requests,
+                evictions,
+                self._outbox,
+                self._announce,
+                self._tally,
+            )
+            await llm.run(self._work, self._other_wanted)
+            await self._change_model(requests)
+            self._work.set()
+
+    async def _change_model(self, requests: Requests) -> None:
+        self._loading, self._load_error = self._wanted, ""
+        self._wanted = ""
+        await self._tell()
+        reach("worker.loading")
+        self._load_error = await self._models.change(self._loading, self._tally.pace())
+        outfit = self._models.loaded
+        assert outfit.engine is not None
+        self._tally.loaded()
+        self._loaded = self._take_up(outfit, outfit.engine)
+        requests.serve(self._loaded)
+        if self._encode is not None:
+            self._encode.serve(outfit)
+        log.info("loaded", model=outfit.spec.name, wanted=self._loading, error=self._load_error)
+        self._loading = ""
+        await self._tell()
+        reach("worker.loaded")
+
+    async def _tell(self) -> None:
+        self.identity = self._identify()
+        self._pulse.beat()
+        await asyncio.sleep(0)  # the bus writes at the end of the loop's turn
+
+    # --- what it says of itself ---
+
+    def _identify(self) -> Identity:
+        outfit, address = self._models.loaded, self._address
+        engine = outfit.engine
         return Identity(
             worker=self._me,
             incarnation=address.incarnation,
-            stages=stages,
-            model=spec.name,
+            stages=self._stages,
+            model=outfit.spec.name,
             host=address.host,
             grpc_address=address.grpc_address,
-            modalities=tuple(self._outfit.encoders),
+            modalities=tuple(outfit.encoders),
             slots=engine.slots if engine is not None else BATCH_MAX,
             blocks=engine.blocks if engine is not None else 0,
-            block_tokens=spec.block_tokens,
+            block_tokens=outfit.spec.block_tokens,
+            pace=outfit.pace,
+            kv_bytes_per_token=engine.spec.kv_bytes_per_token if engine is not None else 0,
+            host_bytes=self._evicted_bytes,
+            loadable=self._models.loadable() if engine is not None else (),
+            loading=self._loading,
+            load_error=self._load_error,
         )
 
     def _gauges(self) -> Gauges:
-        engine = self._outfit.engine
+        engine = self._loaded.engine if self._loaded is not None else None
         return Gauges(
             slots_used=engine.slots_used() if engine is not None else 0,
             blocks_used=engine.blocks_used() if engine is not None else 0,
@@ -244,8 +330,8 @@ class Worker:
         services = [self._pulse.run(), self._pulse.sense()]
         if self._encode is not None:
             services.append(self._encode.run())
-        if self._llm is not None:
-            services += [self._llm.run(self._work), self._log.run(self._outbox.flush)]
+        if self._requests is not None:
+            services += [self._serve(), self._log.run(self._outbox.flush)]
         return services
 
     async def _drain(self, drain_s: float) -> None:

@@ -1,6 +1,6 @@
 """The worker's subject on the bus: batches of commands, fenced by the epoch of the leadership that sent them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from google.protobuf.message import DecodeError
 
@@ -11,6 +11,7 @@ from headrace.mesh.logs import get_logger
 from headrace.v1 import queue_pb2
 from headrace.wire.work import work_batch_from_proto
 from headrace.worker.encoder import EncodeStage
+from headrace.worker.evictions import Evictions
 from headrace.worker.outbox import Outbox
 from headrace.worker.requests import Requests
 
@@ -18,13 +19,26 @@ log = get_logger("worker")
 
 
 class Commands:
-    def __init__(self, me: str, outbox: Outbox, requests: Requests | None, encode: EncodeStage | None) -> None:
-        """requests: the LLM stages, encode: the encode stage; None where the process does not have them."""
+    def __init__(
+        self,
+        me: str,
+        outbox: Outbox,
+        requests: Requests | None,
+        evictions: Evictions | None,
+        encode: EncodeStage | None,
+        load: Callable[[str], None],
+    ) -> None:
+        """requests, evictions: the LLM stages, encode: the encode stage; None where the process does not have them.
+
+        load is told which model to serve from now on.
+        """
         self.epoch = 0  # the newest that was seen
         self._me = me
         self._outbox = outbox
         self._requests = requests
+        self._evictions = evictions
         self._encode = encode
+        self._load = load
 
     def on_message(self, data: bytes, _headers: Mapping[str, str]) -> None:
         try:
@@ -42,6 +56,7 @@ class Commands:
         self.epoch = batch.epoch
         self._begin(batch)
         self._change(batch)
+        self._place(batch)
         self._outbox.flush()
 
     def _begin(self, batch: WorkBatch) -> None:
@@ -80,6 +95,17 @@ class Commands:
                     self._requests.cancel(key)
             for key in batch.release:
                 self._requests.release(key)
+
+    def _place(self, batch: WorkBatch) -> None:
+        """Out of the engine, into it, to another worker; at last the model: what goes with it has been told to."""
+        if self._evictions is not None:
+            for key in batch.evict:
+                self._evictions.evict(key)
+            for key in batch.resume:
+                self._evictions.resume(key)
+            self._evictions.move(batch.move)
+        if batch.load:
+            self._load(batch.load)
 
     def _misdirected(self, key: Key, stage: str) -> None:
         self._outbox.failed(key, StageError(f"{self._me} has no {stage} stage").failure(), retryable=True)

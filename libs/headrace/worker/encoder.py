@@ -6,7 +6,6 @@ Blobs are read on the event loop's behalf; decoding pictures and running the tow
 import asyncio
 import time
 from collections import deque
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,10 +24,11 @@ from headrace.mesh.faults import reach
 from headrace.mesh.store import Store
 from headrace.mesh.telemetry import emit_span, sampled
 from headrace.mesh.transfer import Draft, Tensor, TensorStore
-from headrace.modalities import Encoder, Input, Rows
+from headrace.modalities import Input, Rows
 from headrace.worker.holds import Holds, Part
 from headrace.worker.lease import Lease
 from headrace.worker.outbox import Outbox
+from headrace.worker.outfit import Outfit
 from headrace.worker.tally import Tally
 
 # Towers here take tens of milliseconds a picture: a batch stays within a few hundred, and so does a cancel.
@@ -59,7 +59,7 @@ class EncodeStage:
     def __init__(
         self,
         me: str,
-        encoders: Mapping[str, Encoder],
+        outfit: Outfit,
         blobs: BlobStore,
         tensors: TensorStore,
         store: Store,
@@ -72,7 +72,7 @@ class EncodeStage:
     ) -> None:
         """in_memory: this very process prefills, so embeddings stay where they are."""
         self._me = me
-        self._encoders = encoders
+        self._outfit = outfit
         self._blobs = blobs
         self._tensors = tensors
         self._store = store
@@ -93,6 +93,10 @@ class EncodeStage:
                 await self._read(job)
             await asyncio.get_running_loop().run_in_executor(self._thread, self._encode, jobs)
             await self._publish(jobs)
+
+    def serve(self, outfit: Outfit) -> None:
+        """From now on with these encoders; what waits for those of another model fails and goes elsewhere."""
+        self._outfit = outfit
 
     # --- commands ---
 
@@ -149,12 +153,12 @@ class EncodeStage:
 
     def _encode(self, jobs: list[Job]) -> None:
         """In the inference thread."""
-        start_s = time.perf_counter()
-        inputs = [(job, data) for job in jobs if (data := self._preprocess(job)) is not None]
+        start_s, outfit = time.perf_counter(), self._outfit
+        inputs = [(job, data) for job in jobs if (data := self._preprocess(job, outfit)) is not None]
         for job, _ in inputs:
             job.preprocessed_s = time.time()
         if inputs:
-            encoder = self._encoders[inputs[0][0].part.modality]
+            encoder = outfit.encoders[inputs[0][0].part.modality]
             for (job, _), rows in zip(inputs, encoder.encode([data for _, data in inputs]), strict=True):
                 job.embedding, job.encoded_s = np.ascontiguousarray(rows), time.time()
                 if self._in_memory:  # for a prefill worker elsewhere, should one be chosen after all
@@ -162,11 +166,14 @@ class EncodeStage:
         self._tally.encode_busy_s += time.perf_counter() - start_s
         self._tally.encoded_parts += len(inputs)
 
-    def _preprocess(self, job: Job) -> Input | None:
+    def _preprocess(self, job: Job, outfit: Outfit) -> Input | None:
         if job.error is not None:
             return None
-        media = job.part.command.media
-        encoder = self._encoders.get(media.meta.modality)
+        media, model = job.part.command.media, job.part.command.model
+        if model != outfit.spec.name:
+            job.fail(StageError(f"{self._me} serves {outfit.spec.name}, not {model}"), retryable=True)
+            return None
+        encoder = outfit.encoders.get(media.meta.modality)
         if encoder is None:
             job.fail(UnsupportedModality(f"{self._me} has no encoder for {media.meta.modality!r}"), retryable=False)
             return None

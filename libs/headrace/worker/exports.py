@@ -8,7 +8,7 @@ from headrace.core.types import TensorHandle
 from headrace.engines.base import Engine, KvManifest
 from headrace.engines.kvcodec import RowFormat
 from headrace.mesh.errors import TransferError
-from headrace.mesh.transfer import Draft, TensorStore
+from headrace.mesh.transfer import Draft, Tensor, TensorStore
 from headrace.worker.holds import Held
 from headrace.worker.kvwire import KvTravel, tensor_of
 
@@ -28,6 +28,11 @@ class Export:
     ready_bytes: int = 0  # of the engine's
     lost: bool = False  # the tmpfs is full: what comes goes nowhere
     _scratch: memoryview | None = field(default=None, repr=False)
+
+    @property
+    def tensor(self) -> Tensor:
+        """What its bytes on the wire mean."""
+        return tensor_of(self.manifest, packed=self.rows is not None)
 
     @property
     def complete(self) -> bool:
@@ -94,7 +99,7 @@ class Exports:
         if not least_bytes <= manifest.size_bytes <= room:
             return
         try:
-            held.export = self._make(held, manifest)
+            held.export = self._make(held, manifest, packed=self._travel.packed)
         except TransferError:
             return  # there may be room at the prefill's end
 
@@ -103,11 +108,22 @@ class Exports:
         if held.export is not None and not held.export.lost:
             return held.export
         self.abandon(held)
-        held.export = self._make(held, self._engine.kv_manifest(held.key))
+        held.export = self._make(held, self._engine.kv_manifest(held.key), packed=self._travel.packed)
         return held.export
 
-    def _make(self, held: Held, manifest: KvManifest) -> Export:
-        rows = RowFormat.of(manifest.dtype, manifest.shape) if self._travel.packed else None
+    def evict(self, held: Held, room_bytes: int) -> Export | None:
+        """For a request that comes back, bit for bit: never packed. None: it takes more room than there is."""
+        manifest = self._engine.kv_manifest(held.key)
+        if manifest.size_bytes > room_bytes:
+            return None
+        try:
+            held.export = self._make(held, manifest, packed=False)
+        except TransferError:
+            return None
+        return held.export
+
+    def _make(self, held: Held, manifest: KvManifest, *, packed: bool) -> Export:
+        rows = RowFormat.of(manifest.dtype, manifest.shape) if packed else None
         size_bytes = manifest.size_bytes if rows is None else rows.packed_bytes(manifest.size_bytes)
         draft = self._tensors.create(f"kv.{held.key.request_id}.{held.key.attempt}", size_bytes)
         return Export(manifest, draft, rows, partial(self._growing, held))
@@ -116,7 +132,7 @@ class Exports:
         """Where its cache grows; None: it is sealed or over by now."""
         if held.export is None:
             return None
-        return self._tensors.offer(held.export.draft, tensor_of(held.export.manifest, packed=self._travel.packed))
+        return self._tensors.offer(held.export.draft, held.export.tensor)
 
     def fill(self, exports: Iterable[tuple[Held, Export]]) -> None:
         """In the inference thread: what has not come during the prefill."""
@@ -130,8 +146,7 @@ class Exports:
         assert held.export is not None
         if not held.export.complete:
             raise TransferError(f"no room for the KV cache of {held.key.request_id}")
-        tensor = tensor_of(held.export.manifest, packed=self._travel.packed)
-        handle = self._tensors.seal(held.export.draft, tensor)
+        handle = self._tensors.seal(held.export.draft, held.export.tensor)
         held.export = None
         return handle
 

@@ -56,11 +56,21 @@ class Handover:
             reach("prefill.kv_registered", held.key.request_id)
             self._outbox.prefilled(held)
         self._outbox.flush()
+        await self._send(waiting, epoch)
+        for held in waiting:
+            reach("prefill.handed_over", held.key.request_id)
+
+    async def send_on(self, moved: list[Held], epoch: int) -> None:
+        """Requests that go on at other workers than they were decoded at so far. No event: it was the queue manager's
+        own wish, and the other worker answers."""
+        await self._send(moved, epoch)
+        for held in moved:
+            reach("decode.moved", held.key.request_id)
+
+    async def _send(self, waiting: list[Held], epoch: int) -> None:
         for worker in {held.command.decode_worker for held in waiting}:
             self._send_joins(worker, [held for held in waiting if held.command.decode_worker == worker], epoch)
         await asyncio.sleep(0)  # the bus writes at the end of the loop's turn
-        for held in waiting:
-            reach("prefill.handed_over", held.key.request_id)
 
     async def _register(self, handles: list[TensorHandle]) -> None:
         """Where Redis is away they are missing there: they also travel in the command and in heartbeats."""

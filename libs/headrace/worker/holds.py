@@ -1,6 +1,7 @@
 """What a worker holds until it is told to release it: one Held per request (newest attempt), one Part per media part.
 
-waiting -> prefill -> running | handover -> ended; on the decode side joining -> running -> ended. Release removes.
+waiting -> prefill -> running | handover -> ended; on the decode side joining -> running -> ended. Between two of its
+tokens a request may leave the engine: running -> evicted -> resuming -> running, or on to handover. Release removes.
 """
 
 from collections.abc import Iterator
@@ -21,13 +22,15 @@ from headrace.worker.finish import Finish
 if TYPE_CHECKING:
     from headrace.worker.exports import Export
 
-State = Literal["waiting", "joining", "prefill", "running", "handover", "ended"]
+State = Literal["waiting", "joining", "prefill", "running", "evicted", "resuming", "handover", "ended"]
 
 NEXT: dict[State, tuple[State, ...]] = {
     "waiting": ("prefill", "ended"),
     "joining": ("running", "ended"),
     "prefill": ("running", "ended"),
-    "running": ("handover", "ended"),  # handover: at the first token, when another worker decodes
+    "running": ("handover", "evicted", "ended"),  # handover: at the first token, when another worker decodes
+    "evicted": ("resuming", "handover", "ended"),  # handover: it goes on at another worker
+    "resuming": ("running", "evicted", "ended"),  # evicted: another model was loaded meanwhile
     "handover": ("ended",),
     "ended": (),
 }
@@ -37,6 +40,8 @@ LISTED: dict[State, HoldState] = {
     "waiting": "prefill",
     "prefill": "prefill",
     "running": "decode",
+    "evicted": "evicted",
+    "resuming": "evicted",
     "handover": "handover",
     "ended": "ended",
 }
@@ -54,6 +59,7 @@ class Held:
     sequence: SequenceInput
     finish: Finish
     blocks: int  # KV blocks it needs here
+    prefix_tokens: int  # of the named prefix that its prompt stands behind
     tokens: list[int]  # all output tokens, those of earlier attempts included
     logged: int  # tokens[:logged] stand in the token log
     logged_s: float
@@ -62,11 +68,11 @@ class Held:
     cached_tokens: int = 0  # of the prompt, found in the prefill worker's prefix cache
     spans: list[StageSpan] = field(default_factory=list)
     place: Place = "outside"
-    joining_kv: TensorHandle | None = None  # to be pulled
+    joining_kv: TensorHandle | None = None  # to be pulled; of one that resumes: its own
     pulled_kv: Fetched | None = None
     export: "Export | None" = None  # on its way into a file, from here
     offered: bool = False  # the decode worker may be pulling it
-    exported_kv: TensorHandle | None = None  # to be pulled from here
+    exported_kv: TensorHandle | None = None  # to be pulled from here, by others or when it resumes
     end: common_pb2.End | None = None
     ended_s: float = 0.0
 
@@ -108,6 +114,10 @@ class Holds:
         """The request, if it is held in exactly this attempt."""
         held = self.requests.get(key.request_id)
         return held if held is not None and held.key == key else None
+
+    def beside_evicted(self) -> int:
+        """Requests that are not out of the engine for a while."""
+        return sum(held.state not in ("evicted", "resuming") for held in self.requests.values())
 
     def embedding(self, handle_id: str) -> NDArray[np.float32] | None:
         """The embeddings that this very process has made; None once they are released."""

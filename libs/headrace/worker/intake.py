@@ -26,9 +26,9 @@ class Intake:
         return self._held(command, "waiting", since_s, traced, decodes_here=command.decode_worker == self.me)
 
     def join(self, command: JoinCommand, now_s: float, *, traced: bool) -> Held:
-        """The transfer began where prefill ended: its command's way here belongs to it."""
-        prefills = [span.end_s for span in command.request.timeline if span.stage == "prefill"]
-        held = self._held(command.request, "joining", prefills[-1] if prefills else now_s, traced, decodes_here=True)
+        """The transfer began where prefill or eviction ended: its command's way here belongs to it."""
+        before = [span.end_s for span in command.request.timeline if span.stage in ("prefill", "evicted")]
+        held = self._held(command.request, "joining", before[-1] if before else now_s, traced, decodes_here=True)
         held.joining_kv = command.kv
         return held
 
@@ -54,6 +54,7 @@ class Intake:
             ),
             finish=Finish(sampling, self.spec.eos_ids, self.pieces),
             blocks=blocks_for(prefix_tokens + command.prompt.kv_tokens + reserved.max_tokens, self.spec.block_tokens),
+            prefix_tokens=prefix_tokens,
             tokens=list(command.emitted),
             logprobs=dict(command.emitted_logprobs),
             logged=0,

@@ -12,14 +12,16 @@ from typing import TypeVar
 
 from headrace.core.errors import StageError
 from headrace.core.stages.batch import Emitted, Prefilled
-from headrace.core.stages.roster import Roster, Turn
-from headrace.engines.base import Engine, KvMismatch, StepResult
+from headrace.core.stages.roster import Turn
+from headrace.engines.base import KvMismatch, StepResult
 from headrace.mesh.errors import TransferError
 from headrace.mesh.faults import reach
-from headrace.worker.exports import Export, Exports
+from headrace.worker.evictions import Evictions
+from headrace.worker.exports import Export
 from headrace.worker.holds import Held, Holds
 from headrace.worker.kvwire import check_whole, manifest_of, raw_kv
 from headrace.worker.outbox import Outbox
+from headrace.worker.outfit import Loaded
 from headrace.worker.pace import Pace
 from headrace.worker.requests import Requests
 from headrace.worker.tally import Tally
@@ -36,37 +38,46 @@ class Llm:
     def __init__(
         self,
         me: str,
-        engine: Engine,
-        roster: Roster[Held],
+        loaded: Loaded,
+        thread: ThreadPoolExecutor,
         holds: Holds,
         requests: Requests,
+        evictions: Evictions,
         outbox: Outbox,
-        exports: Exports,
         announce: Callable[[list[Held]], None],
         tally: Tally,
     ) -> None:
-        """announce tells the world of KV caches that now wait here for their decode workers."""
+        """thread: of one worker alone, all that the engine computes runs there.
+
+        announce tells the world of KV caches that now wait here for their decode workers.
+        """
         self._me = me
-        self._engine = engine
-        self._roster = roster
+        self._engine = loaded.engine
+        self._roster = loaded.roster
+        self._exports = loaded.exports
+        self._thread = thread
         self._holds = holds
         self._requests = requests
+        self._evictions = evictions
         self._outbox = outbox
-        self._exports = exports
         self._announce = announce
         self._tally = tally
         self._pace = Pace()
         self._flushed_s = 0.0
-        self._thread = ThreadPoolExecutor(1, "inference")
 
-    async def run(self, work: asyncio.Event) -> None:
-        """work is set by whoever gives the roster something to do."""
+    async def run(self, work: asyncio.Event, replaced: Callable[[], bool]) -> None:
+        """Until another model is wanted; the engine is empty then.
+
+        work is set by whoever gives the roster something to do, or wants the other model.
+        """
         loop, rested_until_s = asyncio.get_running_loop(), 0.0
         while True:
             if not work.is_set():
                 await work.wait()
                 rested_until_s = loop.time()
             work.clear()
+            if replaced():
+                break
             turn = self._roster.turn()
             self._exports.begin(turn.entering)
             result, refusals, entered_s = await self._infer(partial(self._step, turn))
@@ -74,8 +85,10 @@ class Llm:
             self._postprocess(turn, result, refusals, entered_s)
             self._flush()
             await self._hand_over(result.prefilled)
+            await self._evict()
             if self._engine.has_work() or self._roster.has_turn():
                 work.set()
+        await self._vacate()
 
     def _flush(self) -> None:
         now_s = time.monotonic()
@@ -174,8 +187,47 @@ class Llm:
     def _seal(self, held: Held) -> bool:
         """False: it could not be written, or the request is over already."""
         try:
-            return self._requests.handed_over(held, self._exports.seal(held))
+            return self._requests.exported(held, self._exports.seal(held), "handover")
         except TransferError as error:
             self._exports.abandon(held)
             self._requests.fail(held, error, retryable=True)
             return False
+
+    async def _evict(self) -> None:
+        """Requests leave the engine for files of this process before the next step; what finds no room goes on."""
+        exports = list[tuple[Held, Export]]()
+        room_bytes = self._evictions.room_bytes() if (wanted := self._evictions.take()) else 0
+        for held in wanted:
+            if (export := self._exports.evict(held, room_bytes)) is not None:
+                exports.append((held, export))
+                room_bytes -= export.manifest.size_bytes
+                reach("decode.evicting", held.key.request_id)
+        if not exports:
+            return
+        await self._infer(partial(self._exports.fill, exports))
+        evicted = [held for held, _ in exports if self._seal_evicted(held)]
+        self._outbox.flush()
+        await asyncio.sleep(0)  # the bus writes at the end of the loop's turn
+        for held in evicted:
+            reach("decode.evicted", held.key.request_id)
+
+    def _seal_evicted(self, held: Held) -> bool:
+        """False: it could not be written and goes on, or the request is over already."""
+        try:
+            return self._evictions.evicted(held, self._exports.seal(held))
+        except TransferError:
+            self._exports.abandon(held)
+            return False
+
+    async def _vacate(self) -> None:
+        """Whatever decodes is evicted, whatever cannot be fails here and goes elsewhere."""
+        self._evictions.evict_all()
+        await self._evict()
+        self._requests.vacate()
+        turn = self._roster.turn()
+        assert not turn.entering, "nobody waits for a model that goes"
+        await self._infer(partial(self._step, turn))
+        for held in turn.leaving:
+            self._exports.abandon(held)
+        assert not self._engine.slots_used(), "somebody is left behind"
+        self._outbox.flush()

@@ -107,6 +107,11 @@ class Outbox:
     def joined(self, key: Key) -> None:
         self._events.joined.add(key=key_to_proto(key))
 
+    def evicted(self, held: Held) -> None:
+        assert held.exported_kv is not None
+        kv = handle_to_proto(held.exported_kv)
+        self._events.evicted.add(key=key_to_proto(held.key), next_index=len(held.tokens), kv=kv)
+
     def prefilled(self, held: Held) -> None:
         assert held.exported_kv is not None
         kv = handle_to_proto(held.exported_kv)

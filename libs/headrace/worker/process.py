@@ -5,19 +5,22 @@ import asyncio
 import os
 import secrets
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import get_args
 
+from headrace.core.cost import pace_of
+from headrace.core.instance import Pace
 from headrace.core.stages.kv import blocks_for
 from headrace.core.types import Key, Sampling, StageName
 from headrace.engines.base import Engine, ModelSpec, SequenceInput
 from headrace.engines.families import Family, family
 from headrace.engines.kvcodec import NotPackable, packed_bytes
 from headrace.engines.profile_encoder import ProfileEncoder
-from headrace.engines.registry import EngineConfigError, check_stages, hands_over, load_engine
+from headrace.engines.registry import EngineConfigError, check_stages, hands_over, load_engine, parks
 from headrace.engines.runtime import chosen_device
 from headrace.mesh import metrics, telemetry
 from headrace.mesh.blobs import DirectoryBlobs
@@ -30,8 +33,11 @@ from headrace.mesh.store import Store
 from headrace.mesh.subjects import check_process_id
 from headrace.mesh.transfer import TensorStore
 from headrace.modalities import Encoder
-from headrace.worker.app import Address, Carriers, Outfit, Worker
+from headrace.profiles import EngineProfile, ProfileError, engine_profile
+from headrace.worker.app import Address, Carriers, Stock, Worker
 from headrace.worker.kvwire import KvTravel
+from headrace.worker.models import Card
+from headrace.worker.outfit import Outfit
 from headrace.worker.readings import worker_registry
 from headrace.worker.server import WorkerService, listen
 
@@ -49,6 +55,7 @@ PIPELINE_BYTES = 4 << 20
 # Of a graph that only prefills: two thirds of its KV cache have left when its last layers begin. SmolLM2's prefill
 # takes as long in three as in one.
 SEGMENTS = 3
+PACE_CONTEXT_TOKENS = 1000  # of a usual request: what a profile's pace is told for
 _SMALLEST = SequenceInput(Key("", 0), (0,), 1, (), (), "", Sampling(1))  # what a KV cache of one token looks like
 DRAIN_S = DRAIN_WAIT_S - 1.0  # the rest is for saying goodbye
 
@@ -69,13 +76,18 @@ def parse(arguments: Sequence[str], env: Mapping[str, str], default: StageName) 
         parser.add_argument(f"--{name.replace('_', '-')}", help=f"instead of HEADRACE_{name.upper()}")
     for name in NUMBERS:
         parser.add_argument(f"--{name}", type=int, help=f"instead of HEADRACE_{name.upper()}")
+    parser.add_argument("--models", type=_names, help="instead of HEADRACE_MODELS, with commas between")
     given = vars(parser.parse_args(arguments))
     settings = Settings.from_env(env)
-    flags = {name: given[name] for name in (*FLAGS, *NUMBERS) if given[name] is not None}
+    flags = {name: given[name] for name in (*FLAGS, *NUMBERS, "models") if given[name] is not None}
     try:
         return Options(check_process_id(given["id"]), _stages(given["stages"]), replace(settings, **flags))
     except ValueError as error:
         raise BadSetup(str(error)) from error
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for part in text.split(",") if (name := part.strip()))
 
 
 def _stages(text: str) -> tuple[StageName, ...]:
@@ -87,31 +99,87 @@ def _stages(text: str) -> tuple[StageName, ...]:
     return tuple(stage for stage in STAGES if stage in names)
 
 
-def load_outfit(options: Options) -> Outfit:
-    """What the stages run on. Takes seconds with a real model.
+def load_stock(options: Options) -> Stock:
+    """The first model, loaded, and what is known of the others. Takes seconds with a real model.
+
+    Raises:
+        BadSetup: no such engine, profile or size; the engine cannot run these stages, or not more than one model.
+    """
+    settings, began_s = options.settings, time.monotonic()
+    if len(settings.served) > 1 and not parks(settings.engine):
+        raise BadSetup(f"HEADRACE_MODELS: a worker of the {settings.engine} engine serves one model; use torch")
+    first = load_outfit(options, settings.model)
+    took_s = time.monotonic() - began_s
+    if first.engine is None or len(settings.served) == 1:
+        return Stock(first)
+    cards = tuple([_card(options, word) for word in settings.served])
+    if len({card.name for card in cards}) < len(cards):
+        raise BadSetup(f"HEADRACE_MODELS: two of {', '.join(settings.served)} have the same name")
+    return Stock(first, cards, settings.warm_models, took_s)
+
+
+def _card(options: Options, model: str) -> Card:
+    settings, spec = options.settings, family(model).spec
+    profile = _profile(settings)
+    return Card(
+        spec.name,
+        partial(load_outfit, options, model),
+        _slots(settings),
+        _blocks(settings, spec),
+        spec.block_tokens,
+        _pace(settings),
+        {False: profile.load_cold_s, True: profile.load_warm_s} if profile is not None else None,
+    )
+
+
+def load_outfit(options: Options, model: str) -> Outfit:
+    """What the stages run on.
 
     Raises:
         BadSetup: no such engine, profile or size; the engine cannot run these stages.
     """
-    settings = options.settings
-    kind = family(settings.model)
+    settings, kind = options.settings, family(model)
     runs_llm = options.stages != ("encode",)
-    engine = _engine(options, kind.spec) if runs_llm else None
+    engine = _engine(options, model, kind.spec) if runs_llm else None
     encoders = _encoders(settings, kind) if "encode" in options.stages else {}
-    sensors = Sensors.of_gpus(os.environ)
-    return Outfit(kind.spec, kind.pieces, engine, encoders, sensors, hands_over(settings.engine))
+    leaves = hands_over(settings.engine)
+    kv_travel(settings, engine if leaves else None)
+    return Outfit(kind.spec, kind.pieces, engine, encoders, leaves, _pace(settings) if runs_llm else Pace())
 
 
-def _engine(options: Options, spec: ModelSpec) -> Engine:
+def _profile(settings: Settings) -> EngineProfile | None:
+    """Raises BadSetup."""
+    if settings.engine != "profile":
+        return None
+    try:
+        return engine_profile(settings.profile or "zero")
+    except ProfileError as error:
+        raise BadSetup(str(error)) from error
+
+
+def _pace(settings: Settings) -> Pace:
+    profile = _profile(settings)
+    return pace_of(profile.cost, _slots(settings), PACE_CONTEXT_TOKENS) if profile is not None else Pace()
+
+
+def _slots(settings: Settings) -> int:
+    return settings.slots or SLOTS
+
+
+def _blocks(settings: Settings, spec: ModelSpec) -> int:
+    return settings.blocks or default_blocks(settings.engine, spec)
+
+
+def _engine(options: Options, model: str, spec: ModelSpec) -> Engine:
     settings = options.settings
     try:
-        check_stages(settings.engine, settings.model, options.stages)
+        check_stages(settings.engine, model, options.stages)
         return load_engine(
             settings.engine,
-            settings.model,
+            model,
             threads=settings.threads or max(1, (os.cpu_count() or 1) // 2),
-            slots=settings.slots or SLOTS,
-            blocks=settings.blocks or default_blocks(settings.engine, spec),
+            slots=_slots(settings),
+            blocks=_blocks(settings, spec),
             profile=settings.profile or "zero",
             prefix_cache_mb=settings.prefix_cache_mb,
             weights=settings.weights,
@@ -159,9 +227,9 @@ async def serve(options: Options, lifecycle: Lifecycle) -> None:
         stack.push_async_callback(server.stop, 1.0)
         address = Address(incarnation, settings.host, settings.advertised(server.port))
         carriers.tensors.grpc_address = address.grpc_address
-        outfit = await asyncio.to_thread(load_outfit, options)
-        travel = kv_travel(settings, outfit.engine if outfit.hands_over else None)
-        worker = Worker(options.id, options.stages, address, carriers, outfit, travel)
+        stock = await asyncio.to_thread(load_stock, options)
+        travel = kv_travel(settings, stock.first.engine if stock.first.hands_over else None)
+        worker = Worker(options.id, options.stages, address, carriers, stock, travel, settings.evicted_bytes)
         service.state = worker.state
         scraped = await metrics.serve_metrics(settings.metrics_addr, worker_registry(worker.state))
         stack.push_async_callback(scraped.stop)
@@ -180,7 +248,7 @@ async def _connect(options: Options, incarnation: str, stack: AsyncExitStack) ->
     tensors = TensorStore.open(settings, options.id, incarnation)
     stack.push_async_callback(tensors.close)
     tensors.sweep()
-    return Carriers(bus, store, DirectoryBlobs(settings.data_dir), tensors)
+    return Carriers(bus, store, DirectoryBlobs(settings.data_dir), tensors, Sensors.of_gpus(os.environ))
 
 
 def main(default: StageName) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from headrace.core.events import Heartbeat
+from headrace.core.instance import Loadable, Pace
 from headrace.mesh import subjects
 from headrace.mesh.bus import Bus
 from headrace.mesh.errors import BusDown
@@ -23,7 +24,7 @@ TELEMETRY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who this process is, as its peers see it, and what it can take."""
+    """Who this process is, as its peers see it, and what it can take. Changes when another model is loaded."""
 
     worker: str
     incarnation: str
@@ -35,6 +36,12 @@ class Identity:
     slots: int
     blocks: int
     block_tokens: int
+    pace: Pace
+    kv_bytes_per_token: int
+    host_bytes: int  # for KV caches of requests that are out of the engine
+    loadable: tuple[Loadable, ...]
+    loading: str
+    load_error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,7 @@ class Gauges:
 class Pulse:
     def __init__(
         self,
-        identity: Identity,
+        identity: Callable[[], Identity],
         bus: Bus,
         holds: Holds,
         outbox: Outbox,
@@ -95,7 +102,7 @@ class Pulse:
         self._outbox.flush()
 
     def _heartbeat(self, *, leaving: bool) -> Heartbeat:
-        identity = self._identity
+        identity = self._identity()
         return Heartbeat(
             worker=identity.worker,
             incarnation=identity.incarnation,
@@ -112,10 +119,17 @@ class Pulse:
             holds=() if leaving else tuple(self._holds.listed()),
             sent_s=time.time(),
             modalities=identity.modalities,
+            pace=identity.pace,
+            done=self._tally.done,
+            kv_bytes_per_token=identity.kv_bytes_per_token,
+            host_bytes=identity.host_bytes,
+            loadable=identity.loadable,
+            loading=identity.loading,
+            load_error=identity.load_error,
         )
 
     def _telemetry(self) -> governor_pb2.Telemetry:
-        identity, gauges, tally = self._identity, self._gauges(), self._tally
+        identity, gauges, tally = self._identity(), self._gauges(), self._tally
         return governor_pb2.Telemetry(
             worker=identity.worker,
             incarnation=identity.incarnation,

@@ -8,9 +8,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 from headrace.core.commands import JoinCommand, OfferCommand, PrefillCommand, ResendCommand
-from headrace.core.errors import Cancelled, DeadlineExceeded, HeadraceError, Overloaded
+from headrace.core.errors import Cancelled, DeadlineExceeded, HeadraceError, Overloaded, StageError
 from headrace.core.stages.roster import Roster
 from headrace.core.types import FinishReason, Key, TensorHandle
 from headrace.engines.base import Embeddings
@@ -23,18 +24,26 @@ from headrace.worker.holds import Held, Holds
 from headrace.worker.intake import Intake
 from headrace.worker.offers import Offers, Spawn
 from headrace.worker.outbox import Outbox
+from headrace.worker.outfit import Loaded
 from headrace.worker.spans import Spans
 
 # Late commands come within seconds of the cancel that they missed; more than this are not cancelled in that time.
 FENCED_MAX = 4096
+# Ended requests stand beside running ones until their ends are stored, a few milliseconds; while results cannot
+# be stored they gather, and new work is refused rather than the memory filled. Evicted ones are bounded by their bytes.
+HELD_PER_SLOT = 16
+# How far a request has come at most, in its attempt and in tokens. One that was handed on may come back: by a join
+# with more tokens than it had here. One that ended may not, whatever comes.
+Progress = tuple[int, int]
+ENDLESS = 1 << 62
 
 
 class Requests:
     def __init__(
         self,
-        intake: Intake,
+        me: str,
+        loaded: Loaded,
         holds: Holds,
-        roster: Roster[Held],
         outbox: Outbox,
         tensors: TensorStore,
         offers: Offers,
@@ -42,11 +51,11 @@ class Requests:
         spawn: Spawn,
         withdraw: Callable[[Held], None],
         wake: Callable[[], None],
-        held_max: int,
     ) -> None:
-        self._intake = intake
+        self._me = me
+        self._loaded = loaded
+        self._serving = True
         self._holds = holds
-        self._roster = roster
         self._outbox = outbox
         self._tensors = tensors
         self._offers = offers
@@ -54,13 +63,45 @@ class Requests:
         self._spawn = spawn
         self._withdraw = withdraw
         self._wake = wake
-        self._held_max = held_max
-        self._fenced: OrderedDict[str, int] = OrderedDict()  # attempts up to this one are over
+        self._fenced: OrderedDict[str, Progress] = OrderedDict()  # up to here they are over
+
+    # --- the model ---
+
+    def vacate(self) -> None:
+        """Another model will be served: what the engine still has goes elsewhere, and comers are refused."""
+        self._serving = False
+        for held in list(self._holds.requests.values()):
+            if held.state == "resuming":
+                self._roster.leave(held)
+                held.drop_pulled_kv()
+                held.to("evicted")
+            elif held.state in ("waiting", "joining", "prefill", "running"):
+                self.fail(held, StageError(f"{self._me} loads another model"), retryable=True)
+
+    def serve(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        self._serving = True
+
+    def objection(self, model: str) -> StageError | None:
+        """Why nothing of this model can run here now."""
+        if not self._serving:
+            return StageError(f"{self._me} is loading a model")
+        if model != self._intake.spec.name:
+            return StageError(f"{self._me} serves {self._intake.spec.name}, not {model}")
+        return None
+
+    @property
+    def _intake(self) -> Intake:
+        return self._loaded.intake
+
+    @property
+    def _roster(self) -> Roster[Held]:
+        return self._loaded.roster
 
     # --- they come ---
 
     def prefill(self, command: PrefillCommand) -> None:
-        if not self._is_new(command.key):
+        if not self._is_new(command.key, len(command.emitted)):
             return
         reach("prefill.received", command.key.request_id)
         held = self._intake.prefill(command, time.time(), traced=sampled(command.traceparent))
@@ -73,7 +114,7 @@ class Requests:
 
     def join(self, command: JoinCommand) -> None:
         key = command.request.key
-        if not self._is_new(key):
+        if not self._is_new(key, len(command.request.emitted)):
             return
         reach("decode.received", key.request_id)
         held = self._intake.join(command, time.time(), traced=sampled(command.request.traceparent))
@@ -84,13 +125,13 @@ class Requests:
         """The request itself may never come; whatever is held of an older attempt stays until it does."""
         if command.kv is None:
             self._offers.withdraw(command.key)
-        elif command.key.attempt > self._newest(command.key):
+        elif command.key.attempt > self._newest(command.key)[0]:
             reach("decode.offer_received", command.key.request_id)
             self._offers.receive(command.key, command.kv)
 
-    def _is_new(self, key: Key) -> bool:
+    def _is_new(self, key: Key, tokens: int) -> bool:
         """A duplicate of the same attempt is ignored, an older one too; a newer one replaces what is here."""
-        if key.attempt <= self._newest(key):
+        if (key.attempt, tokens) <= self._newest(key):
             return False
         known = self._holds.requests.get(key.request_id)
         if known is not None:
@@ -98,18 +139,21 @@ class Requests:
         self._offers.withdraw(replace(key, attempt=key.attempt - 1))
         return True
 
-    def _newest(self, key: Key) -> int:
-        """The newest attempt at its request that is here, or is over."""
-        known = self._holds.requests.get(key.request_id)
-        return max(self._fenced.get(key.request_id, 0), known.key.attempt if known else 0)
+    def _newest(self, key: Key) -> Progress:
+        """How far its request has come that is here, or is over."""
+        fenced, known = self._fenced.get(key.request_id, (0, 0)), self._holds.requests.get(key.request_id)
+        return fenced if known is None else max(fenced, (known.key.attempt, _tokens_at_most(known)))
 
     def _admit(self, held: Held) -> bool:
-        objection = self._intake.objection(held)
-        if objection is not None:
-            self._refuse(held.key, objection, retryable=False)
+        if (objection := self.objection(held.command.model)) is not None:
+            self._refuse(held.key, objection, retryable=True)
             return False
-        if len(self._holds.requests) >= self._held_max:
-            self._refuse(held.key, Overloaded(f"{self._intake.me} holds {self._held_max} requests"), retryable=True)
+        if (refusal := self._intake.objection(held)) is not None:
+            self._refuse(held.key, refusal, retryable=False)
+            return False
+        held_max = HELD_PER_SLOT * self._loaded.engine.slots
+        if len(self._holds.requests) >= held_max and self._holds.beside_evicted() >= held_max:
+            self._refuse(held.key, Overloaded(f"{self._me} holds {held_max} requests"), retryable=True)
             return False
         self._holds.requests[held.key.request_id] = held
         reason = held.finish.after_all(held.tokens)
@@ -145,18 +189,21 @@ class Requests:
             fetched.close()
 
     async def _pull_kv(self, held: Held, handle: TensorHandle) -> None:
+        """Of one that joins or resumes."""
         try:
-            held.pulled_kv = await self._offers.pull(held.key, handle)
-            if held.pulled_kv is None and held.state == "joining":
-                held.pulled_kv = await self._tensors.fetch(handle)
+            pulled = await self._offers.pull(held.key, handle)
+            if pulled is None and held.state in ("joining", "resuming"):
+                pulled = await self._tensors.fetch(handle)
         except TransferError as error:
             self.fail(held, error, retryable=True)
             return
-        reach("decode.kv_fetched", held.key.request_id)
         if held.state == "joining":
+            reach("decode.kv_fetched", held.key.request_id)
+        if held.state in ("joining", "resuming") and held.pulled_kv is None and held.place == "outside":
+            held.pulled_kv = pulled
             self._run(held)
-        else:
-            held.drop_pulled_kv()
+        elif pulled is not None:
+            pulled.close()
 
     def _run(self, held: Held) -> None:
         self._roster.wait(held)
@@ -173,21 +220,36 @@ class Requests:
             held.to("running")
             reach("decode.joined", held.key.request_id)
             self._outbox.joined(held.key)
+        elif held.state == "resuming":
+            self._spans.close(held, "evicted", now_s)
+            held.to("running")
+            self._drop_exported(held)
+            reach("decode.resumed", held.key.request_id)
+            self._outbox.joined(held.key)
 
     def prefilled(self, held: Held, now_s: float) -> None:
         self._spans.close(held, "prefill", now_s)
         held.to("running")
         reach("prefill.first_token", held.key.request_id)
 
-    def handed_over(self, held: Held, handle: TensorHandle) -> bool:
+    def exported(self, held: Held, handle: TensorHandle, state: Literal["handover", "evicted"]) -> bool:
         """The KV cache waits in its file: the engine's copy goes. False: the request is over already."""
         if held.state != "running":
             self._tensors.drop(handle.id)
             return False
-        held.to("handover")
+        held.to(state)
         held.exported_kv = handle
         self._roster.leave(held)
         return True
+
+    def resume(self, held: Held) -> None:
+        """The way of a join, but from a file of its own. What it needs for that is its tokens: media are in the KV."""
+        assert held.exported_kv is not None
+        tokens = held.command.prompt.tokens + tuple(held.tokens)
+        held.sequence = replace(held.sequence, tokens=tokens, embeddings=())
+        held.joining_kv = held.exported_kv
+        held.to("resuming")
+        self._spawn(self._pull_kv(held, held.exported_kv))
 
     # --- they end ---
 
@@ -237,9 +299,9 @@ class Requests:
                 self._outbox.report_end(held)
 
     def release(self, key: Key) -> None:
-        self._fence(key)
-        self._offers.withdraw(key)
         held = self._holds.requests.get(key.request_id)
+        self._fence(key, self._released_tokens(key, held))
+        self._offers.withdraw(key)
         if held is not None and held.key.attempt <= key.attempt:
             held.offered = held.offered and held.state != "handover"  # then whoever decodes it has it
             self._forget(held)
@@ -260,14 +322,28 @@ class Requests:
         if held.offered:
             held.offered = False
             self._withdraw(held)
+        self._drop_exported(held)
+
+    def _drop_exported(self, held: Held) -> None:
         if held.exported_kv is not None:
             self._tensors.drop(held.exported_kv.id)
             held.exported_kv = None
 
-    def _fence(self, key: Key) -> None:
-        self._fenced[key.request_id] = max(key.attempt, self._fenced.pop(key.request_id, 0))
+    def _fence(self, key: Key, tokens: int = ENDLESS) -> None:
+        fenced = self._fenced.pop(key.request_id, (0, 0))
+        self._fenced[key.request_id] = max((key.attempt, tokens), fenced)
         if len(self._fenced) > FENCED_MAX:
             self._fenced.popitem(last=False)
+
+    def _released_tokens(self, key: Key, held: Held | None) -> int:
+        """A release says nothing of what may come back: it may be the second one, of what was handed on before."""
+        if held is not None and held.key == key:
+            return _tokens_at_most(held)
+        return 0 if self._fenced.get(key.request_id, (0, 0))[0] == key.attempt else ENDLESS
+
+
+def _tokens_at_most(held: Held) -> int:
+    return len(held.tokens) if held.state == "handover" else ENDLESS
 
 
 # Which stage the time belongs to that ends now.
@@ -276,5 +352,7 @@ _STAGE = {
     "prefill": "prefill",
     "joining": "transfer",
     "running": "decode",
+    "evicted": "evicted",
+    "resuming": "evicted",
     "handover": "transfer",
 }

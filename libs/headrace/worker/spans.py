@@ -9,9 +9,8 @@ from headrace.worker.holds import Held
 
 
 class Spans:
-    def __init__(self, worker: str, prefix_tokens: dict[str, int]) -> None:
+    def __init__(self, worker: str) -> None:
         self._worker = worker
-        self._prefix_tokens = prefix_tokens
 
     def close(self, held: Held, stage: str, now_s: float) -> None:
         """The stage that the request was in ends now and the next begins: no time belongs to none."""
@@ -28,9 +27,9 @@ class Spans:
 
     def end(self, held: Held, reason: FinishReason, failure: Failure | None) -> common_pb2.End:
         timeline = (*held.command.timeline, *held.spans)
-        return end_to_proto(End(reason, failure, self._usage(held), timeline))
+        return end_to_proto(End(reason, failure, _usage(held), timeline))
 
-    def _usage(self, held: Held) -> Usage:
-        prompt = held.command.prompt
-        cached = self._prefix_tokens.get(prompt.prefix, 0)
-        return usage_of(prompt, cached, len(held.tokens), max(cached, held.cached_tokens))
+
+def _usage(held: Held) -> Usage:
+    cached = max(held.prefix_tokens, held.cached_tokens)
+    return usage_of(held.command.prompt, held.prefix_tokens, len(held.tokens), cached)

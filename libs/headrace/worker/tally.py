@@ -1,8 +1,13 @@
-"""What a worker has done since its start: the counters of its telemetry."""
+"""What a worker has done: the counters of its telemetry, since its start, and of its model, since that was loaded."""
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
+from headrace.core.instance import Done, Pace
 from headrace.engines.base import StepResult
+from headrace.worker.measured import Step, pace_of_steps
+
+STEPS_KEPT = 512  # what a model's pace is fitted to: its last half minute or so
 
 
 @dataclass(slots=True)
@@ -14,6 +19,9 @@ class Tally:
     decode_busy_s: float = 0.0
     encode_busy_s: float = 0.0
     iterations: int = 0
+    # Of the loaded model; replaced as a whole, so that another thread reads one moment.
+    done: Done = field(default_factory=Done)
+    _steps: deque[Step] = field(default_factory=lambda: deque(maxlen=STEPS_KEPT))
 
     def step(self, result: StepResult, took_s: float) -> None:
         """A mixed iteration's time is shared out by tokens."""
@@ -26,3 +34,20 @@ class Tally:
         self.decode_tokens += result.decode_tokens
         self.prefill_busy_s += prefill_s
         self.decode_busy_s += took_s - prefill_s
+        done = self.done
+        self.done = Done(
+            done.busy_s + took_s,
+            done.iterations + 1,
+            done.prefill_tokens + result.prefill_tokens,
+            done.decode_tokens + result.decode_tokens,
+        )
+        self._steps.append((result.decode_tokens, result.prefill_tokens, took_s))
+
+    def pace(self) -> Pace:
+        """Of the loaded model, measured. Between two iterations."""
+        return pace_of_steps(self._steps)
+
+    def loaded(self) -> None:
+        """Another model is served from now on."""
+        self.done = Done()
+        self._steps.clear()

@@ -21,6 +21,7 @@ AGE_MAX_S = 0.05  # fewer are written once the last write is this old
 LOOK_S = 0.005  # between two looks: 8 tokens take a fast decoder as long
 IDLE_S = 0.025  # while nothing runs here: half the age at which a first token is written
 DOWN_S = 0.5  # between two tries while Redis is away
+LOGGED = ("running", "evicted", "resuming")
 
 
 class TokenLog:
@@ -48,7 +49,7 @@ class TokenLog:
 
         Nor is one that was handed over: whoever decodes it logs it from its first token on.
         """
-        return [held for held in self._holds.requests.values() if held.state == "running" and _is_due(held, now_s)]
+        return [held for held in self._holds.requests.values() if held.state in LOGGED and _is_due(held, now_s)]
 
     async def _write(self, due: list[Held]) -> None:
         entries = [_unlogged(held) for held in due]

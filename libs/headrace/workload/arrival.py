@@ -27,6 +27,10 @@ class Arrival:
     model: str = ""
     tenant: str = ""
     blocks: tuple[int, ...] = ()  # ids of the prompt's prefix blocks where a trace tells which prompts share them
+    ttft_s: float = 0.0  # its own target for the first token, and between two tokens; 0: its class's
+    tbt_s: float = 0.0
+    priority: int = 0  # higher is sooner: headrace.core.slo says how far
+    flow: str = ""  # whose share it counts against; empty: its tenant's
 
     def __post_init__(self) -> None:
         assert self.input_tokens >= 1

@@ -25,8 +25,15 @@ class PoolSpec:
     batch_max: CountOrNone = 0  # media parts that an encoder takes at once
     start_s: NotNegative | None = None  # from the order to ready; the profile's cold start, unless said
     profile: str = ""  # an instance profile by name or file, instead of the one that gpu, model and tp name
+    models: tuple[str, ...] = ()  # that its workers may load instead of their own; `profile` stands for all, where said
+    warm_models: CountOrNone = 1  # of those, kept in a worker's host memory
+    load_cold_s: NotNegative | None = None  # of a model in the place of another; the profile's, unless said
+    load_warm_s: NotNegative | None = None  # ... with its weights in host memory
+    host_gb: NotNegative = 80.0  # of each worker's host memory, for evicted KV caches: QLM's for 7B to 13B; 0: none
 
     def __post_init__(self) -> None:
+        if self.models and "encode" in self.stages:
+            raise ValueError("models: an encoder serves one model for ever; give the LLM workers a pool of their own")
         if not self.name or "-" in self.name:
             raise ValueError(f"name: must be a word without a hyphen ({self.name!r}): workers are NAME-0, NAME-1 ...")
         if not self.stages or len(set(self.stages)) < len(self.stages):

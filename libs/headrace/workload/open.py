@@ -1,23 +1,39 @@
 """Workloads in an open loop, where requests come on a clock of their own: generated ones and recorded ones.
 
-Thin glue: the tables of a scenario become generators, traces and shapes of this package, each drawing from a random
-generator of its own, so that changing one leaves what the others draw as it was.
+A workload is one source of them or several streams, each for a model and class of its own. Thin glue: the tables of a
+scenario become generators, traces and shapes of this package, each drawing from a random generator of its own, so that
+changing one leaves what the others draw as it was.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.random import Generator
 
+from headrace.core.slo import PRIORITY_LEAST, PRIORITY_MOST
 from headrace.workload import fitted, shape
 from headrace.workload.arrival import Arrival
 from headrace.workload.multimodal import Multimodal, TextOnly
 from headrace.workload.quantiles import Quantiles
-from headrace.workload.tables import Count, CountOrNone, NotNegative, Positive, ScenarioError, Share, build, only_known
+from headrace.workload.tables import (
+    Bound,
+    Count,
+    CountOrNone,
+    NotNegative,
+    Positive,
+    ScenarioError,
+    Share,
+    build,
+    build_kind,
+    only_known,
+)
 from headrace.workload.traces import check_format, load
+
+Priority = Annotated[int, Bound(least=PRIORITY_LEAST, most=PRIORITY_MOST)]
 
 GENERATORS: Mapping[str, type[Multimodal | TextOnly]] = {"multimodal": Multimodal, "text": TextOnly}
 # Distributions of token counts that a scenario may name.
@@ -142,8 +158,80 @@ class Traced:
         return shape.window(some, 0.0, duration_s)
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A source whose requests are all for one model, class or tenant; what is not said here is as the source has it."""
+
+    name: str
+    source: Generated | Traced
+    model: str = ""
+    slo_class: str = ""
+    ttft_s: NotNegative = 0.0  # each request's own targets; 0: its class's
+    tbt_s: NotNegative = 0.0
+    priority: Priority = 0
+    tenant: str = ""
+    flow: str = ""
+
+    def arrivals(self, rng: Generator, duration_s: float) -> Iterator[Arrival]:
+        names = ("model", "slo_class", "ttft_s", "tbt_s", "priority", "tenant", "flow")
+        said: dict[str, Any] = {name: value for name in names if (value := getattr(self, name))}
+        arrivals = self.source.arrivals(rng, duration_s)
+        return (replace(arrival, **said) for arrival in arrivals) if said else arrivals
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Several sources at once."""
+
+    streams: tuple[Stream, ...]
+
+    def scaled(self, factor: float) -> "Streams":
+        return Streams(tuple(replace(each, source=each.source.scaled(factor)) for each in self.streams))
+
+    def arrivals(self, rng: Generator, duration_s: float) -> Iterator[Arrival]:
+        """Each stream draws from a child of `rng`: changing one leaves the others' requests as they are."""
+        children = rng.spawn(len(self.streams))
+        return shape.merge(*(each.arrivals(own, duration_s) for each, own in zip(self.streams, children, strict=True)))
+
+    def beside(self, folder: Path, where: str) -> "Streams":
+        """With the files of its traces found. Raises ScenarioError."""
+        return Streams(tuple(replace(each, source=_beside(each, folder, where)) for each in self.streams))
+
+
+def _beside(stream: Stream, folder: Path, where: str) -> Generated | Traced:
+    source = stream.source
+    return source.beside(folder, f"{where} of {stream.name}") if isinstance(source, Traced) else source
+
+
+SOURCES: Mapping[str, Callable[[Mapping[str, Any], str], Generated | Traced]] = {
+    "generated": read_generated,
+    "trace": partial(build, Traced),
+}
+
+
+def read_streams(raw: Mapping[str, Any], where: str) -> Streams:
+    """From one table a stream: its own keys, and those of the source that its `kind` names. Raises ScenarioError."""
+    only_known(raw, ("streams",), where)
+    tables = raw.get("streams")
+    if not isinstance(tables, list) or not tables:
+        raise ScenarioError(f"{where} streams: is missing; write one [[workload.streams]] for each")
+    streams = [_read_stream(table, f"{where} streams", at) for at, table in enumerate(tables)]
+    names = [stream.name for stream in streams]
+    if len(set(names)) < len(names):
+        raise ScenarioError(f"{where} streams: each needs a name of its own, there are {', '.join(names)}")
+    return Streams(tuple(streams))
+
+
+def _read_stream(table: Any, where: str, at: int) -> Stream:
+    label = f"{where} {table.get('name', at) if isinstance(table, Mapping) else at}"
+    own = [entry.name for entry in fields(Stream) if entry.name != "source"]
+    rest = {key: entry for key, entry in table.items() if key not in own} if isinstance(table, Mapping) else table
+    source = build_kind(rest, SOURCES, label)
+    return build(Stream, {key: entry for key, entry in table.items() if key in own}, label, source=source)
+
+
 def open_arrivals(
-    work: Generated | Traced, duration_s: float, weights: Mapping[str, float], model: str, seed: int
+    work: Generated | Traced | Streams, duration_s: float, weights: Mapping[str, float], model: str, seed: int
 ) -> Iterator[Arrival]:
     """In order of time, class and model filled in where the workload does not say."""
     rng, classes = np.random.default_rng(seed).spawn(2)

@@ -13,17 +13,29 @@ from typing import Any
 from headrace.core.slo import CLASSES, SloClass
 from headrace.workload.arrival import Arrival
 from headrace.workload.fleet import Fleet, Incident, PoolSpec
-from headrace.workload.open import Generated, Traced, open_arrivals, read_generated
+from headrace.workload.open import SOURCES, Generated, Streams, Traced, open_arrivals, read_streams
 from headrace.workload.tables import Count, NotNegative, Positive, ScenarioError, build, build_kind, only_known
 from headrace.workload.users import User, Users
 
-__all__ = ["Fleet", "Generated", "Incident", "PoolSpec", "Scenario", "ScenarioError", "Traced", "Users", "read"]
+__all__ = [
+    "Fleet",
+    "Generated",
+    "Incident",
+    "PoolSpec",
+    "Scenario",
+    "ScenarioError",
+    "Streams",
+    "Traced",
+    "Users",
+    "read",
+]
 
 # Those of a checkout; an installed package has files of its user's alone.
 FOLDER = Path(__file__).parents[3] / "loadtest" / "scenarios"
-KINDS: Mapping[str, Callable[[Mapping[str, Any], str], Generated | Traced | Users]] = {
-    "generated": read_generated,
-    "trace": partial(build, Traced),
+Workload = Generated | Traced | Streams | Users
+KINDS: Mapping[str, Callable[[Mapping[str, Any], str], Workload]] = {
+    **SOURCES,
+    "streams": read_streams,
     "users": partial(build, Users),
 }
 
@@ -36,7 +48,7 @@ class Scenario:
     duration_s: float  # of arrivals
     drain_s: float  # after the last arrival, for what still runs
     model: str
-    workload: Generated | Traced | Users
+    workload: Workload
     classes: tuple[SloClass, ...]
     shares: tuple[float, ...]  # of the requests that say no class themselves: one a class, their sum is 1
     fleet: Fleet | None = None  # none: for a live mesh alone
@@ -83,6 +95,8 @@ class _Class:
     ttft_s: Positive | None = None
     timeout_s: Positive | None = None
     queue_limit: Count | None = None
+    tbt_s: NotNegative | None = None  # between two tokens; 0: nothing is promised
+    ttl_s: NotNegative | None = None  # who has waited so long for its first token is given back; 0: never
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +151,10 @@ def parse(raw: Mapping[str, Any], path: Path) -> Scenario:
     """A scenario from the tables of a file; path names it, and a trace's file is looked for beside it."""
     file = build(_File, raw, path.name)
     workload = build_kind(file.workload, KINDS, f"{path.name} [workload]")
-    if isinstance(workload, Traced):
+    if isinstance(workload, Traced | Streams):
         workload = workload.beside(path.parent, f"{path.name} [workload] file")
     classes, shares = _classes(file.classes, path.name)
+    _known_classes(workload, classes, path.name)
     fleet = None if file.fleet is None else _fleet(file.fleet, path.name)
     return Scenario(
         name=path.stem,
@@ -169,13 +184,22 @@ def _classes(tables: Mapping[str, Any], name: str) -> tuple[tuple[SloClass, ...]
     )
 
 
+def _known_classes(workload: Workload, classes: tuple[SloClass, ...], name: str) -> None:
+    known = ["", *(slo.name for slo in classes)]
+    for stream in workload.streams if isinstance(workload, Streams) else ():
+        if stream.slo_class not in known:
+            why = f"there is no class {stream.slo_class!r}; there are {', '.join(known[1:])}"
+            raise ScenarioError(f"{name} [workload] streams {stream.name} slo_class: {why}")
+
+
 def _class(name: str, said: _Class, where: str) -> SloClass:
     known = CLASSES.get(name)
-    changes = {key: getattr(said, key) for key in ("ttft_s", "timeout_s", "queue_limit")}
+    needed = ("ttft_s", "timeout_s", "queue_limit")
+    changes = {key: getattr(said, key) for key in (*needed, "tbt_s", "ttl_s")}
     given = {key: value for key, value in changes.items() if value is not None}
     if known is not None:
         return replace(known, **given)
-    if missing := [key for key in changes if key not in given]:
+    if missing := [key for key in needed if key not in given]:
         raise ScenarioError(f"{where} {missing[0]}: is missing; a class other than {', '.join(CLASSES)} says all three")
     return SloClass(name, **given)
 

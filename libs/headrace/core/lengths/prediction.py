@@ -87,29 +87,36 @@ class Prediction:
 
     @property
     def mean(self) -> float:
-        return self._moment(1) - self.emitted
+        return self.moments[0]
 
     @property
     def variance(self) -> float:
-        return max(0.0, self._moment(2) - self._moment(1) ** 2)
+        return self.moments[1]
+
+    @property
+    def moments(self) -> tuple[float, float]:
+        """Mean and variance: integrals of exp(linear), and of its square, over each piece."""
+        first = second = 0.0
+        p, x = self.p, self.x
+        for i in range(len(p) - 1):
+            mean, square = piece(x[i], x[i + 1])
+            first += (p[i + 1] - p[i]) * mean
+            second += (p[i + 1] - p[i]) * square
+        return first - self.emitted, max(0.0, second - first * first)
 
     @property
     def values(self) -> tuple[float, ...]:
         """At LEVELS: `Prediction.of(values, most)` makes it again, but for what lies beyond them."""
         return tuple(self.quantile(level) for level in LEVELS)
 
-    def _moment(self, power: int) -> float:
-        """The mean of the total length to this power: the integral of exp(linear) over each piece."""
-        total = 0.0
-        for i in range(len(self.p) - 1):
-            total += (self.p[i + 1] - self.p[i]) * _log_mean(self.x[i] ** power, self.x[i + 1] ** power)
-        return total
 
-
-def _log_mean(a: float, b: float) -> float:
-    """(b - a) / log(b / a), the mean of exp over a line from log a to log b."""
-    ratio = b / a
-    return (a + b) / 2 if ratio < 1 + 1e-6 else (b - a) / math.log(ratio)
+def piece(a: float, b: float) -> tuple[float, float]:
+    """Mean and mean square of exp over a line from log a to log b: (b - a) / log(b / a) is the first."""
+    if b < a * (1 + 1e-6):
+        middle = (a + b) / 2
+        return middle, middle * middle
+    log = math.log(b / a)
+    return (b - a) / log, (b * b - a * a) / (2 * log)
 
 
 def _at(p: Sequence[float], x: Sequence[float], level: float) -> float:

@@ -8,8 +8,11 @@ from headrace.core.ordering.edf import Edf
 from headrace.core.ordering.fcfs import Fcfs
 from headrace.core.ordering.least_slack import LeastSlack
 from headrace.core.ordering.shortest_prompt import ShortestPrompt
+from headrace.core.ordering.srpt import Srpt
 from headrace.core.ordering.ssjf import Ssjf
 
-ORDERS: dict[str, Order] = {order.name: order for order in (Fcfs(), Edf(), LeastSlack(), Ssjf(), ShortestPrompt())}
+ORDERS: dict[str, Order] = {
+    order.name: order for order in (Fcfs(), Edf(), LeastSlack(), Ssjf(), Srpt(), ShortestPrompt())
+}
 
 __all__ = ["ORDERS", "Order", "Standing"]

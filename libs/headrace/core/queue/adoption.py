@@ -8,6 +8,7 @@ from headrace.core.queue.cell import Cell
 from headrace.core.queue.encoding import make_ready
 from headrace.core.queue.ends import ended_before, fail
 from headrace.core.queue.job import AT_WORKER, Job, Part, State
+from headrace.core.queue.operations import keep_evicted
 from headrace.core.queue.recovery import retry
 from headrace.core.queue.stages import patience_s
 from headrace.core.queue.worker import Worker
@@ -29,6 +30,9 @@ def accept(cell: Cell, event: RequestAccepted, now_s: float) -> None:
     full = cell.caught_up and cell.waiting_in(request.slo_class) >= _limit(cell, job)
     cell.enter(job)
     cell.alarm(request.deadline_s, "deadline", job)
+    slo = cell.config.classes.get(request.slo_class)
+    if slo is not None and slo.ttl_s:
+        cell.alarm(request.accepted_s + slo.ttl_s, "ttl", job)
     if cell.config.predict_lengths and not full:
         cell.emit(PredictLength(request))
     if full:
@@ -89,22 +93,38 @@ def adopt(cell: Cell, worker: Worker, job: Job, hold: Hold, now_s: float) -> boo
         return False
     if job.state in AT_WORKER:
         _give_up(cell, job)
+    job.prefill = job.decode = ""
     job.attempt = hold.key.attempt
     job.progress = hold.next_index
     job.sent_s = now_s
-    job.patience_s = patience_s(cell, hold.handle)
+    job.patience_s = patience_s(cell, hold.handle.size_bytes if hold.handle is not None else 0)
     if hold.state in ("prefill", "handover"):
         job.prefill, job.decode = worker.id, hold.decode_worker or worker.id
+    elif hold.state == "evicted":
+        _adopt_evicted(cell, worker, job, hold, now_s)
+        return True
     else:
         job.prefill, job.decode = "", worker.id
     cell.move(job, _ADOPTED_STATE[hold.state])
     for worker_id in job.workers():
         _known_worker(cell, worker_id, now_s).seat(job, _kv_tokens(job, worker_id, hold), adopted=True)
+    _stop_there(cell, job, now_s)
+    return True
+
+
+def _stop_there(cell: Cell, job: Job, now_s: float) -> None:
+    """It was to stop before its workers were known."""
     if job.stop:
         for worker_id in job.workers():
             cell.emit(SendCancel(worker_id, job.key))
         cell.alarm(now_s + cell.config.stop_wait_s, "stop", job)
-    return True
+
+
+def _adopt_evicted(cell: Cell, worker: Worker, job: Job, hold: Hold, now_s: float) -> None:
+    """It stands in line to go on, as it did under the leadership before."""
+    worker.seat(job, 0, adopted=True)
+    keep_evicted(cell, worker, job, hold.handle.size_bytes if hold.handle is not None else 0, now_s)
+    _stop_there(cell, job, now_s)
 
 
 def _kv_tokens(job: Job, worker_id: str, hold: Hold) -> int:

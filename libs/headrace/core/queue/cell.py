@@ -9,12 +9,17 @@ from headrace.core.effects import Effect
 from headrace.core.lengths import Calibrator, Histogram, Prediction, of_request
 from headrace.core.ordering import ORDERS, Standing
 from headrace.core.queue.config import ATTEMPTS_PER_EPOCH, QueueConfig
-from headrace.core.queue.job import AT_WORKER, LIFE, WAITING, Job, Lane, State
+from headrace.core.queue.groups import effective_target_s
+from headrace.core.queue.job import AT_WORKER, LIFE, STANDING, WAITING, Job, Lane, State
 from headrace.core.queue.line import Line
+from headrace.core.queue.plans import Planning
 from headrace.core.queue.pool import EMPTY, Pool
+from headrace.core.queue.virtual import VirtualQueues
 from headrace.core.queue.worker import Worker
+from headrace.core.types import Request
+from headrace.core.waiting.errors import WaitErrors
 
-Alarm = Literal["deadline", "grace", "stop", "recover"]
+Alarm = Literal["deadline", "grace", "stop", "recover", "ttl"]
 
 
 class ClassCount:
@@ -50,7 +55,13 @@ class Cell:
         self.last_tick_s: float | None = None
         self.known_lengths = Histogram()  # of ended requests, by model, class and modality
         self.calibrator = Calibrator()  # of what the predictor says, by model
-        self.lengths_matter = config.predict_lengths or ORDERS[config.order].needs_lengths
+        self.lengths_matter = bool(config.predict_lengths or config.planner or ORDERS[config.order].needs_lengths)
+        self.virtual: VirtualQueues | None = None  # instead of lines, where there is a planner
+        if config.planner:
+            self.virtual = VirtualQueues(config.share_half_life_s, config.flows_max, fair=config.fair)
+        self.planning = Planning()
+        self.waits = WaitErrors()
+        self.operations: dict[str, int] = {}  # how often each was done
         self.dirty = False  # something was freed or became ready: dispatch has work
 
     @property
@@ -70,8 +81,8 @@ class Cell:
         """The only place where a state changes."""
         was = job.state
         assert to in LIFE[was], f"{job.key}: {was} -> {to}"
-        if was == "queued":
-            self.line(job.request.model).leave(job)
+        if was in STANDING:
+            self.step_out(job)
         self._count_prefill(job, was, to)
         job.state = to
         count = self._class(job)
@@ -80,11 +91,34 @@ class Cell:
         elif was not in WAITING and to in WAITING:
             count.waiting[job.request.id] = job
         count.running += (to in AT_WORKER) - (was in AT_WORKER)
-        if to == "queued":
-            self.line(job.request.model).push(job, self.standing(job), apart=job.suspect == "llm")
-            self.dirty = True
+        if to in STANDING:
+            self._step_in(job)
         elif to == "ended":
             del self.jobs[job.request.id]
+
+    def _step_in(self, job: Job) -> None:
+        """Into the line for workers, or into a request group."""
+        apart = job.suspect == "llm" and job.state == "queued"
+        if self.virtual is None or apart:
+            self.line(job.request.model).push(job, self.standing(job), apart=apart)
+        else:
+            owner = job.prefill if job.state == "evicted" else ""
+            most = self.planning.group_max(job.request.model)
+            slots = self.planning.slots_of(job.request.model, job.kv_tokens)
+            self.virtual.push(job, self.length_left(job), self.target_s(job.request), most, slots, owner)
+        self.dirty = True
+
+    def step_out(self, job: Job) -> None:
+        if not job.ticket or job.lane is not None:
+            return
+        if job.group is not None:
+            assert self.virtual is not None
+            self.virtual.leave(job)
+        else:
+            self.line(job.request.model).leave(job)
+
+    def count(self, operation: str) -> None:
+        self.operations[operation] = self.operations.get(operation, 0) + 1
 
     def _count_prefill(self, job: Job, was: State, to: State) -> None:
         tokens = (to == "prefill") - (was == "prefill")
@@ -95,6 +129,7 @@ class Cell:
     def next_attempt(self, job: Job) -> None:
         job.tries += 1
         assert job.tries < ATTEMPTS_PER_EPOCH, f"{job.key}: attempts of this epoch are used up"
+        job.left = ()
         job.attempt = self.config.epoch * ATTEMPTS_PER_EPOCH + job.tries
 
     def waiting_in(self, slo_class: str) -> int:
@@ -109,19 +144,27 @@ class Cell:
 
     def standing(self, job: Job) -> Standing:
         """The target is none for a class that is not configured any more."""
-        slo = self.config.classes.get(job.request.slo_class)
-        ttft_s = slo.ttft_s if slo is not None else 0.0
+        ttft_s = effective_target_s(self.target_s(job.request), job.request.priority)
         return Standing(job.request, job.seq, job.ready_s, ttft_s, partial(self.length_left, job))
 
-    def length_left(self, job: Job) -> Prediction:
+    def target_s(self, request: Request) -> float:
+        """To the first token: the request's own target, or its class's."""
+        slo = self.config.classes.get(request.slo_class)
+        return request.ttft_s or (slo.ttft_s if slo is not None else 0.0)
+
+    def length_of(self, job: Job) -> Prediction:
         """What a predictor said, or else what is known of requests like it."""
-        whole = job.length
-        if whole is None:
-            whole = self.known_lengths.predict(job.request.id, of_request(job.request))
-        return whole.given(len(job.emitted))
+        return job.length or self.known_lengths.predict(job.request.id, of_request(job.request))
+
+    def length_left(self, job: Job) -> Prediction:
+        return self.length_of(job).given(max(len(job.emitted), job.progress))
 
     def stand_again(self, job: Job) -> None:
         """In the place that it has now, if it stands in a line whose order asks for lengths."""
+        if job.group is not None:
+            self.step_out(job)
+            self._step_in(job)
+            return
         if not job.ticket or not ORDERS[self.config.order].needs_lengths:
             return
         line = self.line(job.request.model) if job.lane is None else self.unplaced[job.lane]
@@ -144,11 +187,12 @@ class Cell:
     def rebuild_pools(self) -> None:
         self.pools = {}
         for worker in self.workers.values():
-            if worker.incarnation and not worker.draining:
+            if worker.incarnation and not worker.draining and not worker.loading:
                 pool = self.pools.get(worker.model)
                 if pool is None:
                     pool = self.pools[worker.model] = Pool()
                 pool.add(worker)
+        self.planning.instances_changed = True
         self.dirty = True
 
     # --- time ---

@@ -23,7 +23,7 @@ def check(cell: Cell) -> None:
 
 def _check_job(cell: Cell, job: Job) -> None:
     assert (job.end is not None) == (job.state == "ending"), f"{job.key} is {job.state} with end {job.end}"
-    stands = job.state == "queued" or job.lane is not None
+    stands = job.state == "queued" or (job.state == "evicted" and not job.stop) or job.lane is not None
     assert (job.ticket != 0) == stands, f"{job.key} is {job.state} with ticket {job.ticket}"
     if job.state in AT_WORKER:
         assert job.attempt, f"{job.request.id} runs without an attempt"
@@ -42,7 +42,10 @@ def _check_job(cell: Cell, job: Job) -> None:
 
 def _check_counts(cell: Cell) -> None:
     jobs = cell.jobs.values()
-    assert sum(len(line) for line in cell.lines.values()) == sum(job.state == "queued" for job in jobs)
+    standing = sum(job.ticket != 0 and job.lane is None for job in jobs)
+    assert sum(len(line) for line in cell.lines.values()) + (len(cell.virtual) if cell.virtual else 0) == standing
+    if cell.virtual is not None:
+        cell.virtual.check()
     for name, count in cell.classes.items():
         own = [job for job in jobs if job.request.slo_class == name]
         assert set(count.waiting) == {job.request.id for job in own if job.state in WAITING}, name

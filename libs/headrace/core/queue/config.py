@@ -12,10 +12,32 @@ ATTEMPTS_PER_EPOCH = 4096  # attempt = epoch * 4096 + n: monotonic over leadersh
 class QueueConfig:
     epoch: int  # the leadership's: sequence of its take-over
     name: str = "qm-0"
-    order: str = "fcfs"
+    order: str = "fcfs"  # of each model's line; with a planner, of the lines before the encoders alone
+    planner: str = (
+        ""  # a name of headrace.core.planning: request groups in virtual queues; empty: a line for each model
+    )
+    solve: bool = True  # plan anew in a process of its own (SolvePlan); off: new groups are put in where they fit best
+    pull: bool = True  # a worker gets what it has room for; off: it gets its requests at once and queues them itself
+    evict: bool = True  # take running requests out, KV cache to host memory, for more urgent ones
+    swap: bool = True  # let workers load other models
+    balance: bool = True  # a worker with room serves groups of others' virtual queues
+    move: bool = True  # evicted requests may go on at another worker
+    early_rejection: bool = True  # refuse at once what cannot begin before its deadline
+    fair: bool = True  # among the requests of a group's kind, the tenant that was served least comes first
     predict_lengths: bool = False  # ask for each request (PredictLength); an answer may come late, or never
     classes: Mapping[str, SloClass] = field(default_factory=lambda: CLASSES)
     prefix_tokens: Mapping[str, int] = field(default_factory=dict)  # prefix name -> its length, for KV accounting
+    group_batches: float = 4.0  # a group is closed at so many batches of its instances (QLM's delta)
+    group_max: int = 512  # and at so many requests
+    replan_s: float = 1.0  # between two plans asked for, at least
+    plan_nodes: int = 200  # of the solver's search
+    bound_z: float = 1.28  # standard deviations that count as waiting: nine promises of ten are kept
+    unpulled_batches: int = 8  # that a worker is sent beyond what it has room for, without pull
+    evictions_max: int = 4  # of one request
+    evict_tokens_min: int = 16  # that a request must decode between two evictions, and must have left to be worth one
+    evict_rest_s: float = 1.0  # that a request runs at least between two evictions
+    share_half_life_s: float = 60.0  # what a tenant was served counts half as much after so long
+    flows_max: int = 4_096  # tenants remembered; the one served longest ago is forgotten
     lease_s: float = 2.0  # four heartbeats of 0.5 s: a dead worker is noticed within 3 s
     tick_gap_s: float = 1.0  # four ticks: a longer gap means that we ourselves were stopped
     adopt_s: float = 1.2  # two heartbeats and a margin: every live worker has said what it holds

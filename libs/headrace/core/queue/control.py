@@ -3,6 +3,7 @@
 from headrace.core.commands import ResendCommand
 from headrace.core.effects import LookInResults, Moved, SendCancel, SendResend
 from headrace.core.events import Attach, Cancel, Stalled
+from headrace.core.queue.admission import expire
 from headrace.core.queue.cell import Alarm, Cell
 from headrace.core.queue.ends import stopped
 from headrace.core.queue.job import AT_WORKER, Job, Stop
@@ -24,6 +25,7 @@ def _stop(cell: Cell, job: Job, why: Stop, now_s: float) -> None:
     if job.state in ("encoding", "queued"):
         stopped(cell, job, why, now_s)
     elif job.state in AT_WORKER:
+        cell.step_out(job)  # an evicted one stands in line no more: its end is on the way
         for worker_id in job.workers():
             cell.emit(SendCancel(worker_id, job.key))
         cell.alarm(now_s + cell.config.stop_wait_s, "stop", job)
@@ -72,7 +74,9 @@ def _answer_unknown(cell: Cell, request_id: str, gateway: str) -> None:
 
 def ring(cell: Cell, alarm: Alarm, job: Job, attempt: int, now_s: float) -> None:
     """An alarm of this job is due."""
-    if alarm == "recover":
+    if alarm == "ttl":
+        expire(cell, job, now_s)
+    elif alarm == "recover":
         recover_again(cell, job, attempt, now_s)
     elif alarm == "deadline" and job.state in AT_WORKER:
         # Workers keep deadlines themselves, and their end carries the tokens.

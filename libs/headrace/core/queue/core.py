@@ -12,10 +12,12 @@ from headrace.core.events import (
     CaughtUp,
     Ended,
     Event,
+    Evicted,
     Heartbeat,
     Joined,
     LengthPredicted,
     PartEncoded,
+    PlanSolved,
     Prefilled,
     RequestAccepted,
     ResultsFound,
@@ -32,7 +34,10 @@ from headrace.core.queue.config import QueueConfig
 from headrace.core.queue.control import attach, cancel, ring, stalled
 from headrace.core.queue.dispatch import dispatch
 from headrace.core.queue.ends import result_stored, worker_ended
+from headrace.core.queue.inspect import Inspection, inspect
 from headrace.core.queue.lengths import length_predicted
+from headrace.core.queue.operations import evicted
+from headrace.core.queue.planning import ask_for_plan, follow_instances, plan_solved
 from headrace.core.queue.recovery import expire_leases, extend_leases, tokens_recovered
 from headrace.core.queue.repair import heartbeat
 from headrace.core.queue.stages import joined, part_encoded, prefilled, stage_failed
@@ -46,6 +51,7 @@ from headrace.core.queue.views import (
     explain,
     queue_view,
 )
+from headrace.core.queue.waits import expect_waits
 
 
 def _tick(cell: Cell, event: Tick, now_s: float) -> None:
@@ -57,6 +63,10 @@ def _tick(cell: Cell, event: Tick, now_s: float) -> None:
     while (due := cell.due(now_s)) is not None:
         alarm, job, attempt = due
         ring(cell, alarm, job, attempt, now_s)
+    if cell.virtual is not None and cell.dispatching:
+        follow_instances(cell, cell.virtual)
+        expect_waits(cell, cell.virtual, now_s)
+        ask_for_plan(cell, cell.virtual, now_s)
 
 
 def _bus_down(cell: Cell, event: BusDown, now_s: float) -> None:
@@ -76,6 +86,7 @@ _HANDLERS: dict[type, Callable[[Cell, Any, float], None]] = {
     PartEncoded: part_encoded,
     Prefilled: prefilled,
     Joined: joined,
+    Evicted: evicted,
     Ended: worker_ended,
     StageFailed: stage_failed,
     Heartbeat: heartbeat,
@@ -84,6 +95,7 @@ _HANDLERS: dict[type, Callable[[Cell, Any, float], None]] = {
     Stalled: stalled,
     TokensRecovered: tokens_recovered,
     LengthPredicted: length_predicted,
+    PlanSolved: plan_solved,
     ResultStored: result_stored,
     BusDown: _bus_down,
     BusUp: _bus_up,
@@ -102,6 +114,8 @@ class QueueCore:
         cell = self._cell
         effects = cell.effects = []
         _HANDLERS[type(event)](cell, event, now_s)
+        if cell.virtual is not None:
+            follow_instances(cell, cell.virtual)
         if cell.dirty and cell.dispatching:
             dispatch(cell, now_s)
         return effects
@@ -119,6 +133,10 @@ class QueueCore:
     def queue_view(self, limit: int) -> QueueView:
         """The first `limit` of each waiting line, and where the running requests are."""
         return queue_view(self._cell, limit)
+
+    def inspect(self, now_s: float, groups_max: int = 100) -> Inspection:
+        """The virtual queues in order, who was served how much, what was done."""
+        return inspect(self._cell, now_s, groups_max)
 
     def live_ids(self) -> frozenset[str] | None:
         """Every request that has not ended; None while a new leadership does not know them all."""

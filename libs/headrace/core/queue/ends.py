@@ -54,7 +54,7 @@ def finish(cell: Cell, job: Job, end: End, tokens: tuple[int, ...], logprobs: Lo
     end_alone(cell, job)
     cell.move(job, "ending")
     job.end = end
-    learn(cell, job, end, len(tokens))
+    learn(cell, job, end, len(tokens), now_s)
     cell.dirty = True
     cell.emit(StoreResult(job.request, job.attempt, tokens, end, now_s, logprobs))
 

@@ -1,19 +1,25 @@
 """A job: the queue manager's record of one accepted request, and the table of states that it moves through.
 
-accepted -> encoding -> queued -> prefill -> handover -> decode -> ending -> ended, and recovering for those whose
-worker was lost. Only Cell.move changes a state, and only along this table.
+accepted -> encoding -> queued -> prefill -> handover -> decode -> ending -> ended; evicted for those that make room for
+others, and recovering for those whose worker was lost. Only Cell.move changes a state, and only along this table.
 """
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from headrace.core.lengths.prediction import Prediction
 from headrace.core.types import End, Key, Logprobs, Request, StageSpan, TensorHandle
+from headrace.core.waiting.work import NOTHING, Work
 
-State = Literal["accepted", "encoding", "queued", "prefill", "handover", "decode", "recovering", "ending", "ended"]
+if TYPE_CHECKING:
+    from headrace.core.queue.groups import Group
+
+State = Literal[
+    "accepted", "encoding", "queued", "prefill", "handover", "decode", "evicted", "recovering", "ending", "ended"
+]
 
 LIFE: dict[State, frozenset[State]] = {
     # read from the journal; under a new leadership it stays here until every worker has said what it holds
-    "accepted": frozenset({"encoding", "queued", "prefill", "handover", "decode", "recovering", "ending"}),
+    "accepted": frozenset({"encoding", "queued", "prefill", "handover", "decode", "evicted", "recovering", "ending"}),
     # media parts are out or waiting to go out
     "encoding": frozenset({"queued", "ending"}),
     # ready for prefill; back to encoding when an encoder dies with an embedding
@@ -22,7 +28,9 @@ LIFE: dict[State, frozenset[State]] = {
     "prefill": frozenset({"handover", "decode", "recovering", "ending", "accepted"}),
     # the KV cache waits at the prefill worker
     "handover": frozenset({"decode", "recovering", "ending", "accepted"}),
-    "decode": frozenset({"recovering", "ending", "accepted"}),
+    "decode": frozenset({"evicted", "recovering", "ending", "accepted"}),
+    # the KV cache waits in a worker's host memory; handed over when it goes on, there or elsewhere
+    "evicted": frozenset({"handover", "recovering", "ending", "accepted"}),
     # a worker was lost: what was emitted is being looked up
     "recovering": frozenset({"encoding", "queued", "ending"}),
     # the end is known and being stored
@@ -30,7 +38,8 @@ LIFE: dict[State, frozenset[State]] = {
     "ended": frozenset(),
 }
 WAITING: frozenset[State] = frozenset({"accepted", "encoding", "queued", "recovering"})
-AT_WORKER: frozenset[State] = frozenset({"prefill", "handover", "decode"})
+AT_WORKER: frozenset[State] = frozenset({"prefill", "handover", "decode", "evicted"})
+STANDING: frozenset[State] = frozenset({"queued", "evicted"})  # in a waiting line for workers
 
 Suspicion = Literal["", "encode", "llm"]
 Stop = Literal["", "cancelled", "deadline"]
@@ -60,16 +69,25 @@ class Job:
         "alone",
         "askers",
         "attempt",
+        "charged",
         "deaths",
         "deaths_alone",
         "decode",
         "died_at",
+        "dispatched_s",
+        "due_s",
         "emitted",
         "end",
+        "evict_sent_s",
+        "evicted_bytes",
+        "evictions",
+        "expected",
         "gateway",
         "gateway_known",
+        "group",
         "kv_tokens",
         "lane",
+        "left",
         "length",
         "logprobs",
         "parts",
@@ -89,6 +107,7 @@ class Job:
         "ticket",
         "timeline",
         "tries",
+        "work",
     )
 
     def __init__(self, request: Request, seq: int, kv_tokens: int) -> None:
@@ -109,10 +128,20 @@ class Job:
         self.start_index = 0  # of this attempt's first new token
         self.progress = 0  # next index that a worker has told
         self.ready_s = 0.0  # since when it waits: for encoders first, then for workers
-        self.ticket = 0  # its valid entry in the waiting line
+        self.ticket = 0  # its valid entry in the waiting line, or its group's number
+        self.group: Group | None = None  # that it waits in, where there are groups
+        self.work: Work = NOTHING  # that it adds to its group
+        self.expected: tuple[float, float, int, float] | None = None  # wait, its bound, how many ahead; said when
         self.lane: Lane | None = None  # where it waits for an encoder
         self.sent_s = 0.0  # when the current worker was last told about it
         self.resends = 0
+        self.charged = 0.0  # tokens, on its tenant's share
+        self.dispatched_s = 0.0  # when this attempt was sent to a worker, or last went on after an eviction
+        self.evict_sent_s = 0.0  # asked to leave the engine; 0: not asked
+        self.evictions = 0
+        self.left: tuple[str, ...] = ()  # workers that it moved away from in this attempt: they take it no more
+        self.evicted_bytes = 0  # of its KV cache, in the host memory of the worker that keeps it
+        self.due_s = 0.0  # of an evicted one: when it is to go on
         self.patience_s = 0.0  # how long its KV cache may be on the way
         self.suspect: Suspicion = ""
         self.alone = False  # it runs alone now

@@ -44,12 +44,14 @@ def bury(cell: Cell, worker: Worker, now_s: float, *, blame: bool) -> None:
 def _bereaved(cell: Cell, job: Job, worker: Worker, now_s: float, *, blame: bool) -> bool:
     """Whether the job needs a new attempt after losing the worker."""
     worker.unseat(job)
-    if job.state == "handover" and job.prefill == worker.id:
+    if job.state == "handover" and job.prefill == worker.id != job.decode:
         job.prefill = ""  # the decode worker may hold the KV cache already: its next heartbeats tell
         job.sent_s = now_s
         return False
     if job.state == "prefill" and job.prefill != worker.id:
         return True  # it lost its place to go; nobody was working on it here
+    if job.state == "evicted":
+        return True  # nobody was working on it anywhere
     return _suspect(cell, job, "llm", now_s, blame=blame)
 
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 from headrace.core.commands import ACTIVE_HOLDS, Hold
 from headrace.core.effects import SendCancel, SendRelease
-from headrace.core.events import Heartbeat, Joined, PartEncoded, Prefilled
+from headrace.core.events import Evicted, Heartbeat, Joined, PartEncoded, Prefilled
 from headrace.core.queue.adoption import adopt, adopt_part
 from headrace.core.queue.alone import exonerate
 from headrace.core.queue.cell import Cell
-from headrace.core.queue.dispatch import send_prefill
 from headrace.core.queue.encoding import lose_part, send_part
 from headrace.core.queue.job import AT_WORKER, Job, Part
+from headrace.core.queue.launching import send_prefill
+from headrace.core.queue.operations import evicted, eviction_declined, send_load, send_on
 from headrace.core.queue.recovery import bury, retry
 from headrace.core.queue.stages import joined, leave_prefill, part_encoded, prefilled
 from headrace.core.queue.worker import Worker
@@ -30,6 +31,8 @@ def heartbeat(cell: Cell, event: Heartbeat, now_s: float) -> None:
             bury(cell, worker, now_s, blame=False)
         return
     worker = _renew(cell, worker, event, now_s)
+    _follow_load(cell, worker, event, now_s)
+    worker.pace.observe(event.done)
     if cell.caught_up:
         _reconcile(cell, worker, event.holds, now_s)
 
@@ -40,12 +43,34 @@ def _renew(cell: Cell, worker: Worker | None, event: Heartbeat, now_s: float) ->
     if not worker.incarnation or worker.draining != event.draining:
         if not worker.incarnation:
             worker.introduce(event)
+            worker.extra_slots = 0 if cell.config.pull else cell.config.unpulled_batches * worker.slots
         worker.draining = event.draining
         cell.rebuild_pools()
     worker.lease_until_s = now_s + cell.config.lease_s
     worker.last_seen_s = now_s
     worker.sent_s = event.sent_s
     return worker
+
+
+def _follow_load(cell: Cell, worker: Worker, event: Heartbeat, now_s: float) -> None:
+    """What model it has, or is getting: by its own word, and by what it was told and may not have heard."""
+    worker.loadable = {each.model: each for each in event.loadable}
+    if event.loading:
+        if worker.loading != event.loading:
+            worker.loading = event.loading
+            cell.rebuild_pools()
+    elif worker.loading == event.model or event.model != worker.model:
+        worker.introduce(event)
+        worker.loading = ""
+        worker.loaded_s = now_s
+        cell.rebuild_pools()
+    elif worker.loading and event.load_error.startswith(f"{worker.loading}:"):
+        worker.unloadable.add(worker.loading)
+        worker.loading = ""
+        cell.count("load_failed")
+        cell.rebuild_pools()
+    elif worker.loading and now_s - worker.load_sent_s >= cell.config.resend_s:
+        send_load(cell, worker, now_s)
 
 
 def _reconcile(cell: Cell, worker: Worker, holds: tuple[Hold, ...], now_s: float) -> None:
@@ -89,13 +114,29 @@ def _know(cell: Cell, worker: Worker, hold: Hold, now_s: float) -> bool:
 
 def _catch_up(cell: Cell, worker: Worker, job: Job, hold: Hold, now_s: float) -> None:
     """The hold may tell of an event that was lost."""
-    if hold.state == "handover" and job.state == "prefill":
+    if hold.state == "evicted":
+        _catch_up_evicted(cell, worker, job, hold, now_s)
+    elif hold.state == "handover" and job.state == "prefill":
         prefilled(cell, Prefilled(worker.id, job.key, hold.next_index, hold.handle), now_s)
     elif hold.state == "decode" and job.state in ("prefill", "handover"):
         joined(cell, Joined(worker.id, job.key), now_s)
+    elif hold.state == "decode" and job.evict_sent_s and now_s - job.evict_sent_s >= cell.config.resend_s:
+        eviction_declined(cell, worker, job, now_s)
     job.progress = max(job.progress, hold.next_index)
     if job.died_at == "llm" and job.progress - job.start_index >= cell.config.exonerated_after:
         exonerate(cell, job)
+
+
+def _catch_up_evicted(cell: Cell, worker: Worker, job: Job, hold: Hold, now_s: float) -> None:
+    """Out of the engine: news to us, known, or on its way back without having heard of it."""
+    if job.state in ("prefill", "decode") and hold.handle is not None:
+        evicted(cell, Evicted(worker.id, job.key, hold.next_index, hold.handle), now_s)
+    elif job.state == "handover" and worker.id == job.prefill and now_s - job.sent_s >= cell.config.resend_s:
+        job.resends += 1
+        if job.resends > cell.config.resends_max:
+            retry(cell, [job], now_s)
+        else:
+            send_on(cell, job, now_s)
 
 
 def _know_part(cell: Cell, worker: Worker, hold: Hold, now_s: float) -> bool:
@@ -139,7 +180,7 @@ def _prefill_silent(cell: Cell, worker: Worker, job: Job, now_s: float) -> None:
 
 def _handover_silent(cell: Cell, worker: Worker, job: Job, now_s: float) -> None:
     """The KV cache is on its way, or the word of it was lost. A decode worker lists a request once it has joined."""
-    if worker.id == job.prefill:
+    if worker.id == job.prefill != job.decode:
         leave_prefill(cell, job)  # it keeps the KV cache no longer
         job.sent_s = now_s
     elif not job.prefill or now_s - job.sent_s >= job.patience_s:
@@ -154,6 +195,7 @@ _SILENT: dict[str, Callable[[Cell, Worker, Job, float], None]] = {
     "prefill": _prefill_silent,
     "handover": _handover_silent,
     "decode": _decode_silent,
+    "evicted": _decode_silent,
 }
 
 

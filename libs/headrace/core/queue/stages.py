@@ -9,7 +9,7 @@ from headrace.core.queue.encoding import lose_part, make_ready, release_parts
 from headrace.core.queue.ends import decide, fail
 from headrace.core.queue.job import AT_WORKER, Job
 from headrace.core.queue.recovery import retry
-from headrace.core.types import Key, TensorHandle
+from headrace.core.types import Key
 
 
 def part_encoded(cell: Cell, event: PartEncoded, now_s: float) -> None:
@@ -39,12 +39,11 @@ def prefilled(cell: Cell, event: Prefilled, now_s: float) -> None:
     cell.dirty = True
     job.progress = max(job.progress, event.next_index)
     job.sent_s = now_s
-    job.patience_s = patience_s(cell, event.kv)
+    job.patience_s = patience_s(cell, event.kv.size_bytes if event.kv is not None else 0)
 
 
-def patience_s(cell: Cell, kv: TensorHandle | None) -> float:
+def patience_s(cell: Cell, size_bytes: int) -> float:
     """How long a KV cache may be on its way before it counts as lost."""
-    size_bytes = kv.size_bytes if kv is not None else 0
     return cell.config.handover_s + size_bytes / cell.config.handover_bytes_per_s
 
 
@@ -69,6 +68,7 @@ def leave_prefill(cell: Cell, job: Job) -> None:
     if worker is None:
         return
     worker.unseat(job)
+    job.left += (worker.id,)
     if worker.alone == job.request.id:
         worker.alone = ""
     cell.emit(SendRelease(worker.id, job.key))

@@ -1,9 +1,13 @@
 """What the queue manager shows: status of the cell, the first of each line, and why a request waits."""
 
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
+from headrace.core.queue.admission import AT_LEAST
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.job import Job
+from headrace.core.queue.waits import wait_of, wait_of_class
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +17,8 @@ class ClassView:
     running: int
     queue_limit: int
     oldest_wait_s: float
+    estimated_wait_s: float = -1.0  # of a request that came now, until its first token; negative: no estimate
+    estimated_wait_least_s: float = -1.0  # and what it will wait at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,10 @@ class WorkerView:
     last_seen_s: float
     lease_until_s: float
     pending_media_tokens: int
+    loading: str = ""  # the model that is being loaded
+    evicted: int = 0  # requests whose KV cache waits in its host memory
+    evicted_bytes: int = 0
+    host_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,8 @@ class ModelView:
     model: str
     servable: bool  # prefill and decode are there
     modalities: tuple[str, ...]  # that some live encoder can encode
+    waiting: int | None = None  # requests; None: not counted
+    running: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +81,12 @@ class Explanation:
     why: str = ""
     attempt: int = 0
     worker: str = ""
+    group: int = 0  # the request group that it waits in; 0: none
+    virtual_queue: str = ""  # the worker whose virtual queue the group stands in
+    estimated_wait_bound_s: float = -1.0
+    predicted_tokens: float = -1.0  # of its output; negative: nobody knows
+    predicted_tokens_p90: float = -1.0
+    ttft_target_s: float = 0.0
 
 
 def cell_view(cell: Cell, now_s: float) -> CellView:
@@ -78,7 +96,7 @@ def cell_view(cell: Cell, now_s: float) -> CellView:
         now_s=now_s,
         classes=class_views(cell, now_s),
         workers=_worker_views(cell),
-        models=tuple([_model_view(cell, model) for model in sorted(cell.pools)]),
+        models=tuple([_model_view(cell, model) for model in sorted(_models(cell))]),
         accepted=cell.accepted,
         ended=sum(cell.ended_by_reason.values()),
         ended_by_reason=dict(cell.ended_by_reason),
@@ -97,7 +115,11 @@ def _class_view(cell: Cell, name: str, now_s: float) -> ClassView:
         return ClassView(name, 0, 0, limit, 0.0)
     oldest = next(iter(count.waiting.values()), None)
     wait_s = max(0.0, now_s - oldest.request.accepted_s) if oldest is not None else 0.0
-    return ClassView(name, len(count.waiting), count.running, limit, wait_s)
+    expected = wait_of_class(cell, cell.virtual, name, now_s) if cell.virtual is not None else None
+    if expected is None:
+        return ClassView(name, len(count.waiting), count.running, limit, wait_s)
+    least_s = max(0.0, expected.bound(AT_LEAST))
+    return ClassView(name, len(count.waiting), count.running, limit, wait_s, expected.mean_s, least_s)
 
 
 def _worker_views(cell: Cell) -> tuple[WorkerView, ...]:
@@ -117,21 +139,41 @@ def _worker_views(cell: Cell) -> tuple[WorkerView, ...]:
             last_seen_s=worker.last_seen_s,
             lease_until_s=worker.lease_until_s,
             pending_media_tokens=worker.media_pending,
+            loading=worker.loading,
+            evicted=sum(seat.host_bytes > 0 for seat in worker.seats.values()),
+            evicted_bytes=worker.host_used,
+            host_bytes=worker.host_bytes,
         )
         for worker in known
         if worker.incarnation
     )
 
 
+def _models(cell: Cell) -> set[str]:
+    """Those that are loaded somewhere, and those that somebody would load."""
+    loadable = {model for worker in cell.workers.values() if cell.config.swap for model in worker.loadable}
+    return {*cell.pools, *loadable}
+
+
 def _model_view(cell: Cell, model: str) -> ModelView:
     pool = cell.pool(model)
     servable = any(worker.prefills for worker in pool) and any(worker.decodes for worker in pool)
+    servable = servable or (cell.config.swap and any(worker.can_serve(model) for worker in cell.workers.values()))
     modalities = {modality for worker in pool if worker.encodes for modality in worker.modalities}
-    return ModelView(model, servable, tuple(sorted(modalities)))
+    running = sum(worker.slots_used for worker in pool.decodes)
+    return ModelView(model, servable, tuple(sorted(modalities)), _waiting(cell, model), running)
+
+
+def _waiting(cell: Cell, model: str) -> int:
+    """For workers: who waits for encoders is not counted."""
+    line = cell.lines.get(model)
+    kinds = cell.virtual.kinds.items() if cell.virtual is not None else ()
+    grouped = sum(len(jobs) for key, kind in kinds if key.model == model for jobs in kind.flows.values())
+    return (len(line) if line is not None else 0) + grouped
 
 
 def queue_view(cell: Cell, limit: int) -> QueueView:
-    waiting = {model: _first_ids(cell, model, limit) for model in cell.lines}
+    waiting = {model: _first_ids(cell, model, limit) for model in sorted(_lined(cell))}
     running = {
         seat.job.request.id: seat.job.workers() for worker in cell.workers.values() for seat in worker.seats.values()
     }
@@ -139,8 +181,16 @@ def queue_view(cell: Cell, limit: int) -> QueueView:
 
 
 def _first_ids(cell: Cell, model: str, limit: int) -> tuple[str, ...]:
-    line = cell.lines[model]
-    return tuple([job.request.id for job in line.first(limit)])
+    """Of its line, and of the groups in its workers' virtual queues."""
+    line = cell.lines.get(model)
+    first = [job.request.id for job in line.first(limit)] if line is not None else []
+    if cell.virtual is not None:
+        first += islice(cell.virtual.waiting_for(model), limit - len(first))
+    return tuple(first)
+
+
+def _lined(cell: Cell) -> set[str]:
+    return {*cell.lines, *(kind.model for kind in (cell.virtual.kinds if cell.virtual is not None else ()))}
 
 
 def explain(cell: Cell, request_id: str, now_s: float) -> Explanation:
@@ -150,7 +200,7 @@ def explain(cell: Cell, request_id: str, now_s: float) -> Explanation:
             return Explanation(request_id, "ended", why="its result is stored")
         return Explanation(request_id, "unknown", why="not in the journal: ended long ago, or never accepted")
     ready_s = job.ready_s if job.state == "queued" else job.request.accepted_s
-    position = cell.line(job.request.model).position(job) if job.state == "queued" else 0
+    position = _position(cell, job)
     worker = " -> ".join(job.workers()) or ", ".join(sorted({part.worker for part in job.parts if part.worker}))
     return Explanation(
         request_id,
@@ -160,7 +210,32 @@ def explain(cell: Cell, request_id: str, now_s: float) -> Explanation:
         why=_why(cell, job, position),
         attempt=job.attempt,
         worker=worker,
+        ttft_target_s=cell.target_s(job.request),
+        **_expectations(cell, job, now_s),
     )
+
+
+def _position(cell: Cell, job: Job) -> int:
+    if not job.ticket or job.lane is not None:
+        return 0
+    if job.group is not None and cell.virtual is not None:
+        return cell.virtual.position(job)
+    return cell.line(job.request.model).position(job)
+
+
+def _expectations(cell: Cell, job: Job, now_s: float) -> dict[str, Any]:
+    """What is predicted of its length, and of its wait while it stands in a group."""
+    shown: dict[str, Any] = {}
+    if job.length is not None or cell.lengths_matter:
+        whole = cell.length_of(job)
+        shown |= {"predicted_tokens": whole.mean, "predicted_tokens_p90": whole.quantile(0.9)}
+    if job.group is None or cell.virtual is None:
+        return shown
+    shown |= {"group": job.group.id, "virtual_queue": job.group.worker}
+    wait = wait_of(cell, cell.virtual, job, now_s)
+    if wait is not None:
+        shown |= {"estimated_wait_s": wait.mean_s, "estimated_wait_bound_s": wait.bound(cell.config.bound_z)}
+    return shown
 
 
 def _why(cell: Cell, job: Job, position: int) -> str:
@@ -176,6 +251,7 @@ def _why(cell: Cell, job: Job, position: int) -> str:
         "prefill": "in prefill",
         "handover": "its KV cache is on the way to the decode worker",
         "decode": "decoding",
+        "evicted": "it made room for more urgent requests and goes on soon; its KV cache is kept in host memory",
         "ending": "ended; its result is being stored",
     }[job.state]
 
@@ -189,6 +265,22 @@ def _why_queued(cell: Cell, job: Job, position: int) -> str:
         return f"no live prefill and decode worker for model {job.request.model}"
     if job.suspect:
         return "workers died while they ran it: it waits to run alone"
+    if job.group is not None:
+        return _why_grouped(cell, job, position)
     if position:
         return f"{position} requests of its model are before it"
     return "first in line: no prefill and decode worker has a free slot and enough free KV blocks"
+
+
+def _why_grouped(cell: Cell, job: Job, position: int) -> str:
+    assert job.group is not None
+    worker = cell.workers.get(job.group.worker)
+    if worker is None:
+        return "no live worker can serve its model now"
+    if worker.loading:
+        return f"{worker.id} is loading {worker.loading}; {position} requests are before it"
+    if position:
+        return f"{position} requests are before it in the virtual queue of {worker.id}"
+    if worker.model != job.request.model:
+        return f"first in line at {worker.id}, which ends what it runs of {worker.model} and then loads its model"
+    return f"first in line at {worker.id}, which has no free slot or not enough free KV blocks"

@@ -4,20 +4,26 @@ The books are ours alone: capacity comes from the worker's first heartbeat, use 
 """
 
 from headrace.core.events import Heartbeat
+from headrace.core.instance import Loadable
 from headrace.core.queue.job import Job, Part
 from headrace.core.stages.kv import blocks_for
+from headrace.core.waiting.pace import PaceLearner
+from headrace.core.waiting.work import NOTHING
+
+NEVER_S = float("-inf")
 
 
 class Seat:
     """What one job takes at one worker."""
 
-    __slots__ = ("adopted", "blocks", "job", "kv_tokens", "slots")
+    __slots__ = ("adopted", "blocks", "host_bytes", "job", "kv_tokens", "slots")
 
     def __init__(self, job: Job, kv_tokens: int, blocks: int, adopted: bool) -> None:
         self.job = job
         self.kv_tokens = kv_tokens  # 0: it has left the engine, and only its KV cache or its tokens are kept
         self.slots = 1 if kv_tokens else 0
         self.blocks = blocks
+        self.host_bytes = 0  # of its evicted KV cache
         self.adopted = adopted  # given by an earlier leadership: not ours to refuse
 
 
@@ -30,24 +36,37 @@ class Worker:
         "decodes",
         "draining",
         "encodes",
+        "evicting",
+        "extra_slots",
         "grpc_address",
         "host",
+        "host_bytes",
+        "host_used",
         "id",
         "incarnation",
+        "kv_bytes_per_token",
         "last_seen_s",
         "lease_until_s",
+        "load_sent_s",
+        "loadable",
+        "loaded_s",
+        "loading",
         "media_held",
         "media_pending",
         "modalities",
         "model",
+        "pace",
         "parts",
         "prefill_pending",
         "prefills",
+        "running",
+        "running_s",
         "seats",
         "sent_s",
         "slots",
         "slots_used",
         "stages",
+        "unloadable",
     )
 
     def __init__(self, worker_id: str, now_s: float) -> None:
@@ -61,7 +80,20 @@ class Worker:
         self.grpc_address = ""
         self.slots = self.blocks = 0
         self.block_tokens = 1
+        self.extra_slots = 0  # that it is sent beyond what it has: it queues them itself
         self.draining = False
+        self.loadable: dict[str, Loadable] = {}  # by model
+        self.unloadable: set[str] = set()  # models that it has failed to load
+        self.loading = ""  # the model that it was told to load, or says that it loads
+        self.load_sent_s = 0.0
+        self.loaded_s = now_s  # since when it has its model
+        self.pace = PaceLearner()
+        self.kv_bytes_per_token = 0
+        self.host_bytes = 0  # for evicted KV caches
+        self.host_used = 0
+        self.running = NOTHING  # what its requests have left, as it was estimated at running_s
+        self.running_s = NEVER_S
+        self.evicting: dict[str, Job] = {}  # asked to leave the engine
         self.lease_until_s = now_s
         self.last_seen_s = now_s
         self.sent_s = 0.0  # by its own clock: tells old heartbeats from new ones
@@ -88,6 +120,9 @@ class Worker:
         self.slots = heartbeat.slots
         self.blocks = heartbeat.blocks
         self.block_tokens = heartbeat.block_tokens
+        self.kv_bytes_per_token = heartbeat.kv_bytes_per_token
+        self.host_bytes = heartbeat.host_bytes
+        self.pace = PaceLearner(heartbeat.pace)
         for seat in self.seats.values():  # given before the worker was heard of
             seat.blocks = blocks_for(seat.kv_tokens, self.block_tokens)
         self.blocks_used = sum(seat.blocks for seat in self.seats.values())
@@ -97,7 +132,24 @@ class Worker:
         """Computes for nobody. Embeddings that it merely keeps do not count."""
         return not self.seats and not self.media_pending
 
+    @property
+    def instance(self) -> bool:
+        """Whether a virtual queue ends here: requests begin at it."""
+        return self.prefills
+
+    @property
+    def model_to_be(self) -> str:
+        return self.loading or self.model
+
+    def can_serve(self, model: str) -> bool:
+        """Now, or after a load. Only who prefills and decodes by itself may change its model."""
+        if model == self.model_to_be:
+            return True
+        return self.prefills and self.decodes and model in self.loadable and model not in self.unloadable
+
     def fits(self, kv_tokens: int) -> bool:
+        if self.extra_slots:
+            return self.slots_used < self.slots + self.extra_slots
         # blocks_for in place: asked of every worker at every dispatch
         return self.slots_used < self.slots and self.blocks_used - (-kv_tokens // self.block_tokens) <= self.blocks
 
@@ -115,17 +167,22 @@ class Worker:
         self.slots_used += seat.slots
         self.blocks_used += seat.blocks
 
-    def lighten(self, job: Job) -> None:
-        """The job has left the engine; its KV cache waits in a file."""
+    def lighten(self, job: Job, host_bytes: int = 0) -> None:
+        """The job has left the engine; its KV cache waits in a file, which takes host_bytes if it was evicted."""
         seat = self.seats[job.request.id]
         self.slots_used -= seat.slots
         self.blocks_used -= seat.blocks
         seat.kv_tokens = seat.slots = seat.blocks = 0
+        self.host_used += host_bytes - seat.host_bytes
+        seat.host_bytes = host_bytes
+        self.evicting.pop(job.request.id, None)
 
     def unseat(self, job: Job) -> None:
         seat = self.seats.pop(job.request.id)
         self.slots_used -= seat.slots
         self.blocks_used -= seat.blocks
+        self.host_used -= seat.host_bytes
+        self.evicting.pop(job.request.id, None)
 
     def place(self, job: Job, part: Part) -> None:
         """Book a part that is sent here, or that is already kept here (handle set)."""
@@ -156,7 +213,9 @@ class Worker:
         seats = self.seats.values()
         assert self.slots_used == sum(seat.slots for seat in seats), self.id
         assert self.blocks_used == sum(seat.blocks for seat in seats), self.id
-        inherited = any(seat.adopted for seat in seats)
+        assert self.host_used == sum(seat.host_bytes for seat in seats), self.id
+        assert self.evicting.keys() <= self.seats.keys(), self.id
+        inherited = self.extra_slots > 0 or any(seat.adopted for seat in seats)
         assert inherited or self.slots_used <= self.slots, f"{self.id}: {self.slots_used} of {self.slots} slots"
         assert inherited or self.blocks_used <= self.blocks, f"{self.id}: {self.blocks_used} of {self.blocks} blocks"
         parts = [part for _, part in self.parts.values()]

@@ -4,6 +4,7 @@ A family turns chat messages into a Prompt and tokens into bytes; engines ask it
 Importing this imports neither onnxruntime nor torch.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -67,6 +68,8 @@ MODULES = {
     "smollm2-135m": "headrace.engines.families.smollm2",
     "profile-tiny": "headrace.engines.families.profile_tiny",
 }
+# profile-tiny-<word> is profile-tiny under another name, with answers of its own: a mesh of several models on a laptop.
+_NAMESAKE = re.compile(r"(profile-tiny)-[a-z0-9]+")
 
 
 @lru_cache(maxsize=8)
@@ -81,7 +84,8 @@ def family(model: str) -> Family:
         from headrace.engines.families.directory import open_family
 
         return open_family(Path(model))
-    loaded: Family = _module(model).load()
+    module = _module(model)
+    loaded: Family = module.load() if model in MODULES else module.named(model)
     return loaded
 
 
@@ -105,6 +109,8 @@ def checkpoint(model: str) -> "Checkpoint":
 
 
 def _module(model: str) -> ModuleType:
-    if model not in MODULES:
+    namesake = _NAMESAKE.fullmatch(model)
+    original = namesake.group(1) if namesake else model
+    if original not in MODULES:
         raise ModelNotFound(f"unknown model {model!r}; known: {', '.join(MODULES)}", field="model")
-    return import_module(MODULES[model])
+    return import_module(MODULES[original])

@@ -1,10 +1,11 @@
-"""A family without weights: a token is a byte. With the profile engine it lets a whole mesh run on any machine.
+"""A family without weights: a token is a byte. With the profile engine it lets a whole mesh run on any machine, also
+one of several models, which are this one under other names.
 
 Its template is ChatML, its media are placeholders of the length that their modality counts.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -90,3 +91,8 @@ def _template(messages: Sequence[ChatMessage]) -> Iterator[str | MediaPart]:
 def load() -> ProfileTiny:
     pieces = [bytes([byte]) for byte in range(256)] + [b""] * len(SPECIAL)
     return ProfileTiny(SPEC, build_tokenizer(), pieces)
+
+
+def named(name: str) -> ProfileTiny:
+    """The same under another name: the profile engine answers differently for each."""
+    return replace(load(), spec=replace(SPEC, name=name))

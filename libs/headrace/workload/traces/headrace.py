@@ -15,6 +15,7 @@ from headrace.workload.traces.base import BadRow, Clock, Place, Tally, answer, c
 from headrace.workload.traces.lines import count, ids, json_rows, parsed, seconds, words
 
 NAMES = ("slo_class", "model", "tenant")
+TARGETS = ("ttft_s", "tbt_s")
 COLUMNS = ("input_tokens", "output_tokens")
 SPARE = ("at_s", "arrival_s", "max_tokens", *NAMES)
 PART_FIELDS = frozenset(each.name for each in fields(Part))
@@ -66,7 +67,29 @@ def _from_line(line: str, tally: Tally) -> Arrival:
     allowed = _allowed(count(raw, "max_tokens") if "max_tokens" in raw else 0, output)
     parts = tuple(_part(each) for each in _list(raw, "parts"))
     slo_class, model, tenant = (words(raw, name) for name in NAMES)
-    return Arrival(at_s, prompt, output, parts, allowed, slo_class, model, tenant, ids(raw, "blocks"))
+    ttft_s, tbt_s = (seconds(raw, name) if name in raw else 0.0 for name in TARGETS)
+    return Arrival(
+        at_s,
+        prompt,
+        output,
+        parts,
+        allowed,
+        slo_class,
+        model,
+        tenant,
+        ids(raw, "blocks"),
+        ttft_s,
+        tbt_s,
+        _priority(raw),
+        words(raw, "flow"),
+    )
+
+
+def _priority(raw: dict[str, Any]) -> int:
+    value = raw.get("priority", 0)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadRow("priority", "must be a whole number", value)
+    return value
 
 
 def _from_cells(cells: list[str], place: Place) -> Arrival:

@@ -1,0 +1,57 @@
+"""What still runs at a worker, as the estimator and the planner see it."""
+
+from headrace.core.planning.base import Planner
+from headrace.core.planning.registry import PLANNERS
+from headrace.core.queue.cell import Cell
+from headrace.core.queue.job import Job
+from headrace.core.queue.worker import Worker
+from headrace.core.waiting.estimate import Instance
+from headrace.core.waiting.work import NOTHING, Work
+
+FRESH_S = 0.2  # lengths are estimated anew so often at most: a heartbeat tells of progress each 0.5 s
+
+
+def running_work(cell: Cell, worker: Worker, now_s: float) -> Work:
+    """Sums over the requests that compute there: tokens still to come, prompts still to prefill."""
+    if not worker.slots_used:
+        return NOTHING
+    if now_s - worker.running_s > FRESH_S:
+        total = NOTHING
+        for seat in worker.seats.values():
+            if seat.slots:
+                total += left_of(cell, seat.job)
+        worker.running, worker.running_s = total, now_s
+    return worker.running
+
+
+def left_of(cell: Cell, job: Job) -> Work:
+    prompt_tokens = job.request.prompt.kv_tokens if job.state == "prefill" else 0
+    slots = cell.planning.slots_of(job.request.model, job.kv_tokens)
+    return Work.predicted(cell.length_left(job), prompt_tokens, slots)
+
+
+def instance_of(cell: Cell, worker: Worker) -> Instance:
+    """A worker that does both; or a prefill worker with its share of the decode workers of its model."""
+    if worker.decodes:
+        return Instance(max(1, worker.slots), worker.pace.pace)
+    pool = cell.pool(worker.model)
+    decodes, share = pool.decodes, max(1, len(pool.prefills))
+    if not decodes:
+        return Instance(1.0, worker.pace.pace)
+    slots = sum(other.slots for other in decodes) / share
+    return Instance(max(1.0, slots), decodes[0].pace.pace, max(1, len(decodes) // share), apart=True)
+
+
+def running_at(cell: Cell, worker: Worker, now_s: float) -> Work:
+    """What keeps a virtual queue from being served: the worker's own requests, or its share of the decode workers'."""
+    if worker.decodes:
+        return running_work(cell, worker, now_s)
+    pool = cell.pool(worker.model)
+    total = NOTHING
+    for other in pool.decodes:
+        total += running_work(cell, other, now_s)
+    return total.times(1 / max(1, len(pool.prefills)))
+
+
+def planner_of(cell: Cell) -> Planner:
+    return PLANNERS[cell.config.planner]

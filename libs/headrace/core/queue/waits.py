@@ -1,0 +1,99 @@
+"""Waiting times: what every request that joins a virtual queue is expected to wait, and how far off that was.
+
+One walk along the queues tells all who have joined since the last one; a tick is often enough.
+"""
+
+from headrace.core.queue.admission import reject_if_hopeless
+from headrace.core.queue.cell import Cell
+from headrace.core.queue.job import Job
+from headrace.core.queue.running import instance_of, running_at
+from headrace.core.queue.virtual import VirtualQueue, VirtualQueues
+from headrace.core.queue.worker import Worker
+from headrace.core.waiting.estimate import Instance, Wait, first_token, queue_wait
+from headrace.core.waiting.work import NOTHING, Work
+
+
+def expect_waits(cell: Cell, virtual: VirtualQueues, now_s: float) -> None:
+    """For those that still wait: their expectation is kept until they are served, to be held against what came."""
+    joined, virtual.joined = virtual.joined, []
+    by_group: dict[int, list[Job]] = {}
+    for job in joined:
+        if job.group is not None and job.group.worker and job.state == "queued" and job.expected is None:
+            by_group.setdefault(job.group.id, []).append(job)
+    for queue in virtual.queues.values() if by_group else ():
+        if queue.groups:
+            _walk(cell, queue, by_group, now_s)
+
+
+def _walk(cell: Cell, queue: VirtualQueue, by_group: dict[int, list[Job]], now_s: float) -> None:
+    worker = cell.workers[queue.worker]
+    instance, running, load_s = instance_of(cell, worker), running_at(cell, worker, now_s), 0.0
+    model, ahead, before = worker.model_to_be, NOTHING, 0
+    for group in list(queue.groups):
+        if group.model != model:
+            load_s += worker.loadable[group.model].load_s if group.model in worker.loadable else 0.0
+            model = group.model
+        joined = by_group.get(group.id, ())
+        places = {request_id: place for place, request_id in enumerate(group.jobs)} if joined else {}
+        for job in joined:
+            place = places[job.request.id]
+            stands_before = ahead + group.work.times(place / max(1, len(group.jobs)))
+            slots = cell.planning.slots_of(group.model, job.kv_tokens)
+            wait = queue_wait(instance, running, stands_before, slots)
+            wait = Wait(wait.mean_s + load_s, wait.var_s2)
+            job.expected = (wait.mean_s, wait.bound(cell.config.bound_z), before + place, now_s)
+            reject_if_hopeless(cell, job, wait, now_s)
+        ahead += group.work
+        before += len(group.jobs)
+
+
+def waited(cell: Cell, job: Job, now_s: float) -> None:
+    """It is served: how long that took is held against what was expected."""
+    expected, job.expected = job.expected, None
+    if expected is None or job.state != "queued":
+        return
+    mean_s, bound_s, ahead, said_s = expected
+    cell.waits.record(ahead, mean_s, bound_s, now_s - said_s)
+
+
+def wait_of(cell: Cell, virtual: VirtualQueues, job: Job, now_s: float) -> Wait | None:
+    """What it is expected to wait from now on; None: it stands in no worker's virtual queue."""
+    group = job.group
+    if group is None or not group.worker:
+        return None
+    worker = cell.workers[group.worker]
+    place = next(place for place, request_id in enumerate(group.jobs) if request_id == job.request.id)
+    ahead = virtual.ahead_of(group) + group.work.times(place / len(group.jobs))
+    return _with_loads(cell, virtual.queues[group.worker], worker, group.id, ahead, job.request.prompt.kv_tokens, now_s)
+
+
+def _with_loads(
+    cell: Cell, queue: VirtualQueue, worker: Worker, group_id: int, ahead: Work, prompt_tokens: int, now_s: float
+) -> Wait:
+    model, load_s = worker.model_to_be, 0.0
+    for group in queue.groups:
+        if group.model != model and group.model in worker.loadable:
+            load_s += worker.loadable[group.model].load_s
+        model = group.model
+        if group.id == group_id:
+            break
+    wait = first_token(instance_of(cell, worker), running_at(cell, worker, now_s), ahead, prompt_tokens)
+    return Wait(wait.mean_s + load_s, wait.var_s2)
+
+
+def wait_of_class(cell: Cell, virtual: VirtualQueues, slo_class: str, now_s: float) -> Wait | None:
+    """Of a request of this class that came now: behind what is due before it, at the instance where that is least."""
+    slo = cell.config.classes[slo_class]
+    waits = [_at_queue(cell, queue, now_s + slo.ttft_s, now_s) for queue in virtual.queues.values()]
+    return min(waits, key=lambda wait: wait.mean_s, default=None)
+
+
+def _at_queue(cell: Cell, queue: VirtualQueue, due_s: float, now_s: float) -> Wait:
+    worker = cell.workers[queue.worker]
+    instance: Instance = instance_of(cell, worker)
+    ahead, prompt_tokens = NOTHING, 0.0
+    for group in queue.groups:
+        if group.due_s <= due_s:
+            ahead += group.work
+            prompt_tokens = group.work.prompt_tokens / max(1.0, group.work.count)
+    return first_token(instance, running_at(cell, worker, now_s), ahead, prompt_tokens)

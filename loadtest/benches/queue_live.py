@@ -1,0 +1,226 @@
+"""The queue bench's cells on a live mesh: real processes, bus and journal, and workers that sleep for a GPU's time.
+
+Two workers that prefill and decode, each at the pace of the simulated instance, everything so many times faster:
+profiles, targets, time-outs, arrivals. One cell runs in unscaled time, for a shorter while. What differs from the
+simulated cells: prompts are cut to what the tiny family holds, KV caches are small, answers have the length that their
+requests allow, and the models of a worker all have the pace of its first.
+"""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from headrace.cli.plan import MeshConfig
+from headrace.cli.supervisor import Mesh
+from headrace.core.cost import StepCost
+from headrace.core.slo import CLASSES as SLO_CLASSES
+from headrace.core.slo import SloClass
+from headrace.engines.families.profile_tiny import SPEC
+from headrace.sim.fleet import kind_of
+from headrace.sim.kind import Kind
+from headrace.workload.arrival import Arrival
+from headrace.workload.scenario import Scenario, parse
+from headrace.workload.traces.headrace import save
+from loadtest.benches.queue_runs import share
+from loadtest.benches.queue_workloads import CLASSES, SLOTS, WORKLOADS, Workload
+from loadtest.benches.report import say
+from loadtest.replay import replay
+from loadtest.replay_rows import Replayed
+
+SEED = 1
+SCALE = 20.0  # an iteration of 90 ms takes 4.5: what the loop around it takes is still small beside it
+HORIZON_S = 3_600.0  # of arrivals, before they are scaled
+UNSCALED = ("W_A", 1.2)
+UNSCALED_HORIZON_S = 900.0
+DRAIN_S = 7_200.0
+KV_BYTES = 2_048  # a token's: this machine's memory carries it, a 70B model's it would not
+PROMPT_TOKENS_MAX = SPEC.context_tokens - 1_024 - 64  # an answer and the chat template beside it
+# By the report's name: what the queue manager is told.
+POLICIES: Mapping[str, Mapping[str, str]] = {
+    "fcfs": {"HEADRACE_PLANNER": "", "HEADRACE_ORDER": "fcfs"},
+    "edf": {"HEADRACE_PLANNER": "", "HEADRACE_ORDER": "edf"},
+    "headrace": {"HEADRACE_PLANNER": "headrace"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A cell, and how it is run."""
+
+    workload: str
+    load: float
+    rate_rps: float  # unscaled
+    scale: float
+    horizon_s: float  # unscaled
+
+    @property
+    def shape(self) -> Workload:
+        return WORKLOADS[self.workload]
+
+    def __str__(self) -> str:
+        return f"{self.workload} at {self.load:g}, {self.scale:g} times as fast"
+
+
+def cells(rates_rps: Mapping[str, float], loads: Sequence[float], scale: float = 0.0) -> list[Live]:
+    """rates_rps: saturation by workload. scale: 0 as planned."""
+    found = []
+    for name, rps in rates_rps.items():
+        for load in loads:
+            unscaled = (name, load) == UNSCALED and not scale
+            how = (1.0, UNSCALED_HORIZON_S) if unscaled else (scale or SCALE, HORIZON_S)
+            found.append(Live(name, load, load * rps, *how))
+    return found
+
+
+def measure(chosen: Sequence[Live], policies: Sequence[str] = tuple(POLICIES)) -> dict[str, Any]:
+    """{workload: {load: {policy: figures}}}: one mesh a cell and policy, one after the other."""
+    out: dict[str, Any] = {}
+    for cell in chosen:
+        for policy in policies:
+            row = asyncio.run(_run(cell, policy))
+            out.setdefault(cell.workload, {}).setdefault(f"{cell.load:g}", {})[policy] = row
+            say(f"  live {cell}, {policy}: {row['attainment']:.1%} kept, {row['throughput_rps']:.2f} requests/s")
+    return out
+
+
+async def _run(cell: Live, policy: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="headrace-bench-") as name:
+        folder = Path(name)
+        async with Mesh(mesh_config(cell, policy, folder)) as mesh:
+            return _row(cell, await replay(scenario(cell, folder), mesh.grpc_addr))
+
+
+def _row(cell: Live, done: Replayed) -> dict[str, Any]:
+    """In unscaled seconds. Utilisation and operations are the mesh's to tell, and are not here."""
+    requests, met = done.requests, done.result.met()
+    in_time = requests.finished & (requests.end_s <= cell.horizon_s / cell.scale)
+    return {
+        "requests": len(requests),
+        "attainment": share(met),
+        "by_class": {name: share(met[requests.slo_class == at]) for at, name in enumerate(CLASSES)},
+        "throughput_rps": float(in_time.sum()) / cell.horizon_s,
+        "scale": cell.scale,
+        "horizon_s": cell.horizon_s,
+        "sent_late": done.late,
+        "in_flight_max": done.in_flight_max,
+        "ci95": None,  # one seed
+    }
+
+
+# --- what the mesh and its client are told ---
+
+
+def mesh_config(cell: Live, policy: str, folder: Path) -> MeshConfig:
+    kinds = _kinds(cell.shape)
+    models = ",".join(cell.shape.models)
+    common = {
+        "HEADRACE_PREFIX_CACHE_MB": "0",  # prompts of a replay are made of few words
+        "HEADRACE_SLOTS": str(SLOTS),
+        "HEADRACE_CLASSES_FILE": str(_classes_file(cell.scale, folder)),
+        **({"HEADRACE_MODELS": models, "HEADRACE_WARM_MODELS": "2"} if len(cell.shape.models) > 1 else {}),
+        **POLICIES[policy],
+    }
+    own = {
+        f"worker-{at}": {
+            "HEADRACE_PROFILE": str(_profile_file(kind, cell.scale, folder)),
+            "HEADRACE_BLOCKS": str(kind.blocks),
+            **({"HEADRACE_MODEL": kind.model} if len(cell.shape.models) > 1 else {}),
+        }
+        for at, kind in enumerate(kinds)
+    }
+    return MeshConfig(
+        data_dir=folder / "mesh",
+        engine="profile",
+        model=cell.shape.models[0] if len(cell.shape.models) > 1 else SPEC.name,
+        profile="zero",
+        prefill=len(kinds),
+        decode=len(kinds),
+        colocate=("prefill", "decode"),
+        cores=len(os.sched_getaffinity(0)),
+        environment=common,
+        service_environment=own,
+    )
+
+
+def _kinds(workload: Workload) -> list[Kind]:
+    """One for each worker."""
+    fleet = workload.scenario().fleet
+    assert fleet is not None
+    return [kind_of(pool, workload.models[0]) for pool in fleet.pools for _ in range(pool.count)]
+
+
+def _profile_file(kind: Kind, scale: float, folder: Path) -> Path:
+    path = folder / f"{kind.pool}.toml"
+    path.write_text(profile_text(kind, scale), encoding="utf-8")
+    return path
+
+
+def profile_text(kind: Kind, scale: float) -> str:
+    """An engine profile of an instance's seconds, so many times faster."""
+    step: StepCost = kind.step
+    return "\n".join(
+        (
+            f'source = "[I] {kind.pool}, {kind.model}: its instance profile, {scale:g} times faster"',
+            f"kv_bytes_per_token = {KV_BYTES}",
+            f"chunk_tokens = {kind.chunk_tokens}",
+            f"load_cold_s = {kind.load_cold_s / scale!r}",
+            f"load_warm_s = {kind.load_warm_s / scale!r}",
+            "[cost]",
+            f"tokens = {[float(x) for x in step.tokens_s.xs]}",
+            f"tokens_s = {[y / scale for y in step.tokens_s.ys]}",
+            f"prefill_pair_s = {step.prefill_pair_s / scale!r}",
+            f"decode_sequence_s = {step.decode_sequence_s / scale!r}",
+            f"decode_context_token_s = {step.decode_context_token_s / scale!r}",
+            "",
+        )
+    )
+
+
+def scaled(slo: SloClass, scale: float) -> SloClass:
+    return replace(slo, ttft_s=slo.ttft_s / scale, timeout_s=slo.timeout_s / scale, ttl_s=slo.ttl_s / scale)
+
+
+def _classes_file(scale: float, folder: Path) -> Path:
+    lines = []
+    for name in CLASSES:
+        told = asdict(scaled(SLO_CLASSES[name], scale))
+        lines.append(f"[classes.{name}]")
+        lines += [f"{key} = {told[key]!r}" for key in ("ttft_s", "timeout_s", "ttl_s", "queue_limit")]
+    path = folder / "classes.toml"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def arrivals(cell: Live) -> list[Arrival]:
+    """The simulated cell's, faster; answers end where they did, for a live engine knows no other length."""
+    asked = cell.shape.arrivals(cell.rate_rps, SEED, cell.horizon_s)
+    return [
+        replace(
+            each,
+            at_s=each.at_s / cell.scale,
+            input_tokens=min(each.input_tokens, PROMPT_TOKENS_MAX),
+            max_tokens=each.output_tokens,
+            model=each.model if len(cell.shape.models) > 1 else SPEC.name,
+        )
+        for each in asked
+    ]
+
+
+def scenario(cell: Live, folder: Path) -> Scenario:
+    trace = folder / "arrivals.jsonl"
+    save(arrivals(cell), trace)
+    slos = {name: scaled(SLO_CLASSES[name], cell.scale) for name in CLASSES}
+    raw = {
+        "about": f"live cell {cell}",
+        "seed": SEED,
+        "duration_s": cell.horizon_s / cell.scale,
+        "drain_s": DRAIN_S / cell.scale,
+        "model": cell.shape.models[0] if len(cell.shape.models) > 1 else SPEC.name,
+        "workload": {"kind": "trace", "file": str(trace), "format": "headrace"},
+        "classes": {name: {"ttft_s": slo.ttft_s, "timeout_s": slo.timeout_s} for name, slo in slos.items()},
+    }
+    return parse(raw, folder / "queue_live.toml")

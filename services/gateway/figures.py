@@ -1,0 +1,97 @@
+"""What is counted of one model's requests, and the vllm:* families that it makes. Observing costs an index and two
+additions; families are made when somebody scrapes.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from headrace.core.types import End
+from services.gateway.live import Live
+
+LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 60.0, 300.0, 3600.0)
+GAP_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 10.0)
+TOKENS = (1, 8, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 32768)
+STAGE_TIMES = {"queue": "queue_s", "prefill": "prefill_s", "decode": "decode_s"}
+
+
+class Histogram:
+    __slots__ = ("_bounds", "_counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative, as Prometheus wants them."""
+        buckets, total = [], 0
+        for bound, count in zip((*map(str, map(float, self._bounds)), "+Inf"), self._counts, strict=True):
+            total += count
+            buckets.append((bound, float(total)))
+        return buckets
+
+
+class Figures:
+    """Of one model."""
+
+    def __init__(self) -> None:
+        self.ttft, self.e2e = Histogram(LATENCY_S), Histogram(LATENCY_S)
+        self.inter_token, self.per_token = Histogram(GAP_S), Histogram(GAP_S)
+        self.queue_s, self.prefill_s = Histogram(LATENCY_S), Histogram(LATENCY_S)
+        self.decode_s, self.inference_s = Histogram(LATENCY_S), Histogram(LATENCY_S)
+        self.prompt, self.generated = Histogram(TOKENS), Histogram(TOKENS)
+        self.ends: Counter[str] = Counter()
+        self.prompt_tokens = self.generated_tokens = self.cached_tokens = 0
+
+    def ended(self, live: Live, end: End, now_s: float) -> None:
+        tokens = len(live.stream.tokens)
+        self.ends[end.reason] += 1
+        self.generated_tokens += tokens
+        self.prompt_tokens += end.usage.prompt_tokens
+        self.cached_tokens += end.usage.cached_tokens
+        self.prompt.observe(end.usage.prompt_tokens)
+        self.generated.observe(tokens)
+        if live.received_s:
+            self.e2e.observe(now_s - live.opened_s)
+        if tokens > 1 and live.first_token_s is not None:
+            self.per_token.observe((now_s - live.first_token_s) / (tokens - 1))
+        self._stages(end)
+
+    def _stages(self, end: End) -> None:
+        inference_s = 0.0
+        for span in end.timeline:
+            name = STAGE_TIMES.get(span.stage)
+            if name is not None:
+                length_s = max(0.0, span.end_s - span.start_s)
+                getattr(self, name).observe(length_s)
+                inference_s += length_s if span.stage != "queue" else 0.0
+        self.inference_s.observe(inference_s)
+
+    def histograms(self) -> Iterator[tuple[str, str, Histogram]]:
+        yield from (
+            ("vllm:time_to_first_token_seconds", "Arrival to first token, at the gateway", self.ttft),
+            ("vllm:inter_token_latency_seconds", "Between tokens, at the gateway", self.inter_token),
+            ("vllm:request_time_per_output_token_seconds", "Mean time between tokens of a request", self.per_token),
+            ("vllm:e2e_request_latency_seconds", "Arrival to end, at the gateway", self.e2e),
+            ("vllm:request_queue_time_seconds", "Time in the queue", self.queue_s),
+            ("vllm:request_inference_time_seconds", "Time in prefill and decode", self.inference_s),
+            ("vllm:request_prefill_time_seconds", "Time in prefill", self.prefill_s),
+            ("vllm:request_decode_time_seconds", "Time in decode", self.decode_s),
+            ("vllm:request_prompt_tokens", "Prompt tokens of a request", self.prompt),
+            ("vllm:request_generation_tokens", "Tokens generated for a request", self.generated),
+            ("headrace_time_to_first_token_seconds", "Arrival to first token", self.ttft),
+            ("headrace_request_seconds", "Arrival to end", self.e2e),
+        )
+
+    def counters(self) -> Iterator[tuple[str, str, int]]:
+        yield from (
+            ("vllm:prompt_tokens", "Prompt tokens of ended requests", self.prompt_tokens),
+            ("vllm:generation_tokens", "Tokens generated for ended requests", self.generated_tokens),
+            ("vllm:prefix_cache_queries", "Prompt tokens looked up in cached prefixes", self.prompt_tokens),
+            ("vllm:prefix_cache_hits", "Prompt tokens found in cached prefixes", self.cached_tokens),
+        )

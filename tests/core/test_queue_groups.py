@@ -1,0 +1,354 @@
+"""Request groups in virtual queues: evictions, resumptions, moves and model swaps, in calm weather and in storms."""
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from headrace.core import effects as fx
+from headrace.core import events as ev
+from headrace.core.queue import QueueConfig
+from headrace.core.slo import SloClass
+from tests.core.queue_world import World
+
+URGENT = SloClass("interactive", ttft_s=2.0, timeout_s=1e5, queue_limit=1000)
+PATIENT = SloClass("batch-2", ttft_s=3600.0, timeout_s=1e5, queue_limit=1000)
+SOON = {"interactive": URGENT, "batch-2": PATIENT}
+
+
+def config(**changes: Any) -> QueueConfig:
+    lively = {"evict_rest_s": 0.0, "evict_tokens_min": 1, "replan_s": 0.5}
+    return QueueConfig(**{"epoch": 1, "planner": "headrace", "classes": SOON} | lively | changes)
+
+
+def world_of(*, slots: int = 2, workers: int = 1, models: tuple[str, ...] = ("m",), **changes: Any) -> World:
+    world = World(config(**changes))
+    world.host_bytes = 1 << 20
+    for number in range(workers):
+        world.add_worker(f"w{number}", "prefill", "decode", slots=slots, models=models)
+    world.pass_time(0.5)
+    return world
+
+
+def operations(world: World) -> dict[str, int]:
+    return world.core.inspect(world.now_s).operations
+
+
+def seen(world: World, request_id: str) -> int:
+    return len(world.gateway.tokens.get(request_id, ()))
+
+
+def first_tokens_s(world: World, request_ids: list[str], limit_s: float = 60.0) -> dict[str, float]:
+    """When each of them has shown its first token, from now on."""
+    start_s, shown = world.now_s, dict[str, float]()
+    while len(shown) < len(request_ids) and world.now_s - start_s < limit_s:
+        world.pass_time(0.5)
+        for request_id in request_ids:
+            if seen(world, request_id):
+                shown.setdefault(request_id, world.now_s - start_s)
+    return shown
+
+
+def test_an_urgent_request_has_a_patient_one_evicted_which_goes_on_later() -> None:
+    world = world_of(slots=2)
+    patient = [world.submit(slo_class="batch-2", max_tokens=40) for _ in range(2)]
+    world.pass_time(3.0)
+    assert all(seen(world, each) > 2 for each in patient)
+    urgent = world.submit(max_tokens=4)
+    assert first_tokens_s(world, [urgent])[urgent] <= 2.0
+    assert operations(world)["evict"] == 1
+    world.calm()
+    assert operations(world)["resume"] == 1
+    assert all(end.reason == "length" for end in world.gateway.ends.values())
+
+
+def test_without_the_switch_nobody_is_evicted() -> None:
+    world = world_of(slots=2, evict=False)
+    for _ in range(2):
+        world.submit(slo_class="batch-2", max_tokens=40)
+    world.pass_time(3.0)
+    urgent = world.submit(max_tokens=4)
+    assert first_tokens_s(world, [urgent])[urgent] > 10.0
+    world.calm()
+    assert "evict" not in operations(world)
+
+
+def test_a_worker_that_declines_goes_on_and_nothing_is_lost() -> None:
+    world = world_of(slots=1)
+    world.declining = True
+    world.submit(slo_class="batch-2", max_tokens=20)
+    world.pass_time(3.0)
+    world.submit(max_tokens=2)
+    world.pass_time(4.0)
+    assert operations(world)["evict_declined"] >= 1
+    world.calm()
+
+
+def test_an_evicted_request_moves_to_a_worker_with_room() -> None:
+    world = world_of(slots=1, workers=2)
+    patient = [world.submit(slo_class="batch-2", max_tokens=60) for _ in range(2)]
+    world.pass_time(3.0)
+    urgent = [world.submit(max_tokens=30)]
+    world.pass_time(4.0)
+    assert operations(world)["evict"] == 1
+    moved = next(each for each in patient if world.core.explain(each, world.now_s).state == "evicted")
+    owner = world.core.explain(moved, world.now_s).worker
+    other = next(each for each in patient if each != moved)
+    world.send(ev.Cancel(other, "gw"))
+    world.pass_time(3.0)
+    assert operations(world).get("move") == 1
+    assert world.core.explain(moved, world.now_s).worker != owner
+    assert urgent
+    world.calm()
+
+
+def test_models_are_swapped_once_for_many_requests() -> None:
+    world = world_of(slots=2, models=("m", "n"), evict=False)
+    for number in range(12):
+        world.submit(slo_class="batch-2", model="mn"[number % 2], max_tokens=3)
+    world.calm()
+    assert all(end.reason == "length" for end in world.gateway.ends.values())
+    assert operations(world)["load_warm"] <= 3
+
+
+def test_a_swap_evicts_what_runs_and_the_old_model_comes_back_for_it() -> None:
+    world = world_of(slots=2, models=("m", "n"))
+    patient = world.submit(slo_class="batch-2", max_tokens=80)
+    world.pass_time(3.0)
+    urgent = world.submit(model="n", max_tokens=2)
+    assert first_tokens_s(world, [urgent])[urgent] < 10.0
+    world.calm()
+    assert operations(world)["load_warm"] == 2
+    assert world.gateway.ends[patient].reason == "length"
+
+
+def test_without_the_switch_no_other_model_is_loaded() -> None:
+    world = world_of(models=("m", "n"), swap=False)
+    request_id = world.submit(model="n", max_tokens=2)
+    world.pass_time(5.0)
+    explained = world.core.explain(request_id, world.now_s)
+    assert explained.state == "queued"
+    assert "no live" in explained.why
+    world.send(ev.Cancel(request_id, "gw"))
+    world.calm()
+
+
+def test_a_worker_with_room_serves_what_waits_at_another() -> None:
+    world = world_of(slots=1, workers=2)
+    ids = [world.submit(slo_class="batch-2", max_tokens=4) for _ in range(6)]
+    world.pass_time(8.0)
+    assert sum(each in world.gateway.ends for each in ids) >= 4
+    world.calm()
+
+
+def test_tenants_share_what_one_of_them_would_take() -> None:
+    world = world_of(slots=1)
+    greedy = [world.submit(tenant="greedy", slo_class="batch-2", max_tokens=4) for _ in range(12)]
+    world.pass_time(4.0)
+    modest = [world.submit(tenant="modest", slo_class="batch-2", max_tokens=4) for _ in range(3)]
+    world.pass_time(18.0)
+    assert all(each in world.gateway.ends for each in modest)
+    assert sum(each in world.gateway.ends for each in greedy) < 10
+    world.calm()
+
+
+@pytest.mark.parametrize(("priorities", "first"), [((0, 2), 1), ((0, -2), 0), ((1, 3), 1)])
+def test_priority_halves_the_target_at_each_step(priorities: tuple[int, int], first: int) -> None:
+    world = world_of(slots=1, evict=False)
+    world.submit(max_tokens=8)
+    world.pass_time(0.5)
+    ids = [world.submit(slo_class="batch-2", max_tokens=2, priority=each) for each in priorities]
+    shown = first_tokens_s(world, ids)
+    assert shown[ids[first]] < shown[ids[1 - first]]
+    world.calm()
+
+
+def test_a_request_that_waits_too_long_is_given_back() -> None:
+    classes = {"interactive": replace(URGENT, ttl_s=3.0)}
+    world = world_of(slots=1, classes=classes, evict=False)
+    world.submit(max_tokens=40)
+    world.pass_time(1.0)
+    late = world.submit(max_tokens=2)
+    world.pass_time(4.0)
+    end = world.gateway.ends[late]
+    assert end.failure is not None
+    assert end.failure.code == "ttl_expired"
+    assert end.failure.retry_after_s > 0
+    assert operations(world)["expire"] == 1
+    world.calm()
+
+
+def test_what_cannot_begin_in_time_is_refused_at_once() -> None:
+    world = world_of(slots=1, planner="fcfs")
+    for _ in range(20):
+        world.submit(max_tokens=100)
+    world.pass_time(2.0)
+    hopeless = world.submit(max_tokens=100, slo_class="batch-2", deadline_s=world.now_s + 5.0)
+    world.pass_time(0.5)
+    end = world.gateway.ends[hopeless]
+    assert end.failure is not None
+    assert end.failure.code == "deadline_unreachable"
+    for number in range(world.seq):
+        world.send(ev.Cancel(f"{number + 1:032x}", "gw"))
+    world.calm()
+
+
+def test_explain_says_group_queue_wait_and_length() -> None:
+    world = world_of(slots=1, evict=False)
+    world.submit(max_tokens=40)
+    world.pass_time(1.0)
+    ids = [world.submit(max_tokens=4, slo_class="batch-2") for _ in range(3)]
+    world.pass_time(1.0)
+    explained = world.core.explain(ids[2], world.now_s)
+    assert explained.position == 2
+    assert explained.virtual_queue == "w0"
+    assert explained.group > 0
+    assert explained.estimated_wait_bound_s >= explained.estimated_wait_s > 0
+    assert explained.predicted_tokens > 0
+    assert "w0" in explained.why
+    shown = world.core.inspect(world.now_s)
+    assert [sum(group.waiting for group in queue.groups) for queue in shown.queues] == [3]
+    world.calm()
+
+
+def test_a_new_leadership_takes_over_what_is_evicted() -> None:
+    world = world_of(slots=1)
+    patient = world.submit(slo_class="batch-2", max_tokens=30)
+    world.pass_time(3.0)
+    world.submit(max_tokens=20)
+    world.pass_time(3.0)
+    assert world.core.explain(patient, world.now_s).state == "evicted"
+    world.restart_manager()
+    world.pass_time(3.0)
+    assert world.core.explain(patient, world.now_s).state == "evicted"
+    world.calm()
+    assert len(world.gateway.tokens[patient]) == 30
+
+
+def test_srpt_takes_out_whoever_has_most_to_do() -> None:
+    world = World(QueueConfig(epoch=1, order="srpt", evict_rest_s=0.0, evict_tokens_min=1, classes=SOON))
+    world.host_bytes = 1 << 20
+    world.add_worker("w0", "prefill", "decode", slots=1)
+    world.pass_time(0.5)
+    long = world.submit(max_tokens=900)
+    world.pass_time(2.0)
+    short = world.submit(max_tokens=2)
+    assert first_tokens_s(world, [short])[short] <= 3.0
+    world.pass_time(3.0)
+    assert operations(world) == {"evict_asked": 1, "evict": 1, "resume": 1}
+    assert world.core.explain(long, world.now_s).state == "decode"
+    world.send(ev.Cancel(long, "gw"))
+    world.calm()
+
+
+# --- storms: by chance, with everything at once ---
+
+
+PLANNED = ("headrace", "headrace", "fcfs", "edf", "shepherd")
+
+
+class Weather:
+    def __init__(self, seed: int) -> None:
+        self.draw = random.Random(seed)
+        self.world = world = World(config(planner=PLANNED[seed % len(PLANNED)], pull=seed % 7 != 6))
+        world.host_bytes = (0, 40, 1 << 20)[seed % 3]
+        models = ("m", "n") if seed % 2 else ("m",)
+        self.models = models
+        if seed % 6 == 4:
+            world.add_worker("p", "prefill", slots=2)
+            world.add_worker("d", "decode", slots=2)
+            world.add_worker("d2", "decode", slots=2)
+            self.models = ("m",)
+        else:
+            world.add_worker("a", "encode", "prefill", "decode", slots=2, models=models)
+            world.add_worker("b", "prefill", "decode", slots=2, models=tuple(reversed(models)))
+        world.add_worker("e", "encode")
+        world.pass_time(0.5)
+
+    def blow(self) -> None:
+        """Half a second, more or less."""
+        world, draw = self.world, self.draw
+        for _ in range(draw.randrange(3)):
+            model = draw.choice(self.models)
+            world.submit(
+                images=draw.choice((0, 0, 0, 2)) if model == "m" else 0,
+                max_tokens=draw.choice((1, 2, 5, 20)),
+                slo_class=draw.choice(("interactive", "batch-2", "batch-2")),
+                model=model,
+                tenant=draw.choice("xy"),
+                priority=draw.choice((0, 0, 0, -1, 2)),
+            )
+        for _ in range(draw.randrange(4)):
+            self.deliver()
+            draw.choice(list(world.workers.values())).step()
+        world.pass_time(0.5, faithful=False)
+        self.deliver()
+        if draw.random() < 0.15:
+            self.fault()
+
+    def deliver(self) -> None:
+        for _ in range(self.draw.randrange(len(self.world.mail) + 1)):
+            if self.world.mail:
+                at = self.draw.randrange(min(4, len(self.world.mail)))
+                luck = self.draw.random()
+                self.world.deliver(at, keep=luck < 0.03, lose=luck > 0.96)
+
+    def fault(self) -> None:
+        world, worker = self.world, self.draw.choice(list(self.world.workers.values()))
+        match self.draw.randrange(9):
+            case 0 | 1:
+                worker.die() if worker.alive else worker.start()
+            case 2:
+                worker.stopped ^= True
+            case 3 | 4:
+                world.restart_manager()
+            case 5:
+                world.send(ev.Cancel(f"{self.draw.randrange(world.seq + 1):032x}", "gw", self.draw.random() < 0.5))
+            case 6:
+                world.handle(ev.BusUp() if self.draw.random() < 0.7 else ev.BusDown())
+            case 7:
+                world.redis_up = not world.redis_up
+            case 8:
+                world.declining = not world.declining
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_weather_over_virtual_queues(seed: int) -> None:
+    weather = Weather(seed)
+    for _ in range(60):
+        weather.blow()
+    weather.world.declining = False
+    weather.world.calm()
+
+
+def test_the_weather_does_everything() -> None:
+    """Else the storms would prove little."""
+    done: dict[str, int] = {}
+    for seed in (1, 2, 5):
+        weather = Weather(seed)
+        for _ in range(60):
+            weather.blow()
+        for name, count in operations(weather.world).items():
+            done[name] = done.get(name, 0) + count
+    assert {"evict", "resume", "load_warm", "balance"} <= done.keys(), done
+
+
+def test_every_effect_names_a_live_worker() -> None:
+    """An eviction is sent to whoever decodes, never twice at once."""
+    world = world_of(slots=1)
+    world.submit(slo_class="batch-2", max_tokens=30)
+    world.pass_time(3.0)
+    effects: list[fx.Effect] = []
+    carry = world.carry_out
+
+    def note(effect: fx.Effect) -> None:
+        effects.append(effect)
+        carry(effect)
+
+    world.carry_out = note  # type: ignore[method-assign]
+    world.submit(max_tokens=2)
+    world.pass_time(2.0)
+    evictions = [each for each in effects if isinstance(each, fx.SendEvict)]
+    assert [each.worker for each in evictions] == ["w0"]
+    world.calm()
