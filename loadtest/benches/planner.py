@@ -35,6 +35,7 @@ GROUPS = (10, 100, 1_000)
 REQUESTS = (1_000, 10_000, 100_000, 1_000_000)
 # Groups and instances of the problems whose optimum is looked for; loads in minutes of work for each instance.
 SIZES = ((5, 1), (6, 2), (7, 2), (8, 2), (8, 3), (9, 3), (9, 4), (10, 2))
+PROGRAMS = ((4, 2), (6, 2), (8, 2), (8, 4))  # sizes for the mixed-integer program
 LOADS = (0.25, 0.5, 0.8, 1.2, 2.0)
 PLANNERS: tuple[Planner, ...] = (Fcfs(), Edf(), Shepherd())
 
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     found = decisions(60 if args.quick else 1_000, SITES[1:2] if args.quick else SITES)
     found |= replans(REQUESTS[1:2] if args.quick else REQUESTS, 1 if args.quick else 3)
     found |= gaps(count, SIZES[:3] if args.quick else SIZES)
-    found |= programs(4 if args.quick else 40)
+    found |= programs(*((2, PROGRAMS[:2]) if args.quick else (40, PROGRAMS)))
     if args.json:
         finish("planner", argv, list(range(count)), plain(found))
 
@@ -144,12 +145,12 @@ def gaps(count: int, sizes: tuple[tuple[int, int], ...]) -> dict[str, Any]:
     }
 
 
-def programs(count: int) -> dict[str, Any]:
+def programs(count: int, sizes: tuple[tuple[int, int], ...]) -> dict[str, Any]:
     """How far the mixed-integer program comes within its node limit, by size, from a plan without moves."""
     by_size = {}
-    for groups, instances in ((4, 2), (6, 2), (8, 2), (8, 4)):
+    for groups, instances in sizes:
         rows = []
-        for seed in range(max(1, count // 4)):
+        for seed in range(max(1, count // len(sizes))):
             terms = Terms(random_problem(seed, groups, instances, load=LOADS[seed % len(LOADS)]))
             known = search(terms, 0)
             wall_s, cpu_s, solved = timed_with(partial(milp.solve, terms, known, 500, 20.0))

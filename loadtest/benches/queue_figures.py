@@ -4,6 +4,7 @@ The clairvoyant figure of a seed is the best schedule known for it: the search's
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from headrace.report.compare import Estimate, estimate
@@ -31,7 +32,7 @@ def figures(rows: Rows) -> dict[str, Any]:
             "let_in": _plain(_over(searched, lambda row: row["let_in"])),
             "replays": _plain(_over(searched, lambda row: row["replays"])),
         }
-        bounds = {name: _over(searched, lambda row, name=name: row["bounds"][name]) for name in BOUNDS}
+        bounds = {name: _over(searched, partial(_bound, name)) for name in BOUNDS}
         out["bound"] = {
             "attainment": _plain(bounds["complete"]),
             "ci95": _half(bounds["complete"]),
@@ -56,6 +57,10 @@ def _policy(rows: Sequence[Row]) -> dict[str, Any]:
         "throughput_ci95": _half(estimate([row["throughput_rps"] for row in rows])),
         "seeds": len(rows),
     }
+
+
+def _bound(name: str, row: Row) -> float:
+    return float(row["bounds"][name])
 
 
 def _over(by_seed: Mapping[int, Row], value: Callable[[Row], float]) -> Estimate:

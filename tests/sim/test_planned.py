@@ -76,9 +76,7 @@ def test_whatever_befalls_the_fleet_every_request_ends_once(befalls: list[Incide
 
 def test_a_request_may_have_a_target_of_its_own() -> None:
     """Three come at once and take half a second each to prefill: promises are counted by each one's own."""
-    arrivals = [
-        Arrival(0.0, 4_000, 20, slo_class="interactive", model=TEXT, ttft_s=own) for own in (0.0, 0.001, 30.0)
-    ]
+    arrivals = [Arrival(0.0, 4_000, 20, slo_class="interactive", model=TEXT, ttft_s=own) for own in (0.0, 0.001, 30.0)]
     one = Run(tight(), "fcfs", 1, arrivals)
     one.go()
     done = one.result(1.0)

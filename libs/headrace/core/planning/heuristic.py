@@ -9,7 +9,7 @@ start from is not bounded by it, so there is always one.
 from heapq import heappop, heappush
 
 from headrace.core.planning.cost import State, Terms
-from headrace.core.planning.lines import Lines, Order
+from headrace.core.planning.lines import Lines, Order, Snapshot
 from headrace.core.planning.moves import improve, perturb
 from headrace.core.planning.problem import Plan, Problem
 
@@ -26,7 +26,7 @@ def replan(problem: Problem, budget: int = BUDGET) -> Plan:
 def search(terms: Terms, budget: int = BUDGET) -> list[Order]:
     """Numbers of groups for each instance."""
     lines = Lines(terms, 0)
-    starts = []
+    starts: list[tuple[float, int, Snapshot]] = []
     for build in (_as_it_stands, _by_due, _spare_the_light, _by_work):
         if build is not _by_work or len(terms.groups) <= _WORK_ORDER_MOST:
             build(lines)

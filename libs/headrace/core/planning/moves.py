@@ -152,6 +152,7 @@ def _exchange_tails(search: Lines) -> bool:
             return moved
         if p > len(a.order) or q > len(b.order):
             continue
+        search.left -= 1  # also of a cut that is not priced
         tail_a, tail_b = b.order[q:], a.order[p:]
         allowed = search.terms.allowed
         if all(a.site in allowed[n] for n in tail_a) and all(b.site in allowed[n] for n in tail_b):
@@ -164,8 +165,9 @@ def _cuts(search: Lines) -> Iterator[tuple[Line, Line, int, int]]:
     lines = search.lines
     for i, a in enumerate(lines):
         for b in lines[i + 1 :]:
+            places = _boundaries(search, b)
             for p in _boundaries(search, a):
-                for q in _boundaries(search, b):
+                for q in places:
                     yield a, b, p, q
 
 
