@@ -71,7 +71,8 @@ def test_what_cannot_begin_in_time_is_refused_at_once(
     if told_s is None:
         assert refused is None
     else:
-        assert (type(refused), refused and refused.retry_after_s) == (TooLate, pytest.approx(told_s))
+        assert isinstance(refused, TooLate)
+        assert refused.retry_after_s == pytest.approx(told_s)
 
 
 def test_a_new_leadership_does_not_know_yet_how_long_the_queue_takes() -> None:

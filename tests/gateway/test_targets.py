@@ -123,8 +123,10 @@ def test_over_grpc(fields: dict[str, Any], expected: Targets) -> None:
 
 @pytest.mark.parametrize("field", ["ttft_target_s", "tbt_target_s"])
 def test_not_a_number_over_grpc(field: str) -> None:
+    asked = gateway_pb2.GenerateRequest()
+    setattr(asked, field, float("nan"))
     with pytest.raises(InvalidInput) as caught:
-        of_grpc(gateway_pb2.GenerateRequest(**{field: float("nan")}))
+        of_grpc(asked)
     assert caught.value.field == field
 
 
