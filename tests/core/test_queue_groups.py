@@ -18,8 +18,8 @@ SOON = {"interactive": URGENT, "batch-2": PATIENT}
 
 
 def config(**changes: Any) -> QueueConfig:
-    lively = {"evict_rest_s": 0.0, "evict_tokens_min": 1, "replan_s": 0.5}
-    return QueueConfig(**{"epoch": 1, "planner": "headrace", "classes": SOON} | lively | changes)
+    lively: dict[str, Any] = {"evict_rest_s": 0.0, "evict_tokens_min": 1, "replan_s": 0.5}
+    return QueueConfig(**lively | {"epoch": 1, "planner": "headrace", "classes": SOON} | changes)
 
 
 def world_of(*, slots: int = 2, workers: int = 1, models: tuple[str, ...] = ("m",), **changes: Any) -> World:
@@ -185,10 +185,27 @@ def test_what_cannot_begin_in_time_is_refused_at_once() -> None:
         world.submit(max_tokens=100)
     world.pass_time(2.0)
     hopeless = world.submit(max_tokens=100, slo_class="batch-2", deadline_s=world.now_s + 5.0)
-    world.pass_time(0.5)
+    world.pass_time(1.0)
     end = world.gateway.ends[hopeless]
     assert end.failure is not None
     assert end.failure.code == "deadline_unreachable"
+    for number in range(world.seq):
+        world.send(ev.Cancel(f"{number + 1:032x}", "gw"))
+    world.calm()
+
+
+def test_a_request_whose_length_is_predicted_late_is_refused_once() -> None:
+    """It joins a group twice between two ticks: once without a prediction, once with it."""
+    world = world_of(slots=1, planner="fcfs", predict_lengths=True)
+    for _ in range(20):
+        world.submit(max_tokens=100)
+    world.pass_time(2.0)
+    hopeless = world.submit(max_tokens=100, slo_class="batch-2", deadline_s=world.now_s + 5.0)
+    world.deliver_all()
+    world.handle(ev.Tick())
+    world.pass_time(0.5)
+    assert operations(world)["reject"] == 1
+    assert hopeless in world.gateway.ends
     for number in range(world.seq):
         world.send(ev.Cancel(f"{number + 1:032x}", "gw"))
     world.calm()

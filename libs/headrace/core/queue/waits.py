@@ -36,6 +36,8 @@ def _walk(cell: Cell, queue: VirtualQueue, by_group: dict[int, list[Job]], now_s
         joined = by_group.get(group.id, ())
         places = {request_id: place for place, request_id in enumerate(group.jobs)} if joined else {}
         for job in joined:
+            if job.group is not group or job.expected is not None:
+                continue  # it stands in the list twice, or has just been refused
             place = places[job.request.id]
             stands_before = ahead + group.work.times(place / max(1, len(group.jobs)))
             slots = cell.planning.slots_of(group.model, job.kv_tokens)
