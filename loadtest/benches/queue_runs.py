@@ -131,7 +131,7 @@ def share(met: Any) -> float:
 def _busy(result: Result, horizon_s: float) -> float:
     """Share of the instances' time, while requests come, in which they computed."""
     while_coming = result.t_s <= horizon_s
-    busy = sum(pool.busy_share * pool.instances for pool in result.pools)
-    there = sum(pool.instances for pool in result.pools)
+    busy = np.sum([pool.busy_share * pool.instances for pool in result.pools], axis=0)
+    there = np.sum([pool.instances for pool in result.pools], axis=0)
     total = float(np.sum(there[while_coming]))
     return float(np.sum(busy[while_coming])) / total if total else float("nan")

@@ -44,7 +44,7 @@ def chosen(rows: Sequence[tuple[Run, dict[str, Any]]]) -> dict[str, dict[str, di
     out: dict[str, dict[str, dict[str, Any]]] = {}
     for workload in dict.fromkeys(run.cell.workload for run, _ in rows):
         for policy, grid in GRIDS.items():
-            tried = [
+            tried: list[dict[str, Any]] = [
                 {"settings": dict(settings), "attainment": _mean(rows, _is(workload, policy, settings))}
                 for settings in grid
             ]

@@ -5,6 +5,7 @@ import secrets
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import grpc.aio
 
@@ -125,12 +126,13 @@ def _manager(
 ) -> QueueManager:
     specs = [family(model).spec for model in options.settings.served]
     prefixes = {name: tokens for spec in specs for name, tokens in spec.prefix_tokens.items()}
+    off: dict[str, Any] = dict.fromkeys(options.without, False)
     config = QueueConfig(
         epoch=epoch,
         name=options.id,
         order=options.order,
         planner=options.planner,
-        **dict.fromkeys(options.without, False),
+        **off,
         predict_lengths=predictor is not None,
         classes=classes.named,
         early_rejection=options.settings.early_rejection,

@@ -144,7 +144,7 @@ BOUNDS = {"first_token": 1.0, "complete": 0.98, "unbroken": 0.96}
 
 def cell_of(**attained: float) -> dict[str, Any]:
     rows = {name: {seed: row(each) for seed in (1, 2)} for name, each in attained.items() if name != "clairvoyant"}
-    search = {"bounds": BOUNDS, "let_in": 1.0, "replays": 10}
+    search: dict[str, Any] = {"bounds": BOUNDS, "let_in": 1.0, "replays": 10}
     if "clairvoyant" in attained:
         rows["clairvoyant"] = {seed: row(attained["clairvoyant"], **search) for seed in (1, 2)}
     return figures(rows)

@@ -160,8 +160,8 @@ async def test_what_it_says_that_it_could_load(mesh: Mesh, peer: Peer, shop: Sho
         assert not told[C].warm
         assert 0 < told[C].load_s < 10.0, "as long as the other cold load took"
         await load(peer, C)
-        told = {each.model: each.warm for each in heartbeat_from_proto(peer.beats["w-0"][-1]).loadable}
-        assert told == {A: False, B: True}, "one is kept warm, the one used last"
+        warm = {each.model: each.warm for each in heartbeat_from_proto(peer.beats["w-0"][-1]).loadable}
+        assert warm == {A: False, B: True}, "one is kept warm, the one used last"
 
 
 @pytest.mark.parametrize(("warm_max", "opened"), [(0, [A, B, A]), (1, [A, B]), (2, [A, B])])

@@ -209,11 +209,12 @@ def _config(scenario: Scenario, policy: Policy, mesh: Mesh) -> QueueConfig:
     """The live queue manager's, but for clocks that a scenario slows down."""
     plain = QueueConfig(epoch=1)
     slower = mesh.lease_s / plain.lease_s
+    off: dict[str, Any] = dict.fromkeys([name for name in policy.off if name != "warm"], False)  # that is the workers'
     return QueueConfig(
         epoch=1,
         order=policy.order,
         planner=policy.planner,
-        **{name: False for name in policy.off if name != "warm"},
+        **off,
         predict_lengths=bool(policy.predictor),
         classes={slo.name: slo for slo in scenario.classes},
         lease_s=mesh.lease_s,
