@@ -81,6 +81,7 @@ class Worker:
             case fx.SendPrefill(_, PrefillCommand() as command):
                 self.begin(command, "prefill", None)
             case JoinCommand(request, kv):
+                assert "decode" in self.stages, f"{self.name} does not decode"
                 self.begin(request, "joining", kv)
             case fx.SendEvict(_, key):
                 self.evict(key)

@@ -103,6 +103,22 @@ def test_an_evicted_request_moves_to_a_worker_with_room() -> None:
     world.calm()
 
 
+@pytest.mark.parametrize("move", [True, False])
+def test_a_worker_that_only_decodes_goes_on_with_what_it_evicted(move: bool) -> None:
+    world = World(config(move=move))
+    world.host_bytes = 1 << 20
+    world.add_worker("p", "prefill", slots=2)
+    world.add_worker("d", "decode", slots=1)
+    world.pass_time(0.5)
+    patient = world.submit(slo_class="batch-2", max_tokens=30)
+    world.pass_time(3.0)
+    urgent = world.submit(max_tokens=3)
+    assert first_tokens_s(world, [urgent])[urgent] <= 3.0
+    world.calm()
+    assert operations(world)["resume"] == 1
+    assert world.gateway.ends[patient].reason == "length"
+
+
 def test_models_are_swapped_once_for_many_requests() -> None:
     world = world_of(slots=2, models=("m", "n"), evict=False)
     for number in range(12):

@@ -13,9 +13,7 @@ class QueueConfig:
     epoch: int  # the leadership's: sequence of its take-over
     name: str = "qm-0"
     order: str = "fcfs"  # of each model's line; with a planner, of the lines before the encoders alone
-    planner: str = (
-        ""  # a name of headrace.core.planning: request groups in virtual queues; empty: a line for each model
-    )
+    planner: str = ""  # of headrace.core.planning: groups in virtual queues; empty: a line for each model
     solve: bool = True  # plan anew in a process of its own (SolvePlan); off: new groups are put in where they fit best
     pull: bool = True  # a worker gets what it has room for; off: it gets its requests at once and queues them itself
     evict: bool = True  # take running requests out, KV cache to host memory, for more urgent ones

@@ -6,7 +6,6 @@ wait of its kind: the tenant that was served least, and of each tenant first com
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from headrace.core.lengths.prediction import Prediction
@@ -115,7 +114,3 @@ def size_words(key: KindKey) -> str:
     """For people: what a request of this size costs, as decoded tokens."""
     low, high = 2 ** (key.size - 0.5), 2 ** (key.size + 0.5)
     return f"{low:.0f}-{high:.0f} tokens' work"
-
-
-def first_of(jobs: Iterable[Job]) -> Job:
-    return next(iter(jobs))

@@ -8,6 +8,7 @@ from headrace.core.events import Evicted, Joined
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.groups import effective_target_s
 from headrace.core.queue.job import Job
+from headrace.core.queue.recovery import retry
 from headrace.core.queue.stages import joined, patience_s
 from headrace.core.queue.worker import Worker
 
@@ -69,6 +70,9 @@ def eviction_declined(cell: Cell, worker: Worker, job: Job, now_s: float) -> Non
 
 def go_on(cell: Cell, job: Job, worker: Worker, now_s: float) -> None:
     """An evicted request goes on at a worker that has room: the one that keeps its KV cache, or another."""
+    if worker.id in job.left:
+        retry(cell, [job], now_s)  # it has been there: only another attempt can come back
+        return
     owner = cell.workers[job.prefill]
     cell.move(job, "handover")
     if worker is owner:

@@ -77,9 +77,10 @@ def _serves(cell: Cell, worker: Worker, group: Group) -> bool:
 
 
 def _may_move(cell: Cell, owner: str) -> bool:
-    """A worker that leaves hands over what it keeps, whatever the configuration says."""
+    """Whether its group may stand elsewhere. A worker that leaves hands over what it keeps, whatever the configuration
+    says; one that only decodes has no virtual queue, and what it keeps stands in a prefill worker's."""
     keeper = cell.workers.get(owner)
-    return cell.config.move or keeper is None or keeper.draining
+    return cell.config.move or keeper is None or keeper.draining or not keeper.instance
 
 
 # --- where new groups go ---

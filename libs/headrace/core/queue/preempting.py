@@ -6,7 +6,6 @@ from headrace.core.queue.cell import Cell
 from headrace.core.queue.job import Job
 from headrace.core.queue.operations import evict, go_on
 from headrace.core.queue.pool import Pool
-from headrace.core.queue.recovery import retry
 from headrace.core.queue.room import fits_host, may_evict
 from headrace.core.queue.worker import Worker
 
@@ -38,10 +37,7 @@ def go_on_if_room(cell: Cell, pool: Pool, job: Job, now_s: float) -> bool:
     worker = next((each for each in able if _has_room(each, job)), None)
     if worker is None:
         return False
-    if worker.id in job.left:
-        retry(cell, [job], now_s)  # it has been there: only another attempt can come back
-    else:
-        go_on(cell, job, worker, now_s)
+    go_on(cell, job, worker, now_s)
     return True
 
 

@@ -11,7 +11,7 @@ from headrace.core.queue.job import Job
 from headrace.core.queue.launching import Pair, decode_load, launch, refuse_if_too_large
 from headrace.core.queue.operations import go_on
 from headrace.core.queue.planning import place_groups
-from headrace.core.queue.recovery import retry
+from headrace.core.queue.preempting import go_on_if_room
 from headrace.core.queue.room import make_room
 from headrace.core.queue.shares import INPUT_WEIGHT, OUTPUT_WEIGHT
 from headrace.core.queue.swapping import swap_for
@@ -45,13 +45,11 @@ def _serve_queue(cell: Cell, virtual: VirtualQueues, queue: VirtualQueue, now_s:
 def _start(cell: Cell, virtual: VirtualQueues, job: Job, group: Group, worker: Worker, now_s: float) -> bool:
     """Whether it needs no room any more: it runs, or never will."""
     if job.state == "evicted":
+        if not worker.decodes:
+            return go_on_if_room(cell, cell.pool(worker.model), job, now_s)
         if not worker.fits(job.kv_tokens):
             return False
-        waited(cell, job, now_s)
-        if worker.id in job.left:
-            retry(cell, [job], now_s)  # it has been there: only another attempt can come back
-        else:
-            go_on(cell, job, worker, now_s)
+        go_on(cell, job, worker, now_s)
     else:
         pair = _pair(cell, worker, job)
         if pair is None:
@@ -75,8 +73,9 @@ def _pair(cell: Cell, worker: Worker, job: Job) -> Pair | None:
 
 def _charge(cell: Cell, virtual: VirtualQueues, job: Job, now_s: float) -> None:
     """As much as is expected; ends.learn puts it right."""
-    job.charged = INPUT_WEIGHT * len(job.request.prompt.tokens) + OUTPUT_WEIGHT * job.work.output_mean
-    virtual.shares_of(job.request.slo_class).charge(flow_of(job), job.charged, now_s)
+    owed = INPUT_WEIGHT * len(job.request.prompt.tokens) + OUTPUT_WEIGHT * job.work.output_mean
+    before, job.charged = job.charged, owed  # by an attempt that was lost
+    virtual.shares_of(job.request.slo_class).charge(flow_of(job), owed - before, now_s)
 
 
 def _balance(cell: Cell, virtual: VirtualQueues, now_s: float) -> None:
