@@ -65,7 +65,7 @@ chat: $(SERVE) ## ask the running mesh: make chat Q="What digit is this?" ARGS="
 
 .PHONY: test check chaos test-compose
 test: $(DEV) ## all tests, one seed of chaos per process and fault (at most 10 minutes on 2 cores)
-	@$(PY) -m pytest tests -n 2 --dist loadgroup $(ARGS)
+	@$(PY) -m pytest tests -n 2 --dist loadgroup --max-worker-restart 0 $(ARGS)
 
 check: $(DEV) ## style, types, import contracts, protos, stubs, tidiness
 	@bash deploy/setup/check.sh

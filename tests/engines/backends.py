@@ -121,10 +121,14 @@ def _profile() -> Backend:
 
 @cache
 def _tiny_llama(segments: int, shared: bool) -> Llama:
-    with TemporaryDirectory() as folder:
-        graph = graph_folder(tiny_llama.CHECKPOINT, Path(folder))
-        memory = Memory("cpu", shared=shared)
-        return Llama(graph, tiny_llama.SHAPE, threads=1, segments=segments, memory=memory)
+    graph = graph_folder(tiny_llama.CHECKPOINT, Path(_cache_folder().name))
+    return Llama(graph, tiny_llama.SHAPE, threads=1, segments=segments, memory=Memory("cpu", shared=shared))
+
+
+@cache
+def _cache_folder() -> TemporaryDirectory[str]:
+    """Until the process ends: a parked model reads its graph again."""
+    return TemporaryDirectory()
 
 
 def _onnx(name: str, *, segments: int = 1, shared: bool = True) -> Backend:

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from headrace.cli.environment import GRPC_PORT, HTTP_PORT
-from headrace.cli.plan import COUNT_MAX, MeshConfig, parse_colocate
+from headrace.cli.plan import COUNT_MAX, MODEL, MeshConfig, parse_colocate
 
 DATA_DIR = Path(".headrace")
 ENGINES = ("onnx", "torch", "vllm", "profile")
@@ -26,9 +26,13 @@ def add_mesh(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--weights", choices=WEIGHTS, default="fp32", help="q4: the checkpoint's own 4-bit blocks")
     parser.add_argument("--profile", default="", help="name or file of the profile engine's profile")
-    parser.add_argument("--model", type=_model, default="smollm2-135m", help="a name, or a Hugging Face directory")
+    parser.add_argument("--model", type=_model, default="", help=f"a name, or a Hugging Face directory ({MODEL})")
     parser.add_argument(
-        "--models", type=_models, default=(), metavar="A,B", help="all that are served; workers load them in turn"
+        "--models",
+        type=_models,
+        default=(),
+        metavar="A,B",
+        help="all that are served, the first one first; loaded in turn",
     )
     for name in ("encoders", "prefill", "decode", "gateways"):
         parser.add_argument(f"--{name}", type=_count, default=1, metavar="N")
@@ -43,7 +47,7 @@ def mesh_config(args: argparse.Namespace, *, tethered: bool) -> MeshConfig:
         engine=args.engine,
         profile=args.profile,
         weights=args.weights,
-        model=args.model,
+        model=args.model or next(iter(args.models), MODEL),
         models=args.models,
         encoders=args.encoders,
         prefill=args.prefill,
@@ -61,7 +65,8 @@ def mesh_config(args: argparse.Namespace, *, tethered: bool) -> MeshConfig:
 
 def mesh_words(args: argparse.Namespace) -> list[str]:
     """The same options as words again, for the process that runs the mesh in the background."""
-    words = ["--data-dir", str(args.data_dir), "--engine", args.engine, "--model", args.model]
+    words = ["--data-dir", str(args.data_dir), "--engine", args.engine]
+    words += ["--model", args.model] if args.model else []
     words += ["--weights", args.weights]
     for name in ("encoders", "prefill", "decode", "gateways"):
         words += [f"--{name}", str(getattr(args, name))]

@@ -14,6 +14,9 @@ _IDS = {"encode": "encoder", "prefill": "prefill", "decode": "decode"}
 COUNT_MAX = 16
 
 
+MODEL = "smollm2-135m"
+
+
 @dataclass(frozen=True, slots=True)
 class MeshConfig:
     """What a user may choose about a mesh on one machine."""
@@ -22,7 +25,7 @@ class MeshConfig:
     engine: str = "onnx"
     profile: str = ""  # the profile engine's; empty: its default
     weights: str = "fp32"  # the onnx engine's: fp32, q4 or int8
-    model: str = "smollm2-135m"  # or the path of a Hugging Face directory
+    model: str = MODEL  # or the path of a Hugging Face directory
     models: tuple[str, ...] = ()  # beside it: workers load them in turn
     encoders: int = 1
     prefill: int = 1

@@ -158,7 +158,9 @@ class Run:
         """Let the last releases through, then hold the run to its invariants."""
         world = self.world
         quiet_s = 2 * world.mesh.lease_s + 20 * (world.mesh.event_s + world.mesh.queue_s)
-        world.agenda.run(world.now_s + quiet_s, lambda: False)
+        begun = [each for each in self._scenario.incidents if START_S + each.at_s <= world.now_s + quiet_s]
+        over_s = max([world.now_s, *(START_S + each.at_s + each.seconds for each in begun)])
+        world.agenda.run(over_s + quiet_s, lambda: False)
         world.check_quiet()
 
     def result(self, wall_s: float) -> Result:

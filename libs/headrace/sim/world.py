@@ -147,7 +147,7 @@ class World:
             self.agenda.after(self.mesh.plan_s, self._solved, effect)
 
     def _solved(self, effect: fx.SolvePlan) -> None:
-        from headrace.core.planning.solve import solve  # half a second of scipy that only planners need
+        from headrace.core.planning.solve import solve  # a solver that only planners need
 
         self.ledger.count("plans")
         self.handle(PlanSolved(solve(effect.problem, effect.node_limit)))

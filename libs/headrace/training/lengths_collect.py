@@ -1,7 +1,8 @@
 """Asks the default model thousands of questions and writes down how long its answers are.
 
 `python -m headrace.training.lengths_collect --prompts DIR --out FILE`: greedy answers of at most 512 tokens by the onnx
-engine. Sources take turns, so a run that is cut short has seen all of them.
+engine. Sources take turns, so a run that is cut short has seen all of them; run again with the same files, it goes on
+where it stopped.
 """
 
 import argparse
@@ -28,11 +29,12 @@ from headrace.engines.sampling import Logits
 from headrace.predictor.probe import states_of
 from headrace.training.lengths_asked import own_prompts
 from headrace.training.lengths_media import Asked, Studio
-from headrace.training.lengths_rows import Row, read_texts, write_outputs
+from headrace.training.lengths_rows import Row, read_all, read_texts, write_outputs
 
 SEED = 0
 MAX_TOKENS = 512
 PROMPT_TOKENS_MAX = 1_500
+_WRITE_EVERY_S = 120.0
 _CHUNK_TOKENS = 8_192  # a prompt is prefilled in one step: its last hidden state comes with it
 # How many of each source, and so how often its turn comes. ShareGPT's prompts are long: few pay.
 QUOTAS = {
@@ -54,20 +56,12 @@ def main() -> None:
     family = load()
     asked = questions(family, options.prompts, options.digits)
     _say(f"{len(asked)} questions")
-    collector = Collector(options.threads, options.slots)
+    answers = Answers(options.out, options.states, asked)
+    _say(f"{len(answers.rows)} of them answered before")
     until_s = time.monotonic() + 60 * options.minutes
-    rows, states = collector.run(asked[: options.most], until_s)
-    about = {
-        "what": "output lengths of smollm2-135m: greedy, chat template",
-        "max_tokens": MAX_TOKENS,
-        "seed": SEED,
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "command": " ".join(["python -m headrace.training.lengths_collect", *sys.argv[1:]]),
-    }
-    write_outputs(options.out, about, rows)
-    if options.states:
-        np.savez(options.states, states=states)
-    _say(json.dumps({"rows": len(rows), "tokens": sum(row.output_tokens for row in rows)}))
+    Collector(options.threads, options.slots, answers).run(asked[: options.most], until_s)
+    answers.write()
+    _say(json.dumps({"rows": len(answers.rows), "tokens": sum(row.output_tokens for row in answers.rows.values())}))
 
 
 def _options() -> argparse.Namespace:
@@ -75,7 +69,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--prompts", type=Path, required=True, help="the folder with text_*.jsonl.gz")
     parser.add_argument("--digits", type=Path, help="the archive of the Free Spoken Digit Dataset, for sound")
     parser.add_argument("--out", type=Path, required=True, help="a .jsonl.gz")
-    parser.add_argument("--states", type=Path, help="a .npz for the last hidden state of each prompt")
+    parser.add_argument("--states", type=Path, required=True, help="a .npz for the last hidden state of each prompt")
     parser.add_argument("--minutes", type=float, default=35.0)
     parser.add_argument("--most", type=int, default=None, help="questions")
     parser.add_argument("--threads", type=int, default=2)
@@ -132,6 +126,43 @@ class ListeningLlama(Llama):
         return taken
 
 
+class Answers:
+    """What was answered so far, by the question's place, and the two files that keep it.
+
+    Raises:
+        FileNotFoundError: one of the files is there without the other.
+        ValueError: they hold answers to other questions.
+    """
+
+    def __init__(self, out: Path, states: Path, asked: Sequence[Asked]) -> None:
+        self._out, self._states_file = out, states
+        self.rows: dict[int, Row] = {}
+        self.states: dict[int, NDArray[np.float16]] = {}
+        if not out.exists() and not states.exists():
+            return
+        rows = read_all(out, SPEC.name, [one.text for one in asked])
+        with np.load(states) as arrays:
+            places, found = arrays["places"].tolist(), arrays["states"]
+        for place, row, state in zip(places, rows, found, strict=True):
+            if row is None or row.prompt != asked[place].text:
+                raise ValueError(
+                    f"{out} answers other questions: name a new file, or the prompts that it was made with"
+                )
+            self.rows[place], self.states[place] = row, state
+
+    def write(self) -> None:
+        about = {
+            "what": "output lengths of smollm2-135m: greedy, chat template",
+            "max_tokens": MAX_TOKENS,
+            "seed": SEED,
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "command": " ".join(["python -m headrace.training.lengths_collect", *sys.argv[1:]]),
+        }
+        order = sorted(self.rows)
+        write_outputs(self._out, about, [self.rows[place] for place in order])
+        np.savez(self._states_file, places=np.array(order), states=np.stack([self.states[place] for place in order]))
+
+
 @dataclass(slots=True)
 class _Running:
     asked: Asked
@@ -142,7 +173,7 @@ class _Running:
 class Collector:
     """The engine with as many questions at once as it has slots."""
 
-    def __init__(self, threads: int, slots: int) -> None:
+    def __init__(self, threads: int, slots: int, answers: Answers) -> None:
         source = checkpoint()
         folder = graph_folder(source, cache_root())
         self._llama = ListeningLlama(folder, source.shape, threads)
@@ -151,19 +182,22 @@ class Collector:
         blocks = slots * (PROMPT_TOKENS_MAX + MAX_TOKENS) // SPEC.block_tokens
         self._engine = OnnxEngine(SPEC, source, self._llama, slots=slots, blocks=blocks, chunk_tokens=_CHUNK_TOKENS)
         self._running: dict[Key, _Running] = {}
-        self._rows: dict[int, Row] = {}
         self._states: dict[int, NDArray[np.float16]] = {}
+        self._answers = answers
+        self._tokens = 0
 
-    def run(self, asked: Sequence[Asked], until_s: float) -> tuple[list[Row], NDArray[np.float16]]:
-        """Rows of the answers that ended, and the states of their prompts; no question starts after `until_s`."""
-        waiting = iter(enumerate(asked))
+    def run(self, asked: Sequence[Asked], until_s: float) -> None:
+        """Ask what has no answer yet; no question starts after `until_s`, those begun end."""
+        waiting = iter([(i, one) for i, one in enumerate(asked) if i not in self._answers.rows])
         started = time.monotonic()
+        written_s = started
         while self._add(waiting, until_s) or self._running:
             self._step()
-            if self._running and len(self._rows) % 100 == 0 and len(self._rows):
-                self._progress(len(asked), started)
-        order = sorted(self._rows)
-        return [self._rows[i] for i in order], np.stack([self._states[i] for i in order])
+            if time.monotonic() > written_s + _WRITE_EVERY_S:
+                written_s = time.monotonic()
+                self._answers.write()
+                rate = self._tokens / (written_s - started)
+                _say(f"  {len(self._answers.rows)} of {len(asked)} answered, {rate:.0f} tok/s")
 
     def _add(self, waiting: Iterator[tuple[int, Asked]], until_s: float) -> bool:
         """Fill the free slots; False if no question is left or the time is over."""
@@ -191,13 +225,15 @@ class Collector:
             running = self._running[token.key]
             stopped = token.token in SPEC.eos_ids
             running.tokens += 1
+            self._tokens += 1
             if stopped or running.tokens == MAX_TOKENS:
                 self._engine.remove(token.key)
                 self._ended(self._running.pop(token.key), stopped)
 
     def _ended(self, running: _Running, stopped: bool) -> None:
         asked = running.asked
-        self._rows[running.index] = Row(
+        self._answers.states[running.index] = self._states.pop(running.index)
+        self._answers.rows[running.index] = Row(
             asked.source,
             asked.text,
             running.tokens,
@@ -207,11 +243,6 @@ class Collector:
             asked.parts,
             asked.media_tokens,
         )
-
-    def _progress(self, total: int, started: float) -> None:
-        tokens = sum(row.output_tokens for row in self._rows.values())
-        rate = tokens / (time.monotonic() - started)
-        _say(f"  {len(self._rows)} of {total} answered, {rate:.0f} tok/s")
 
 
 if __name__ == "__main__":

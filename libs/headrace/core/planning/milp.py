@@ -15,12 +15,11 @@ that turns out dearer than the program thought adds its orders, and it is solved
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import inf, isfinite, sqrt
 from typing import Any
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import coo_array
+from highspy import Highs, HighsLp, HighsModelStatus, HighsStatus, HighsVarType, MatrixFormat, SolutionStatus
 
 from headrace.core.planning.cost import SWAP_COST, WAIT_COST, State, Terms, Work
 from headrace.core.planning.lines import Order
@@ -81,6 +80,16 @@ def _all_everywhere(terms: Terms) -> list[Order]:
     return [
         [*terms.pinned[site], *(n for n in numbers if site in terms.allowed[n])] for site in range(len(terms.sites))
     ]
+
+
+class _Quiet(Highs):
+    """Says nothing. It is started with callbacks otherwise, which are not used, and prints its name then."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.silent()
+
+    def enableCallbacks(self) -> None: ...
 
 
 class Program:
@@ -269,29 +278,37 @@ class Program:
 
     def solve(self, most: float, node_limit: int, time_limit_s: float, rel_gap: float) -> Solved:
         """`most`: the cost of a plan that is known."""
-        size = len(self._most)
-        price = np.array(self._price)
         fixed = sum(start.cost for start in self.starts)
-        rows = [*self._rows, (dict(enumerate(self._price)), -inf, (most - fixed) * (1 + 1e-6) + 1e-6)]
-        at = [(number, column, value) for number, (row, _, _) in enumerate(rows) for column, value in row.items()]
-        numbers, columns, values = zip(*at, strict=True)
-        matrix = coo_array((values, (numbers, columns)), shape=(len(rows), size)).tocsr()
-        options: dict[str, Any] = {"node_limit": node_limit, "mip_rel_gap": rel_gap}
-        if time_limit_s < inf:
-            options["time_limit"] = time_limit_s
-        found = milp(
-            price,
-            integrality=np.array(self._whole),
-            bounds=Bounds(0.0, np.array(self._most)),
-            constraints=LinearConstraint(matrix, [row[1] for row in rows], [row[2] for row in rows]),
-            options=options,
-        )
-        dual = getattr(found, "mip_dual_bound", None)
-        bound = float(dual) + fixed if dual is not None and np.isfinite(dual) else 0.0
-        if found.x is None:
+        solver = _Quiet()
+        options = {"threads": 1, "mip_max_nodes": node_limit, "mip_rel_gap": rel_gap, "time_limit": time_limit_s}
+        for name, value in options.items():
+            assert solver.setOptionValue(name, value) == HighsStatus.kOk, f"HiGHS does not take {name} = {value}"
+        assert solver.passModel(self._model((most - fixed) * (1 + 1e-6) + 1e-6)) != HighsStatus.kError
+        solver.run()
+        status, info = solver.getModelStatus(), solver.getInfo()
+        bound = float(info.mip_dual_bound) + fixed if isfinite(info.mip_dual_bound) else 0.0
+        if info.primal_solution_status != SolutionStatus.kSolutionStatusFeasible:
             # Nothing below the known cost: that plan is the best there is.
-            return Solved(None, inf, most if found.status == 2 else bound, found.status == 2, 1)
-        return Solved(self._read(found.x), float(found.fun) + fixed, bound, found.status == 0, 1)
+            none_better = status == HighsModelStatus.kInfeasible
+            return Solved(None, inf, most if none_better else bound, none_better, 1)
+        cost = float(info.objective_function_value) + fixed
+        optimal = status == HighsModelStatus.kOptimal
+        return Solved(self._read(solver.getSolution().col_value), cost, bound, optimal, 1)
+
+    def _model(self, price_most: float) -> HighsLp:
+        """Rows as they were named, and last that the price is to be at most so much."""
+        rows = [*self._rows, (dict(enumerate(self._price)), -inf, price_most)]
+        model = HighsLp()
+        model.num_col_, model.num_row_ = len(self._most), len(rows)
+        model.col_cost_, model.col_upper_ = np.array(self._price), np.array(self._most)
+        model.col_lower_ = np.zeros(len(self._most))
+        model.integrality_ = [HighsVarType.kInteger if whole else HighsVarType.kContinuous for whole in self._whole]
+        model.row_lower_, model.row_upper_ = np.array([row[1] for row in rows]), np.array([row[2] for row in rows])
+        model.a_matrix_.format_ = MatrixFormat.kRowwise
+        model.a_matrix_.start_ = np.cumsum([0, *(len(row) for row, _, _ in rows)])
+        model.a_matrix_.index_ = np.array([column for row, _, _ in rows for column in row])
+        model.a_matrix_.value_ = np.array([value for row, _, _ in rows for value in row.values()])
+        return model
 
     def _read(self, values: Any) -> list[Order]:
         queues = [list(head) for head in self.terms.pinned]

@@ -18,6 +18,7 @@ from headrace.core.queue.virtual import VirtualQueues
 from headrace.core.queue.worker import Worker
 from headrace.core.types import Request
 from headrace.core.waiting.errors import WaitErrors
+from headrace.core.waiting.remaining import Remaining
 
 Alarm = Literal["deadline", "grace", "stop", "recover", "ttl"]
 
@@ -158,6 +159,12 @@ class Cell:
 
     def length_left(self, job: Job) -> Prediction:
         return self.length_of(job).given(max(len(job.emitted), job.progress))
+
+    def left(self, job: Job) -> tuple[float, float]:
+        """Mean and variance of the tokens to come: of length_left, many times faster."""
+        if job.remaining is None:
+            job.remaining = Remaining(self.length_of(job))
+        return job.remaining.after(max(len(job.emitted), job.progress))
 
     def stand_again(self, job: Job) -> None:
         """In the place that it has now, if it stands in a line whose order asks for lengths."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from headrace.core.lengths.prediction import Prediction
 from headrace.core.types import End, Key, Logprobs, Request, StageSpan, TensorHandle
+from headrace.core.waiting.remaining import Remaining
 from headrace.core.waiting.work import NOTHING, Work
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class Job:
         "prefill",
         "progress",
         "ready_s",
+        "remaining",
         "request",
         "resends",
         "sent_s",
@@ -131,6 +133,7 @@ class Job:
         self.ticket = 0  # its valid entry in the waiting line, or its group's number
         self.group: Group | None = None  # that it waits in, where there are groups
         self.work: Work = NOTHING  # that it adds to its group
+        self.remaining: Remaining | None = None  # of its answer, once it was asked for
         self.expected: tuple[float, float, int, float] | None = None  # wait, its bound, how many ahead; said when
         self.lane: Lane | None = None  # where it waits for an encoder
         self.sent_s = 0.0  # when the current worker was last told about it

@@ -16,6 +16,7 @@ def length_predicted(cell: Cell, event: LengthPredicted, now_s: float) -> None:
         return
     raw = Prediction.of(event.tokens, job.request.sampling.max_tokens)
     job.length = cell.calibrator.calibrated(job.request.model, raw)
+    job.remaining = None
     cell.stand_again(job)
 
 

@@ -24,8 +24,8 @@ def preempt_for(cell: Cell, pool: Pool, job: Job, now_s: float) -> None:
         for seat in worker.seats.values()
         if may_evict(cell, seat.job, now_s) and fits_host(worker, seat.job)
     ]
-    begun = [Begun(cell.length_left(each).mean, each.progress, each.evictions) for _, each in running]
-    chosen = _RULE.victim(begun, cell.length_left(job).mean)
+    begun = [Begun(cell.left(each)[0], each.progress, each.evictions) for _, each in running]
+    chosen = _RULE.victim(begun, cell.left(job)[0])
     if chosen is not None:
         evict(cell, running[chosen][1], now_s)
 

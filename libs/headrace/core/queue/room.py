@@ -56,7 +56,7 @@ def _victims(cell: Cell, worker: Worker, target_s: float, now_s: float) -> Itera
     """Those with the most time and the most work left first."""
     able = [seat.job for seat in worker.seats.values() if may_evict(cell, seat.job, now_s)]
     able = [job for job in able if _target_s(cell, job) >= LESS_URGENT * target_s]
-    left = {job.request.id: cell.length_left(job).mean for job in able}
+    left = {job.request.id: cell.left(job)[0] for job in able}
     worth = [job for job in able if left[job.request.id] >= cell.config.evict_tokens_min]
     yield from sorted(worth, key=lambda job: (-_target_s(cell, job), -left[job.request.id], job.request.id))
 

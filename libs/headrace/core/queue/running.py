@@ -27,7 +27,7 @@ def running_work(cell: Cell, worker: Worker, now_s: float) -> Work:
 def left_of(cell: Cell, job: Job) -> Work:
     prompt_tokens = job.request.prompt.kv_tokens if job.state == "prefill" else 0
     slots = cell.planning.slots_of(job.request.model, job.kv_tokens)
-    return Work.predicted(cell.length_left(job), prompt_tokens, slots)
+    return Work.of(*cell.left(job), prompt_tokens, slots)
 
 
 def instance_of(cell: Cell, worker: Worker) -> Instance:

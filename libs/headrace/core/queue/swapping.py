@@ -22,13 +22,13 @@ def swap_for(cell: Cell, worker: Worker, queue: VirtualQueue, group: Group, now_
 def _evict_all(cell: Cell, worker: Worker, queue: VirtualQueue, group: Group, now_s: float) -> None:
     """Rather than wait until the last has ended: if the head would be late, or the model comes back anyway."""
     running = [seat.job for seat in worker.seats.values() if seat.slots]
-    left = {job.request.id: cell.length_left(job) for job in running}
-    longest = max(length.mean + length.variance**0.5 for length in left.values())
+    left = {job.request.id: cell.left(job) for job in running}
+    longest = max(mean + variance**0.5 for mean, variance in left.values())
     ended_s = now_s + longest * instance_of(cell, worker).step_s
     comes_back = any(other.model == worker.model for other in queue.groups)
     if ended_s + worker.loadable[group.model].load_s <= group.due_s and not comes_back:
         return
     for job in running:
-        worth = left[job.request.id].mean >= cell.config.evict_tokens_min
+        worth = left[job.request.id][0] >= cell.config.evict_tokens_min
         if worth and may_evict(cell, job, now_s) and fits_host(worker, job):
             evict(cell, job, now_s)
