@@ -41,8 +41,8 @@ KV_BYTES = 2_048  # a token's: this machine's memory carries it, a 70B model's i
 PROMPT_TOKENS_MAX = SPEC.context_tokens - 1_024 - 64  # an answer and the chat template beside it
 # By the report's name: what the queue manager is told.
 POLICIES: Mapping[str, Mapping[str, str]] = {
-    "fcfs": {"HEADRACE_PLANNER": "", "HEADRACE_ORDER": "fcfs"},
-    "edf": {"HEADRACE_PLANNER": "", "HEADRACE_ORDER": "edf"},
+    "fcfs": {"HEADRACE_ORDER": "fcfs"},
+    "edf": {"HEADRACE_ORDER": "edf"},
     "headrace": {"HEADRACE_PLANNER": "headrace"},
 }
 

@@ -110,13 +110,20 @@ class Admission:
         if ask.idempotency_key and (known := await self._lookup.ended_or_here(request_id)) is not None:
             return _same(known, content_hash)
         check_media(ask.media, family.spec)
-        left_s = _deadline_s(ask, caller, slo) - time.time() if self._terms.early_rejection else math.inf
-        bid = capacity.Bid(family.spec.name, slo.name, {source.modality for source in ask.media}, left_s)
+        modalities = {source.modality for source in ask.media}
+        bid = capacity.Bid(family.spec.name, slo.name, modalities, self._left_s(ask, caller, slo))
         capacity.admit(self._gateway.cell, time.monotonic(), bid, partial(self._streams.of_class, slo.name))
         inputs = await read_media(ask.media, self._fetcher, family)
         draft = await _draft(family, ask, inputs, request_id, prefix)
         reach("gateway.validated", request_id)
         return await self._accept(request_id, content_hash, ask, caller, slo, draft, traceparent)
+
+    def _left_s(self, ask: Ask, caller: Caller, slo: SloClass) -> float:
+        """Until its deadline; inf where it is let in all the same: of one that goes before its class the estimate for
+        the class says nothing."""
+        if not self._terms.early_rejection or ask.targets.before(slo.ttft_s):
+            return math.inf
+        return _deadline_s(ask, caller, slo) - time.time()
 
     def _class(self, ask: Ask) -> SloClass:
         """The one that it names; else the first that something about it hints at; else the default."""

@@ -13,6 +13,7 @@ LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 GAP_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 10.0)
 TOKENS = (1, 8, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 32768)
 STAGE_TIMES = {"queue": "queue_s", "prefill": "prefill_s", "decode": "decode_s"}
+EVICTED = "evicted"  # the stage of a request whose KV cache has left the engine for host memory
 
 
 class Histogram:
@@ -46,7 +47,7 @@ class Figures:
         self.decode_s, self.inference_s = Histogram(LATENCY_S), Histogram(LATENCY_S)
         self.prompt, self.generated = Histogram(TOKENS), Histogram(TOKENS)
         self.ends: Counter[str] = Counter()
-        self.prompt_tokens = self.generated_tokens = self.cached_tokens = 0
+        self.prompt_tokens = self.generated_tokens = self.cached_tokens = self.evictions = 0
 
     def ended(self, live: Live, end: End, now_s: float) -> None:
         tokens = len(live.stream.tokens)
@@ -63,14 +64,15 @@ class Figures:
         self._stages(end)
 
     def _stages(self, end: End) -> None:
-        inference_s = 0.0
+        """Once a request: one that was evicted, or begun anew, was in a stage several times."""
+        took_s: dict[str, float] = {}
         for span in end.timeline:
-            name = STAGE_TIMES.get(span.stage)
-            if name is not None:
-                length_s = max(0.0, span.end_s - span.start_s)
-                getattr(self, name).observe(length_s)
-                inference_s += length_s if span.stage != "queue" else 0.0
-        self.inference_s.observe(inference_s)
+            self.evictions += span.stage == EVICTED
+            if span.stage in STAGE_TIMES:
+                took_s[span.stage] = took_s.get(span.stage, 0.0) + max(0.0, span.end_s - span.start_s)
+        for stage, stage_s in took_s.items():
+            getattr(self, STAGE_TIMES[stage]).observe(stage_s)
+        self.inference_s.observe(sum(stage_s for stage, stage_s in took_s.items() if stage != "queue"))
 
     def histograms(self) -> Iterator[tuple[str, str, Histogram]]:
         yield from (
@@ -94,4 +96,5 @@ class Figures:
             ("vllm:generation_tokens", "Tokens generated for ended requests", self.generated_tokens),
             ("vllm:prefix_cache_queries", "Prompt tokens looked up in cached prefixes", self.prompt_tokens),
             ("vllm:prefix_cache_hits", "Prompt tokens found in cached prefixes", self.cached_tokens),
+            ("vllm:num_preemptions", "Times that ended requests had been taken out of an engine", self.evictions),
         )

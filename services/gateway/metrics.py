@@ -113,8 +113,6 @@ class GatewayMetrics(Collector):
         for rows in zip(*(figures.counters() for figures in self._figures.values()), strict=True):
             name, text, _ = rows[0]
             yield _counter(name, text, self._by_model(count for _, _, count in rows), MODEL)
-        text = "Sequences that an engine threw out for want of blocks: none does"
-        yield _counter("vllm:num_preemptions", text, dict.fromkeys(self._models, 0), MODEL)
 
     def _histograms(self) -> Iterator[Metric]:
         for rows in zip(*(figures.histograms() for figures in self._figures.values()), strict=True):

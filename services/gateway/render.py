@@ -3,6 +3,7 @@
 One event per token; the terminal chunk with its finish_reason comes exactly once, on every path.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -172,10 +173,10 @@ def error_json(error: HeadraceError) -> bytes:
 
 
 def error_headers(error: HeadraceError) -> list[tuple[bytes, bytes]]:
-    """Retry-After in whole seconds for everybody, in milliseconds for the OpenAI SDK."""
+    """Retry-After in whole seconds for everybody, not before the time is over; in milliseconds for the OpenAI SDK."""
     headers = [(b"content-type", b"application/json")]
     if error.retry_after_s > 0:
-        headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
+        headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after_s)))
         headers.append((b"retry-after-ms", b"%d" % round(error.retry_after_s * 1000)))
     elif http_status(error) >= 500 or error.code in ("idempotency_conflict", "cancelled"):
         headers.append((b"x-should-retry", b"false"))

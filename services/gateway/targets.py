@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from headrace.core.errors import InvalidInput
-from headrace.core.slo import priority_clamped, tbt_clamped_s, ttft_clamped_s
+from headrace.core.slo import effective_target_s, priority_clamped, tbt_clamped_s, ttft_clamped_s
 from headrace.v1 import gateway_pb2
 from services.gateway import bodies
 
@@ -35,6 +35,10 @@ class Targets:
     priority: int = 0  # higher is sooner
     flow: str = ""  # as the client calls it: of this tenant alone
     class_hints: tuple[str, ...] = ()  # names that count if a class has them, first things first
+
+    def before(self, class_ttft_s: float) -> bool:
+        """Whether it goes before the others of a class with this target, as the queue orders them."""
+        return effective_target_s(self.ttft_s or class_ttft_s, self.priority) < class_ttft_s
 
 
 NOTHING_SAID = Targets()

@@ -17,6 +17,7 @@ WORKER_FIELDS = {
     "headrace_worker_decode_tokens_total": ("Output tokens computed", "decode_tokens"),
     "headrace_worker_encoded_parts_total": ("Media parts encoded", "encoded_parts"),
     "headrace_worker_iterations_total": ("Engine iterations", "iterations"),
+    "headrace_worker_evictions_total": ("Times that a request was taken out of the engine", "evictions"),
 }
 BUSY_STAGES = ("prefill", "decode", "encode")
 DEVICE_FIELDS = {

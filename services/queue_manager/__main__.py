@@ -16,7 +16,7 @@ if __name__ == "__main__":
         parser.parse_args().id,
         Settings.from_env(os.environ),
         tape=os.environ.get("HEADRACE_TAPE", ""),
-        order=os.environ.get("HEADRACE_ORDER") or "fcfs",
+        order=os.environ.get("HEADRACE_ORDER", ""),
         planner=os.environ.get("HEADRACE_PLANNER", ""),
         without=tuple(os.environ.get("HEADRACE_WITHOUT", "").replace(",", " ").split()),
         predict=os.environ.get("HEADRACE_PREDICT") or "auto",

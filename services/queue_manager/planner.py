@@ -22,8 +22,10 @@ from headrace.core.planning.problem import Plan
 from headrace.core.planning.solve import solve
 from headrace.mesh.logs import get_logger
 
+PROGRAM_S = 2.0  # of each round of the mixed-integer program
 SOLVE_S = 10.0  # a plan of what waited so long ago is of no use
-STARTS_MOST = 5  # in a row without an answer: what breaks it at once every time is not mended by the sixth
+STARTS_MOST = 5  # in a row without an answer: what breaks it at once every time is not mended by the sixth,
+REST_S = 60.0  # but perhaps by another problem: from then on it is tried so rarely
 NICE = 10  # decisions on the request path go first
 
 log = get_logger("queue")
@@ -34,13 +36,20 @@ class Planner:
     """`start` before the first effect, `close` at the end; all in the event loop's thread."""
 
     def __init__(
-        self, on_event: Callable[[Event], None], *, solve_s: float = SOLVE_S, solving: Solve | None = None
+        self,
+        on_event: Callable[[Event], None],
+        *,
+        solve_s: float = SOLVE_S,
+        rest_s: float = REST_S,
+        solving: Solve | None = None,
     ) -> None:
         self._on_event = on_event
         self._solve_s = solve_s
+        self._rest_s = rest_s
         self._solving = solving or solved
         self._loop = asyncio.get_running_loop()
         self._pool: ProcessPoolExecutor | None = None
+        self._rest: asyncio.TimerHandle | None = None  # until the next start
         self._up = False  # its process has started
         self._running = False
         self._since_s = 0.0  # when the present solve was given away
@@ -60,6 +69,8 @@ class Planner:
         """The process ends with its present solve, at most `solve_s` later."""
         pool, self._pool = self._pool, None
         self._next = None
+        if self._rest is not None:
+            self._rest.cancel()
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -116,21 +127,24 @@ class Planner:
         self._submit()
 
     def _broken(self, error: str, *, slow: bool) -> None:
-        """Start another process, unless the last ones all ended like this. One that worked to its limit is another
-        matter: a busy machine, which bounds by itself how often that comes."""
+        """Start another process; after a rest, if the last ones all ended like this. One that worked to its limit is
+        another matter: a busy machine, which bounds by itself how often that comes."""
         self.failed += 1
         self._fruitless += not slow
-        again = self._pool is not None and self._fruitless < STARTS_MOST
-        log.error("planner_ended", error=error, slow=slow, in_a_row=self._fruitless, starts_again=again)
-        if self._pool is not None:
-            self._pool.shutdown(wait=False)
-            self._pool = None
-        if again:
+        rest_s = self._rest_s if self._fruitless >= STARTS_MOST else 0.0
+        log.error("planner_ended", error=error, slow=slow, in_a_row=self._fruitless, rest_s=rest_s)
+        if self._pool is None:  # closed
+            return
+        self._pool.shutdown(wait=False)
+        self._pool = None
+        if rest_s:
+            self._rest = self._loop.call_later(rest_s, self.start)
+        else:
             self.start()
 
 
 def solved(effect: SolvePlan) -> Plan:
-    return solve(effect.problem, effect.node_limit)
+    return solve(effect.problem, effect.node_limit, time_limit_s=PROGRAM_S)
 
 
 def _within(limit_s: float, solving: Solve, effect: SolvePlan) -> Plan:

@@ -38,6 +38,7 @@ from services.queue_manager.rpc import SERVICE, QueueManagerService
 from services.queue_manager.service import QueueManager
 from services.queue_manager.sweeper import Sweeper
 
+OFF = "off"
 # What virtual queues may do beside waiting in order; each may be switched off.
 OPERATIONS = ("solve", "pull", "evict", "swap", "balance", "move", "fair")
 
@@ -47,21 +48,26 @@ class Options:
     id: str
     settings: Settings
     tape: str  # where to record what happens; empty: nowhere
-    order: str = "fcfs"  # a name of headrace.core.ordering
-    planner: str = ""  # of headrace.core.planning; empty: lines in `order` instead of virtual queues
+    order: str = ""  # a name of headrace.core.ordering: lines in this order, unless a planner is named, too
+    planner: str = ""  # of headrace.core.planning, or off: lines; empty: off where an order is named, else headrace
     without: tuple[str, ...] = ()  # operations that are switched off
     predict: str = "auto"  # the length predictor for each request: auto is on where all of it is installed
 
     def __post_init__(self) -> None:
-        if self.order not in ORDERS:
+        if self.order and self.order not in ORDERS:
             raise BadSetup(f"HEADRACE_ORDER={self.order!r}: must be one of {', '.join(ORDERS)}")
-        if self.planner and self.planner not in PLANNERS:
-            raise BadSetup(f"HEADRACE_PLANNER={self.planner!r}: must be one of {', '.join(PLANNERS)}, or empty")
+        if self.planner not in ("", OFF, *PLANNERS):
+            raise BadSetup(f"HEADRACE_PLANNER={self.planner!r}: must be one of {', '.join(PLANNERS)}, or {OFF}")
         unknown = sorted(set(self.without) - set(OPERATIONS))
         if unknown:
             raise BadSetup(f"HEADRACE_WITHOUT: no operation {', '.join(unknown)}; there are {', '.join(OPERATIONS)}")
         if self.predict not in ("auto", "on", "off"):
             raise BadSetup(f"HEADRACE_PREDICT={self.predict!r}: must be auto, on or off")
+
+    @property
+    def planning(self) -> str:
+        """The planner's name; empty for lines."""
+        return "" if self.planner == OFF or (self.order and not self.planner) else self.planner or "headrace"
 
 
 async def main(options: Options, lifecycle: Lifecycle) -> None:
@@ -130,8 +136,8 @@ def _manager(
     config = QueueConfig(
         epoch=epoch,
         name=options.id,
-        order=options.order,
-        planner=options.planner,
+        order=options.order or "fcfs",
+        planner=options.planning,
         **off,
         predict_lengths=predictor is not None,
         classes=classes.named,
@@ -149,5 +155,5 @@ def _manager(
         Sweeper(store, blobs),
         Recorder(options.tape, config),
         predictor,
-        Planner if options.planner else None,
+        Planner if options.planning else None,
     )

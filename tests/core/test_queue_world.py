@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from headrace.core import events as ev
+from tests.core.queue_weather import Weather
 from tests.core.queue_world import World
 
 
@@ -104,12 +105,10 @@ Storm.TestCase.settings = settings(
 test_storm = Storm.TestCase
 
 
-class Weather:
-    """The same by chance: much longer, with faults as rare as needed for the interesting states to come about."""
-
+class Changeable(Weather):
     def __init__(self, seed: int) -> None:
-        self.draw = random.Random(seed)
-        self.world = world = World()
+        world = World()
+        super().__init__(world, random.Random(seed))
         if seed % 2:
             world.add_worker("a", "encode", "prefill", "decode")
             world.add_worker("b", "prefill", "decode", slots=2)
@@ -120,46 +119,14 @@ class Weather:
         world.add_worker("e", "encode")
         world.pass_time(0.5)
 
-    def blow(self) -> None:
-        """Half a second, more or less."""
-        world, draw = self.world, self.draw
-        for _ in range(draw.randrange(2)):
-            world.submit(images=draw.choice((0, 0, 1, 3)), max_tokens=draw.choice((1, 2, 5, 20)))
-        for _ in range(draw.randrange(4)):
-            self.deliver()
-            draw.choice(list(world.workers.values())).step()
-        world.pass_time(0.5, faithful=False)
-        self.deliver()
-        if draw.random() < 0.15:
-            self.fault()
-
-    def deliver(self) -> None:
-        for _ in range(self.draw.randrange(len(self.world.mail) + 1)):
-            if self.world.mail:
-                at = self.draw.randrange(min(4, len(self.world.mail)))
-                luck = self.draw.random()
-                self.world.deliver(at, keep=luck < 0.03, lose=luck > 0.96)
-
-    def fault(self) -> None:
-        world, worker = self.world, self.draw.choice(list(self.world.workers.values()))
-        match self.draw.randrange(8):
-            case 0 | 1:
-                worker.die() if worker.alive else worker.start()
-            case 2:
-                worker.stopped ^= True
-            case 3 | 4:
-                world.restart_manager()
-            case 5:
-                world.send(ev.Cancel(f"{self.draw.randrange(world.seq + 1):032x}", "gw", self.draw.random() < 0.5))
-            case 6:
-                world.handle(ev.BusUp() if self.draw.random() < 0.7 else ev.BusDown())
-            case 7:
-                world.redis_up = not world.redis_up
+    def arrive(self) -> None:
+        for _ in range(self.draw.randrange(2)):
+            self.world.submit(images=self.draw.choice((0, 0, 1, 3)), max_tokens=self.draw.choice((1, 2, 5, 20)))
 
 
 @pytest.mark.parametrize("seed", range(24))
 def test_weather(seed: int) -> None:
-    weather = Weather(seed)
+    weather = Changeable(seed)
     for _ in range(60):
         weather.blow()
     weather.world.calm()

@@ -113,3 +113,13 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
     model = graph_folder(OWN, tmp_path) / "model.onnx"
     with pytest.raises(Unavailable, match="CUDAExecutionProvider"):
         open_session(model, 1, "cuda")
+
+
+@pytest.mark.parametrize("content", [b"no graph", b"", None], ids=["rubbish", "an empty file", "no file"])
+def test_a_graph_that_cannot_be_read_is_a_typed_error(tmp_path: Path, content: bytes | None) -> None:
+    """onnxruntime's own errors have no base but Exception: nobody could act on them."""
+    file = tmp_path / "model.onnx"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(Unavailable, match=str(file)):
+        open_session(file, 1)

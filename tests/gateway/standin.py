@@ -160,7 +160,7 @@ class StandIn:
         tokens = list(running.script.tokens[: running.sent])
         usage = usage_of(request.prompt, 0, len(tokens))
         timeline = (StageSpan("queue", 1.0, 1.5, "qm-0"), StageSpan("prefill", 1.5, 2.0, "w"))
-        running.end = replace(end, usage=usage, timeline=timeline)
+        running.end = replace(end, usage=usage, timeline=end.timeline or timeline)
         if running.script.by_manager:
             ended = queue_pb2.GatewayEnd(
                 key=common_pb2.Attempt(request_id=request.id, attempt=running.attempt),

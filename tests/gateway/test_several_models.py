@@ -7,7 +7,7 @@ import grpc.aio
 import pytest
 
 from headrace.client import AsyncClient, ModelNotFound
-from headrace.core.types import Request
+from headrace.core.types import End, Request, StageSpan
 from headrace.engines.families import family
 from headrace.mesh.errors import BadSetup
 from headrace.v1 import gateway_pb2
@@ -109,6 +109,29 @@ async def test_metrics_name_the_configured_models_alone(both: Edge, cell: StandI
     labels = {line.split('model_name="')[1].split('"')[0] for line in lines if "model_name" in line}
     assert labels == {SMALL, TINY}
     assert not any(line.startswith("vllm:num_requests_waiting{") for line in lines), "nobody has counted by model"
+
+
+async def test_one_request_counts_once_however_often_it_was_evicted(both: Edge, cell: StandIn) -> None:
+    """Its decode time is that of all its stays in engines; each eviction is a preemption."""
+    stages = [("queue", 0.0, 1.0), ("prefill", 1.0, 1.5), ("decode", 1.5, 2.5), ("evicted", 2.5, 9.0)]
+    stages += [("transfer", 9.0, 9.5), ("decode", 9.5, 10.5), ("evicted", 10.5, 12.0), ("decode", 12.0, 12.5)]
+    timeline = tuple(StageSpan(stage, start_s, end_s, "w-0") for stage, start_s, end_s in stages)
+    cell.script = lambda request: Script(
+        tuple(b"hello"), End("stop", timeline=timeline if request.model == TINY else ())
+    )
+    for model in (TINY, SMALL):
+        await both.http.post(CHAT, json=ask(model))
+    lines = (await both.http.get("/metrics")).text.splitlines()
+    told = {line.split()[0]: float(line.split()[1]) for line in lines if line.startswith("vllm:")}
+    assert told[f'vllm:num_preemptions_total{{model_name="{TINY}"}}'] == 2.0
+    assert told[f'vllm:num_preemptions_total{{model_name="{SMALL}"}}'] == 0.0
+    seconds = {"queue": 1.0, "prefill": 0.5, "decode": 2.5, "inference": 3.0}
+    for stage, total_s in seconds.items():
+        name = f"vllm:request_{stage}_time_seconds"
+        assert (told[f'{name}_count{{model_name="{TINY}"}}'], told[f'{name}_sum{{model_name="{TINY}"}}']) == (
+            1.0,
+            total_s,
+        )
 
 
 async def test_a_stream_of_a_model_that_only_another_gateway_knows(both: Edge, edges: Edges, cell: StandIn) -> None:

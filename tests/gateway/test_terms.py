@@ -107,7 +107,7 @@ async def test_a_full_class_says_how_long_its_queue_takes(edge: Edge, cell: Stan
     await waits(edge, cell, 12.5, 3.0)
     reply = await edge.http.post(CHAT, json=ask())
     assert (reply.status_code, reply.json()["error"]["code"]) == (429, "overloaded")
-    assert (reply.headers["retry-after"], reply.headers["retry-after-ms"]) == ("12", "12500")
+    assert (reply.headers["retry-after"], reply.headers["retry-after-ms"]) == ("13", "12500"), "not before its time"
     assert [reply.headers[name] for name in REASONS] == ["capacity", "capacity"]
     assert 'headrace_estimated_wait_seconds{slo_class="interactive"} 12.5' in (await edge.http.get("/metrics")).text
 
@@ -120,6 +120,26 @@ async def test_what_cannot_begin_before_its_deadline_is_refused_at_once(edge: Ed
     assert [reply.headers[name] for name in REASONS] == ["deadline", "deadline"]
     assert (await edge.http.post(CHAT, json=ask(timeout_s=60))).status_code == 200
     assert len(cell.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("wish", "status"),
+    [
+        ({"priority": -1}, 200),
+        ({"ttft_target_ms": 500}, 200),
+        ({"service_tier": "priority"}, 200),
+        ({"priority": 1}, 429),
+        ({"ttft_target_ms": 900_000}, 429),
+        ({"ttft_target_ms": 10_000, "priority": 1}, 429),
+    ],
+    ids=["sooner", "sooner by its target", "sooner by its tier", "later", "later by its target", "as its class"],
+)
+async def test_what_its_class_waits_says_nothing_of_those_who_go_before(
+    edge: Edge, cell: StandIn, wish: dict[str, Any], status: int
+) -> None:
+    """The queue manager, which knows where it would stand, may still refuse it."""
+    await waits(edge, cell, 40.0, 30.0)
+    assert (await edge.http.post(CHAT, json=ask(timeout_s=10, **wish))).status_code == status
 
 
 async def test_the_sdk_does_not_wait_longer_than_its_request_may(edge: Edge, cell: StandIn) -> None:

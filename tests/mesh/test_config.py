@@ -46,3 +46,20 @@ def test_a_bad_value_names_its_variable(variable: str, value: str, why: str) -> 
     with pytest.raises(BadSetup, match=variable) as caught:
         Settings.from_env({variable: value})
     assert why in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "models", "served"),
+    [
+        ("", "", ("smollm2-135m",)),
+        ("", "a, b", ("a", "b")),
+        ("b", "a,b,c", ("b", "a", "c")),
+        ("x", "a,b", ("x", "a", "b")),
+        ("x", ",", ("x",)),
+    ],
+    ids=["neither", "models alone", "the default among them", "the default beside them", "none named"],
+)
+def test_which_models_are_served(model: str, models: str, served: tuple[str, ...]) -> None:
+    settings = Settings.from_env({"HEADRACE_MODEL": model, "HEADRACE_MODELS": models})
+    assert settings.served == served
+    assert settings.model == served[0]

@@ -69,6 +69,7 @@ async def test_it_observes_and_tells(governor: Running, nats_url: str) -> None:
     process, facts = governor
     bus = await Bus.connect(nats_url, "decode-0")
     told = sample("decode-0", decode_tokens=321)
+    told.evictions = 5
     told.devices.add(device="nvml:0", source="nvml", power_w=70.0, temp_c=-1.0, energy_j=9.0)
     await bus.publish(subjects.TELEMETRY, b"\xff junk")
     for _ in range(3):
@@ -90,6 +91,7 @@ async def test_it_observes_and_tells(governor: Running, nats_url: str) -> None:
 
     text = await asyncio.to_thread(scrape)
     assert 'headrace_worker_decode_tokens_total{worker="decode-0"} 321.0' in text
+    assert 'headrace_worker_evictions_total{worker="decode-0"} 5.0' in text
     assert 'headrace_device_power_watts{device="nvml:0",host="h"} 70.0' in text
     assert 'headrace_device_temperature_celsius{device="nvml:0"' not in text
     assert "headrace_governor_unreadable_messages_total 1.0" in text

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +9,10 @@ import pytest
 
 from headrace.cli.supervisor import Mesh
 from headrace.core.events import PartEncoded
-from headrace.core.queue import QueueConfig, QueueCore
-from headrace.core.tape import Frame, read_tape
+from headrace.core.tape import read_tape
 from tests.e2e.asking import ask, picture, request
 from tests.e2e.meshes import chaos_mesh
+from tests.parity.replaying import differs, kinds, replayed
 
 EFFECTS = {"SendEncode", "SendPrefill", "SendRelease", "SendCancel", "StoreResult", "DeleteRecord", "RecoverTokens"}
 EVENTS = {"RequestAccepted", "PartEncoded", "Prefilled", "Joined", "Ended", "Heartbeat", "Tick", "TokensRecovered"}
@@ -33,12 +32,6 @@ async def tell_a_story(mesh: Mesh) -> None:
     assert [len(answer.tokens) for answer in whole] == [120] * 6
 
 
-def kinds(frames: list[Frame]) -> tuple[Counter[str], Counter[str]]:
-    """How often each event and each effect."""
-    events = Counter(type(frame.event).__name__ for frame in frames)
-    return events, Counter(type(effect).__name__ for frame in frames for effect in frame.effects)
-
-
 @pytest.mark.timeout(120)
 async def test_a_tape_of_real_processes_replays_to_every_effect(tmp_path: Path) -> None:
     tape = tmp_path / "tape"
@@ -53,17 +46,7 @@ async def test_a_tape_of_real_processes_replays_to_every_effect(tmp_path: Path) 
     events, effects = kinds(recorded)
     assert events.keys() >= EVENTS, "the story has everything in it"
     assert effects.keys() >= EFFECTS
-    assert differing(queue_config, recorded) == []
+    assert replayed(queue_config, recorded)[1] == []
     without = [frame for frame in recorded if not isinstance(frame.event, PartEncoded)]
-    assert differing(queue_config, without), "the comparison sees what is missing"
-    assert differing(replace(queue_config, lease_s=0.1), recorded), "and what was decided otherwise"
-
-
-def differing(config: QueueConfig, frames: list[Frame]) -> list[int]:
-    """Numbers of the frames whose effects the core, driven anew, does not give; its invariants hold throughout."""
-    core, found = QueueCore(config), []
-    for number, frame in enumerate(frames):
-        if tuple(core.handle(frame.event, frame.now_s)) != frame.effects:
-            found.append(number)
-        core.check()
-    return found
+    assert differs(queue_config, without), "the comparison sees what is missing"
+    assert differs(replace(queue_config, lease_s=0.1), recorded), "and what was decided otherwise"

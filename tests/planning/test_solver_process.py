@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -102,18 +103,35 @@ async def test_one_that_fails_is_given_up(planner: Planner, told: Told, version:
 
 
 @pytest.mark.timeout(600)
-async def test_a_process_that_always_ends_is_started_so_many_times(told: Told) -> None:
-    planner = Planner(told, solve_s=ANSWER_S, solving=by_version)  # none of these is ended for being slow
+async def test_a_process_that_always_ends_is_started_ever_more_rarely(told: Told) -> None:
+    """But not given up for good: what it dies of may be one problem, and the next is another."""
+    planner = Planner(told, solve_s=ANSWER_S, rest_s=1.5, solving=by_version)  # none is ended for being slow
     planner.start()
     async with asyncio.timeout(500):
         for failed in range(1, STARTS_MOST + 1):
             planner.take(asked(13))
             while planner.failed < failed:  # noqa: ASYNC110 - a failure tells nobody but the log
                 await asyncio.sleep(0.02)
+    rests_until_s = time.monotonic() + 1.4
     planner.take(asked(1))
-    await asyncio.sleep(0.2)
-    assert told.plans.empty()
+    assert (await told.plan()).version == 1
+    assert time.monotonic() > rests_until_s
+    assert planner.failed == STARTS_MOST
     planner.close()
+
+
+@pytest.mark.timeout(60)
+async def test_one_that_rests_can_be_closed(told: Told) -> None:
+    planner = Planner(told, rest_s=0.2, solving=by_version)
+    planner.start()
+    async with asyncio.timeout(50):
+        for failed in range(1, STARTS_MOST + 1):
+            planner.take(asked(13))
+            while planner.failed < failed:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    planner.close()
+    await asyncio.sleep(0.5)
+    assert not active_children()
 
 
 PARENT = """

@@ -1,6 +1,7 @@
 """What the tests of workers share: commands, workers in this process, a peer who plays queue manager and gateway."""
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -18,6 +19,7 @@ from headrace.engines.base import Engine, StepResult
 from headrace.engines.families import family
 from headrace.engines.onnx import OnnxEngine
 from headrace.engines.onnx_model import Llama, graph_folder
+from headrace.engines.profile import ProfileEngine
 from headrace.engines.profile_encoder import ProfileEncoder
 from headrace.engines.registry import load_engine
 from headrace.mesh import subjects
@@ -40,6 +42,7 @@ from tests.engines import tiny_llama
 MODEL = "profile-tiny"
 PIPELINED = KvTravel(pipeline_bytes=0)  # whatever its size
 ATTEMPT = 4097
+SHUT_S = 0.005  # between two looks of an engine at its gate
 
 
 def request_id() -> str:
@@ -78,20 +81,50 @@ def card(opens: Callable[[], Outfit], model: str, **known: object) -> Card:
     return Card(model, opens, **fields)  # type: ignore[arg-type]
 
 
-class SlowOnnx(OnnxEngine):
-    """A real graph whose iterations take longer, so that commands come between its tokens."""
+class Gate:
+    """How many tokens each answer may still have. It stands still at a gate, so that what a test has to say comes in
+    the middle of it, however busy the machine is."""
 
-    step_s = 0.0
+    def __init__(self) -> None:
+        self._left = math.inf
+
+    def open(self) -> None:
+        self._left = math.inf
+
+    def let(self, tokens: int) -> None:
+        """So many more, and then none: iterations that emit something."""
+        self._left = tokens
+
+    def through(self, step: Callable[[], StepResult]) -> StepResult:
+        if self._left <= 0:
+            return StepResult((), (), 0, 0, modelled_s=SHUT_S)
+        result = step()
+        self._left -= bool(result.emitted)
+        return result
+
+
+class GatedOnnx(OnnxEngine):
+    """A real graph."""
+
+    gate = Gate()
 
     def step(self) -> StepResult:
-        time.sleep(self.step_s)
-        return super().step()
+        return self.gate.through(super().step)
 
 
-def slow_onnx(folder: Path, step_s: float) -> SlowOnnx:
+class GatedProfile(ProfileEngine):
+    """Tokens in modelled time."""
+
+    gate = Gate()
+
+    def step(self) -> StepResult:
+        return self.gate.through(super().step)
+
+
+def gated_onnx(folder: Path, gate: Gate) -> GatedOnnx:
     graph = Llama(graph_folder(tiny_llama.CHECKPOINT, folder), tiny_llama.SHAPE, threads=1)
-    engine = SlowOnnx(tiny_llama.SPEC, tiny_llama.CHECKPOINT, graph, slots=8, blocks=256, chunk_tokens=32)
-    engine.step_s = step_s
+    engine = GatedOnnx(tiny_llama.SPEC, tiny_llama.CHECKPOINT, graph, slots=8, blocks=256, chunk_tokens=32)
+    engine.gate = gate
     return engine
 
 

@@ -12,65 +12,86 @@ from headrace.core.cost import Curve, StepCost
 from headrace.core.types import Key, MediaSpan, Prompt, Sampling
 from headrace.engines.base import Engine
 from headrace.engines.families import family
-from headrace.engines.profile import ProfileEngine
+from headrace.mesh import subjects
 from headrace.mesh.store import Store
 from headrace.profiles import EngineProfile
-from headrace.v1 import common_pb2, queue_pb2
+from headrace.v1 import common_pb2, governor_pb2, queue_pb2
 from headrace.wire.convert import handle_from_proto
 from tests.worker.kit import (
     ATTEMPT,
     MODEL,
+    Gate,
+    GatedProfile,
     Mesh,
     Peer,
     command,
+    gated_onnx,
     is_empty,
     picture,
     prefill,
     request_id,
-    slow_onnx,
     until,
 )
 
 pytestmark = pytest.mark.timeout(90)
 
-TOKENS, STEP_S = 120, 0.008  # a second for an answer: commands come long before its end
-PACED = EngineProfile("paced", "[I] for tests", kv_bytes_per_token=64, cost=StepCost(Curve((0.0,), (STEP_S,))))
+TOKENS = 120
+PACED = EngineProfile("paced", "[I] for tests", kv_bytes_per_token=64, cost=StepCost(Curve((0.0,), (0.002,))))
 PROMPT = Prompt(tuple(range(2, 72)))
+MORE = 6  # tokens between two evictions
 Make = Callable[[], Engine]
 
 
-def paced() -> ProfileEngine:
+@pytest.fixture
+def gate() -> Gate:
+    """Shut: no token comes before the test lets it."""
+    shut = Gate()
+    shut.let(0)
+    return shut
+
+
+@pytest.fixture
+def paced(gate: Gate) -> Make:
     """Its tokens come in modelled time."""
-    tiny = family(MODEL)
-    return ProfileEngine(tiny.spec, tiny.pieces, PACED, slots=4, blocks=256, chunk_tokens=512)
+
+    def make() -> GatedProfile:
+        tiny = family(MODEL)
+        engine = GatedProfile(tiny.spec, tiny.pieces, PACED, slots=4, blocks=256, chunk_tokens=512)
+        engine.gate = gate
+        return engine
+
+    return make
 
 
 @pytest.fixture(params=["profile", "onnx"])
-def make(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Make:
+def make(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, gate: Gate, paced: Make) -> Make:
     if request.param == "profile":
         return paced
     folder = tmp_path_factory.getbasetemp() / "graphs"
-    return lambda: slow_onnx(folder, STEP_S)
+    return lambda: gated_onnx(folder, gate)
 
 
-def drawn(key: Key, worker: str, max_tokens: int = TOKENS) -> dict[str, object]:
+def drawn(key: Key, worker: str) -> dict[str, object]:
     """A prompt whose answer is drawn, so that a lost token or seed shows."""
-    sampling = Sampling(max_tokens, temperature=0.8, seed=7, repetition_penalty=1.1, ignore_eos=True)
+    sampling = Sampling(TOKENS, temperature=0.8, seed=7, repetition_penalty=1.1, ignore_eos=True)
     return {"prefill": prefill(key, worker, prompt=PROMPT, sampling=sampling)}
 
 
-async def undisturbed(mesh: Mesh, peer: Peer, make: Make, max_tokens: int = TOKENS) -> list[int]:
+async def undisturbed(mesh: Mesh, peer: Peer, make: Make, gate: Gate) -> list[int]:
     key = Key(request_id(), ATTEMPT)
     async with mesh.worker("calm-0", "prefill", "decode", engine=make()):
-        peer.send("calm-0", **drawn(key, "calm-0", max_tokens))
+        peer.send("calm-0", **drawn(key, "calm-0"))
+        gate.open()
         await until(lambda: key in peer.ended)
+        gate.let(0)
     return list(peer.ended[key][0].tokens)
 
 
-async def evict(peer: Peer, worker: str, key: Key, more: int = 6) -> None:
+async def evict(peer: Peer, gate: Gate, worker: str, key: Key) -> None:
     """Once it has some tokens more than now."""
     seen, times = len(peer.tokens.get(key, ())), len(peer.evicted.get(key, ()))
-    await until(lambda: len(peer.tokens.get(key, ())) >= seen + more)
+    gate.let(MORE)
+    await until(lambda: len(peer.tokens.get(key, ())) == seen + MORE)
     peer.send(worker, evict=key)
     await until(lambda: len(peer.evicted.get(key, ())) > times)
 
@@ -85,24 +106,27 @@ async def released(mesh: Mesh, peer: Peer, key: Key, *workers: str) -> None:
     await until(lambda: all(is_empty(mesh, worker) for worker in workers))
 
 
-async def test_evicted_and_resumed_twice(mesh: Mesh, peer: Peer, make: Make) -> None:
-    want, key = await undisturbed(mesh, peer, make), Key(request_id(), ATTEMPT)
+async def test_evicted_and_resumed_twice(mesh: Mesh, peer: Peer, make: Make, gate: Gate) -> None:
+    want, key = await undisturbed(mesh, peer, make, gate), Key(request_id(), ATTEMPT)
+    told = list[governor_pb2.Telemetry]()
+    await peer.bus.subscribe(subjects.TELEMETRY, lambda data, _: told.append(governor_pb2.Telemetry.FromString(data)))
     async with mesh.worker("both-0", "prefill", "decode", engine=make()) as worker:
         peer.send("both-0", **drawn(key, "both-0"))
         for turn in (1, 2):
-            await evict(peer, "both-0", key)
+            await evict(peer, gate, "both-0", key)
             event = peer.evicted[key][-1]
             assert event.next_index == len(peer.text(key))
             await until(lambda: worker.state().slots_used == 0)
             assert (worker.state().blocks_used, worker.state().handles, worker.state().mapped_files) == (0, 1, 1)
-            await until(lambda: any(hold.state == queue_pb2.HOLD_STATE_EVICTED for hold in peer.holds("both-0")))
-            (hold,) = peer.holds("both-0")
-            assert (hold.next_index, hold.handle) == (event.next_index, event.kv)
+            listed = (queue_pb2.HOLD_STATE_EVICTED, event.next_index)
+            await until(lambda: [(each.state, each.next_index) for each in peer.holds("both-0")] == [listed])  # noqa: B023
+            assert peer.holds("both-0")[0].handle == event.kv
             peer.joined.discard(key)
             peer.send("both-0", resume=key)
             await until(lambda: key in peer.joined)
             assert turn == len(peer.evicted[key])
             assert worker.state().mapped_files == 0, "its file goes as soon as the engine has it"
+        gate.open()
         await until(lambda: key in peer.ended)
         assert peer.text(key) == list(peer.ended[key][0].tokens) == want
         assert peer.copies == 0
@@ -110,9 +134,10 @@ async def test_evicted_and_resumed_twice(mesh: Mesh, peer: Peer, make: Make) -> 
         timeline = peer.ended[key][0].end.timeline
         assert all(after.start_s == before.end_s for before, after in pairwise(timeline)), "a gap that is nobody's"
         await released(mesh, peer, key, "both-0")
+        await until(lambda: told[-1].worker == "both-0" and told[-1].evictions == 2)
 
 
-async def test_with_a_picture(mesh: Mesh, peer: Peer) -> None:
+async def test_with_a_picture(mesh: Mesh, peer: Peer, gate: Gate, paced: Make) -> None:
     """Its embeddings need not come back: they are in the KV cache."""
     answers = []
     for evicts in (False, True):
@@ -126,10 +151,11 @@ async def test_with_a_picture(mesh: Mesh, peer: Peer) -> None:
             asked = prefill(key, "all-0", prompt=prompt, embeddings=(handle,), max_tokens=TOKENS)
             peer.send("all-0", prefill=asked)
             if evicts:
-                await evict(peer, "all-0", key)
+                await evict(peer, gate, "all-0", key)
                 peer.send("all-0", resume=key)
                 await until(lambda: worker.holds.requests[key.request_id].state == "running")  # noqa: B023
                 assert worker.holds.requests[key.request_id].sequence.embeddings == ()
+            gate.open()
             await until(lambda: key in peer.ended)  # noqa: B023
             await released(mesh, peer, key, "all-0")
         answers.append(list(peer.ended[key][0].tokens))
@@ -151,18 +177,21 @@ async def move(peer: Peer, key: Key, source: str, target: str) -> None:
 
 
 @pytest.mark.parametrize("hosts", [("here", "here"), ("here", "there")], ids=["mapped file", "gRPC"])
-async def test_moved_to_another_worker_and_back(mesh: Mesh, peer: Peer, make: Make, hosts: tuple[str, str]) -> None:
-    want, key = await undisturbed(mesh, peer, make), Key(request_id(), ATTEMPT)
+async def test_moved_to_another_worker_and_back(
+    mesh: Mesh, peer: Peer, make: Make, hosts: tuple[str, str], gate: Gate
+) -> None:
+    want, key = await undisturbed(mesh, peer, make, gate), Key(request_id(), ATTEMPT)
     async with pair(mesh, make, hosts):
         peer.send("a-0", **drawn(key, "a-0"))
-        await evict(peer, "a-0", key)
+        await evict(peer, gate, "a-0", key)
         await move(peer, key, "a-0", "b-0")
         (hold,) = mesh.workers["a-0"].holds.listed()
         assert (hold.state, hold.decode_worker) == ("handover", "b-0")
         peer.send("a-0", release=key)
         await until(lambda: is_empty(mesh, "a-0"))
-        await evict(peer, "b-0", key)
+        await evict(peer, gate, "b-0", key)
         await move(peer, key, "b-0", "a-0")
+        gate.open()
         await until(lambda: key in peer.ended)
         assert peer.text(key) == list(peer.ended[key][0].tokens) == want
         assert not peer.failed
@@ -175,47 +204,68 @@ async def test_moved_to_another_worker_and_back(mesh: Mesh, peer: Peer, make: Ma
         await released(mesh, peer, key, "a-0", "b-0")
 
 
-async def test_a_lost_join_is_said_again(mesh: Mesh, peer: Peer) -> None:
-    want, key = await undisturbed(mesh, peer, paced), Key(request_id(), ATTEMPT)
+async def test_a_lost_join_is_said_again(mesh: Mesh, peer: Peer, gate: Gate, paced: Make) -> None:
+    want, key = await undisturbed(mesh, peer, paced, gate), Key(request_id(), ATTEMPT)
     async with mesh.worker("a-0", "prefill", "decode", engine=paced()):
         peer.send("a-0", **drawn(key, "a-0"))
-        await evict(peer, "a-0", key)
+        await evict(peer, gate, "a-0", key)
         peer.send("a-0", move=MoveCommand(key, "b-0"))
         await until(lambda: any(hold.state == queue_pb2.HOLD_STATE_HANDOVER for hold in peer.holds("a-0")))
         async with mesh.worker("b-0", "decode", engine=paced()):
             for _ in range(2):
                 peer.send("a-0", move=MoveCommand(key, "b-0"))
+            gate.open()
             await until(lambda: key in peer.ended)
             assert peer.text(key) == want
             assert peer.copies == 0
             await released(mesh, peer, key, "a-0", "b-0")
 
 
-async def test_at_a_worker_that_only_decodes(mesh: Mesh, peer: Peer, make: Make) -> None:
-    want, key = await undisturbed(mesh, peer, make), Key(request_id(), ATTEMPT)
+@pytest.mark.parametrize("end", ["cancel", "release"])
+async def test_over_in_the_moment_in_which_it_is_moved(
+    mesh: Mesh, peer: Peer, gate: Gate, paced: Make, end: str
+) -> None:
+    """Its KV cache is gone before the other worker has been told of it."""
+    key = Key(request_id(), ATTEMPT)
+    async with mesh.worker("both-0", "prefill", "decode", engine=paced()):
+        peer.send("both-0", **drawn(key, "both-0"))
+        await evict(peer, gate, "both-0", key)
+        peer.send("both-0", move=MoveCommand(key, "b-0"))
+        peer.send("both-0", **{end: key})
+        peer.send("both-0", release=key)
+        await until(lambda: is_empty(mesh, "both-0"))
+
+
+async def test_at_a_worker_that_only_decodes(mesh: Mesh, peer: Peer, make: Make, gate: Gate) -> None:
+    want, key = await undisturbed(mesh, peer, make, gate), Key(request_id(), ATTEMPT)
     async with (
         mesh.worker("prefill-0", "prefill", engine=make()) as prefiller,
         mesh.worker("decode-0", "decode", engine=make()) as decoder,
     ):
         assert (prefiller.identity.host_bytes, decoder.identity.host_bytes) == (0, 1 << 29)
         peer.send("prefill-0", **drawn(key, "decode-0"))
+        gate.let(1)
         await until(lambda: key in peer.joined)
         peer.send("prefill-0", release=key)
-        await evict(peer, "decode-0", key)
+        await evict(peer, gate, "decode-0", key)
         peer.send("decode-0", resume=key)
+        gate.open()
         await until(lambda: key in peer.ended)
         assert peer.text(key) == want
         await released(mesh, peer, key, "prefill-0", "decode-0")
 
 
-async def test_what_finds_no_room_goes_on(mesh: Mesh, peer: Peer) -> None:
+async def test_what_finds_no_room_goes_on(mesh: Mesh, peer: Peer, gate: Gate, paced: Make) -> None:
     first, second = (Key(request_id(), ATTEMPT) for _ in range(2))
     room = 64 * (len(PROMPT.tokens) + 60)  # for one, in the first half of its answer; not for two
     async with mesh.worker("both-0", "prefill", "decode", engine=paced(), evicted_bytes=room) as worker:
         for key in (first, second):
             peer.send("both-0", **drawn(key, "both-0"))
-        await evict(peer, "both-0", first)
+        await evict(peer, gate, "both-0", first)
         peer.send("both-0", evict=second)
+        peer.send("both-0", evict=first)  # heard behind the other
+        await until(lambda: len(peer.evicted[first]) == 2)
+        gate.open()
         await until(lambda: second in peer.ended)
         assert second not in peer.evicted
         assert len(peer.text(second)) == TOKENS
@@ -252,21 +302,25 @@ async def replaced(peer: Peer, key: Key) -> None:
 
 
 @pytest.mark.parametrize("finish", [cancelled, dropped, dropped_on_its_way_back, replaced])
-async def test_everything_is_freed(mesh: Mesh, peer: Peer, finish: Callable[[Peer, Key], Awaitable[None]]) -> None:
+async def test_everything_is_freed(
+    mesh: Mesh, peer: Peer, finish: Callable[[Peer, Key], Awaitable[None]], gate: Gate, paced: Make
+) -> None:
     key = Key(request_id(), ATTEMPT)
     async with mesh.worker("both-0", "prefill", "decode", engine=paced()):
         peer.send("both-0", **drawn(key, "both-0"))
-        await evict(peer, "both-0", key)
+        await evict(peer, gate, "both-0", key)
+        gate.open()
         await finish(peer, key)
         await until(lambda: is_empty(mesh, "both-0"))
 
 
 @pytest.mark.parametrize("end", ["cancel", "release"])
-async def test_an_end_in_the_very_moment(mesh: Mesh, peer: Peer, end: str) -> None:
+async def test_an_end_in_the_very_moment(mesh: Mesh, peer: Peer, end: str, gate: Gate, paced: Make) -> None:
     keys = [Key(request_id(), ATTEMPT) for _ in range(4)]
     async with mesh.worker("both-0", "prefill", "decode", engine=paced()):
         for key in keys:
             peer.send("both-0", **drawn(key, "both-0"))
+        gate.let(20)
         await until(lambda: all(len(peer.tokens.get(key, ())) > 3 for key in keys))
         for key in keys:
             peer.send("both-0", evict=key)
@@ -275,25 +329,31 @@ async def test_an_end_in_the_very_moment(mesh: Mesh, peer: Peer, end: str) -> No
         await until(lambda: is_empty(mesh, "both-0"))
 
 
-async def test_said_twice_or_of_nothing(mesh: Mesh, peer: Peer) -> None:
+async def test_said_twice_or_of_nothing(mesh: Mesh, peer: Peer, gate: Gate, paced: Make) -> None:
     """Resumed twice, evicted twice, of what is unknown, joins, or is over: a table of what is ignored."""
-    want, key, unknown = await undisturbed(mesh, peer, paced), Key(request_id(), ATTEMPT), Key(request_id(), ATTEMPT)
+    want, key, unknown = (
+        await undisturbed(mesh, peer, paced, gate),
+        Key(request_id(), ATTEMPT),
+        Key(request_id(), ATTEMPT),
+    )
     async with mesh.worker("both-0", "prefill", "decode", engine=paced()):
         peer.send("both-0", **drawn(key, "both-0"), evict=key)  # it has not begun
         for _ in range(2):
             peer.send("both-0", evict=unknown)
             peer.send("both-0", resume=unknown)
             peer.send("both-0", move=MoveCommand(unknown, "b-0"))
-        await until(lambda: len(peer.tokens.get(key, ())) > 5)
+        gate.let(MORE)
+        await until(lambda: len(peer.tokens.get(key, ())) == MORE)
         assert key not in peer.evicted
         peer.send("both-0", resume=key)  # it runs
         peer.send("both-0", move=MoveCommand(key, "b-0"))
-        await evict(peer, "both-0", key)
+        await evict(peer, gate, "both-0", key)
         peer.send("both-0", evict=key)
         await until(lambda: len(peer.evicted[key]) == 2)
         assert peer.evicted[key][0] == peer.evicted[key][1]
         for _ in range(3):
             peer.send("both-0", resume=key)
+        gate.open()
         await until(lambda: key in peer.ended)
         peer.send("both-0", evict=key)  # it is over
         peer.send("both-0", resume=key)
@@ -303,12 +363,14 @@ async def test_said_twice_or_of_nothing(mesh: Mesh, peer: Peer) -> None:
         assert unknown not in peer.evicted
 
 
-async def test_its_stream_can_be_asked_for_again(mesh: Mesh, peer: Peer, redis_url: str) -> None:
+async def test_its_stream_can_be_asked_for_again(
+    mesh: Mesh, peer: Peer, redis_url: str, gate: Gate, paced: Make
+) -> None:
     key = Key(request_id(), ATTEMPT)
     store = await Store.connect(redis_url, f"test-{mesh.directory.name}")
     async with mesh.worker("both-0", "prefill", "decode", engine=paced()):
         peer.send("both-0", **drawn(key, "both-0"))
-        await evict(peer, "both-0", key)
+        await evict(peer, gate, "both-0", key)
         seen = peer.text(key)
         peer.tokens.clear()
         peer.send("both-0", resend=ResendCommand(key, 2, "gateway-0"))
@@ -320,16 +382,17 @@ async def test_its_stream_can_be_asked_for_again(mesh: Mesh, peer: Peer, redis_u
     await store.close()
 
 
-async def test_a_draining_worker_lets_them_go(mesh: Mesh, peer: Peer) -> None:
-    want, key = await undisturbed(mesh, peer, paced), Key(request_id(), ATTEMPT)
+async def test_a_draining_worker_lets_them_go(mesh: Mesh, peer: Peer, gate: Gate, paced: Make) -> None:
+    want, key = await undisturbed(mesh, peer, paced, gate), Key(request_id(), ATTEMPT)
     async with pair(mesh, paced):
         peer.send("a-0", **drawn(key, "a-0"))
-        await evict(peer, "a-0", key)
+        await evict(peer, gate, "a-0", key)
         mesh.stop["a-0"].set()
         await until(lambda: peer.beats["a-0"][-1].draining)
         await move(peer, key, "a-0", "b-0")
         peer.send("a-0", release=key)
         await mesh.tasks["a-0"]
+        gate.open()
         await until(lambda: key in peer.ended)
         assert peer.text(key) == want
         await released(mesh, peer, key, "b-0")

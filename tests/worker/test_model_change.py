@@ -15,9 +15,9 @@ from headrace.core.cost import Curve, StepCost
 from headrace.core.errors import Unavailable
 from headrace.core.instance import Done, Loadable, Pace
 from headrace.core.types import Key, Prompt
+from headrace.engines.base import StepResult
 from headrace.engines.families import family
 from headrace.engines.onnx_model import Llama, graph_folder
-from headrace.engines.profile import ProfileEngine
 from headrace.engines.profile_encoder import ProfileEncoder
 from headrace.modalities import modality
 from headrace.profiles import EngineProfile
@@ -29,9 +29,11 @@ from tests.engines import tiny_llama
 from tests.worker.kit import (
     ATTEMPT,
     MODEL,
+    Gate,
+    GatedOnnx,
+    GatedProfile,
     Mesh,
     Peer,
-    SlowOnnx,
     card,
     command,
     is_empty,
@@ -54,6 +56,7 @@ class Shop:
 
     def __init__(self) -> None:
         self.opened: list[str] = []
+        self.gate = Gate()
         self.takes_s = 0.0
         self.broken: set[str] = set()
 
@@ -63,7 +66,8 @@ class Shop:
         if model in self.broken:
             raise Unavailable(f"no weights of {model}")
         kind = family(model)
-        engine = ProfileEngine(kind.spec, kind.pieces, PACED, slots=slots, blocks=256, chunk_tokens=512)
+        engine = GatedProfile(kind.spec, kind.pieces, PACED, slots=slots, blocks=256, chunk_tokens=512)
+        engine.gate = self.gate
         encoders = {"image": ProfileEncoder(modality("image"), kind.spec.embed_width)}
         return Outfit(kind.spec, kind.pieces, engine, encoders, pace=PACE)
 
@@ -106,9 +110,20 @@ async def answer(peer: Peer, model: str) -> list[int]:
     return peer.text(key)
 
 
-async def begun(peer: Peer, model: str) -> Key:
+async def begun(peer: Peer, shop: Shop, model: str) -> Key:
+    """Some tokens of an answer; then nobody gets any until the gate is opened again."""
+    shop.gate.let(0)
     key = await asked(peer, model)
-    await until(lambda: len(peer.tokens.get(key, ())) > 5)
+    shop.gate.let(6)
+    await until(lambda: len(peer.tokens.get(key, ())) == 6)
+    return key
+
+
+async def evicted(peer: Peer, shop: Shop, model: str) -> Key:
+    key = await begun(peer, shop, model)
+    peer.send("w-0", evict=key)
+    await until(lambda: key in peer.evicted)
+    shop.gate.open()
     return key
 
 
@@ -121,9 +136,7 @@ def told(peer: Peer) -> list[tuple[str, str]]:
 async def test_there_and_back_with_what_was_evicted(mesh: Mesh, peer: Peer, shop: Shop) -> None:
     async with serving(mesh, shop) as worker:
         want = {A: await answer(peer, A)}
-        key = await begun(peer, A)
-        peer.send("w-0", evict=key)
-        await until(lambda: key in peer.evicted)
+        key = await evicted(peer, shop, A)
         await load(peer, B)
         assert heartbeat_from_proto(peer.beats["w-0"][-1]).done == Done()
         assert (peer.beats["w-0"][-1].slots, peer.beats["w-0"][-1].blocks) == (2, 256)
@@ -176,8 +189,9 @@ async def test_whatever_still_decodes_is_evicted(mesh: Mesh, peer: Peer, shop: S
     """A safety net: nobody orders a load over running requests."""
     async with serving(mesh, shop):
         want = await answer(peer, A)
-        keys = [await begun(peer, A) for _ in range(3)]
+        keys = [await begun(peer, shop, A) for _ in range(3)]
         await load(peer, B)
+        shop.gate.open()
         assert set(keys) <= peer.evicted.keys()
         assert await answer(peer, B)
         await load(peer, A)
@@ -193,10 +207,11 @@ async def test_whatever_still_decodes_is_evicted(mesh: Mesh, peer: Peer, shop: S
 
 async def test_what_finds_no_room_goes_elsewhere(mesh: Mesh, peer: Peer, shop: Shop) -> None:
     async with serving(mesh, shop, evicted_bytes=1):
-        running = await begun(peer, A)
+        running = await begun(peer, shop, A)
         waiting = [await asked(peer, A) for _ in range(8)]  # of which three wait for a slot
         await load(peer, B)
         assert not peer.evicted
+        shop.gate.open()
         await until(lambda: {running, *waiting} <= peer.failed.keys())
         assert all(peer.failed[key].retryable for key in (running, *waiting))
         await until(lambda: is_empty(mesh, "w-0"))
@@ -205,11 +220,7 @@ async def test_what_finds_no_room_goes_elsewhere(mesh: Mesh, peer: Peer, shop: S
 
 async def test_a_model_that_is_not_loaded_fails_retryable(mesh: Mesh, peer: Peer, shop: Shop) -> None:
     async with serving(mesh, shop), mesh.worker("b-0", "decode", engine=shop.open(A).engine):
-        want, kept = await answer(peer, A), await begun(peer, A)
-        moved = await begun(peer, A)
-        for key in (kept, moved):
-            peer.send("w-0", evict=key)
-        await until(lambda: {kept, moved} <= peer.evicted.keys())
+        want, kept, moved = await answer(peer, A), await evicted(peer, shop, A), await evicted(peer, shop, A)
         await load(peer, B)
         wrong = await asked(peer, A)
         peer.send("w-0", resume=kept)
@@ -243,9 +254,7 @@ async def test_heartbeats_go_on_while_it_loads(mesh: Mesh, peer: Peer, shop: Sho
 
 async def test_a_load_that_fails(mesh: Mesh, peer: Peer, shop: Shop) -> None:
     async with serving(mesh, shop):
-        want, key = await answer(peer, A), await begun(peer, A)
-        peer.send("w-0", evict=key)
-        await until(lambda: key in peer.evicted)
+        want, key = await answer(peer, A), await evicted(peer, shop, A)
         shop.broken.add(B)
         peer.send("w-0", load=B)
         await until(lambda: peer.beats["w-0"][-1].load_error)
@@ -271,6 +280,19 @@ async def test_the_last_of_several_orders_counts(mesh: Mesh, peer: Peer, shop: S
         await asyncio.sleep(0.5)
         assert (peer.beats["w-0"][-1].model, peer.beats["w-0"][-1].loading) == (C, "")
         assert await answer(peer, C)
+
+
+async def test_an_order_is_taken_back_while_the_model_loads(mesh: Mesh, peer: Peer, shop: Shop) -> None:
+    async with serving(mesh, shop):
+        await until(lambda: "w-0" in peer.beats)
+        shop.takes_s = 0.5
+        peer.send("w-0", load=B)
+        await until(lambda: peer.beats["w-0"][-1].loading == B)
+        for model in (C, B):
+            peer.send("w-0", load=model)
+        await until(lambda: peer.beats["w-0"][-1].model == B)
+        await asyncio.sleep(0.2)
+        assert shop.opened == [A, B]
 
 
 async def test_encoders_go_with_their_model(mesh: Mesh, peer: Peer, shop: Shop) -> None:
@@ -300,7 +322,13 @@ async def test_modelled_seconds_pass(mesh: Mesh, peer: Peer, shop: Shop) -> None
         assert took_s[1] >= 0.2
 
 
-def tiny(folder: Path, seed: int, model: str) -> Outfit:
+class SlowOnnx(GatedOnnx):
+    def step(self) -> StepResult:
+        time.sleep(STEP_S)
+        return super().step()
+
+
+def tiny(folder: Path, seed: int, model: str, gate: Gate) -> Outfit:
     """A real graph; of another model by other weights."""
     checkpoint = replace(
         tiny_llama.CHECKPOINT,
@@ -312,14 +340,15 @@ def tiny(folder: Path, seed: int, model: str) -> Outfit:
     engine = SlowOnnx(
         tiny_llama.SPEC, checkpoint, graph, slots=4, blocks=256, chunk_tokens=32, prefix_cache_bytes=1 << 20
     )
-    engine.step_s = STEP_S
+    engine.gate = gate
     return Outfit(replace(tiny_llama.SPEC, name=model), family(MODEL).pieces, engine, {})
 
 
 async def test_real_weights_there_and_back(mesh: Mesh, peer: Peer, tmp_path: Path) -> None:
+    gate = Gate()
     opens: dict[str, Callable[[], Outfit]] = {
-        A: lambda: tiny(tmp_path, 0, A),
-        B: lambda: tiny(tmp_path, 1, B),
+        A: lambda: tiny(tmp_path, 0, A, gate),
+        B: lambda: tiny(tmp_path, 1, B, gate),
     }
     cards = tuple(card(opens[model], model) for model in (A, B))
     prompt = Prompt(tuple(range(2, 72)))
@@ -327,11 +356,14 @@ async def test_real_weights_there_and_back(mesh: Mesh, peer: Peer, tmp_path: Pat
 
         async def says(model: str, evicts: bool = False) -> Key:
             key = Key(request_id(), ATTEMPT)
+            if evicts:
+                gate.let(6)
             peer.send("w-0", prefill=prefill(key, "w-0", model=model, prompt=prompt, max_tokens=TOKENS))
-            await until(lambda: len(peer.tokens.get(key, ())) > 5 if evicts else key in peer.ended)
+            await until(lambda: len(peer.tokens.get(key, ())) == 6 if evicts else key in peer.ended)
             if evicts:
                 peer.send("w-0", evict=key)
                 await until(lambda: key in peer.evicted)
+                gate.open()
             return key
 
         want, key = peer.text(await says(A)), await says(A, evicts=True)

@@ -1,6 +1,9 @@
 """Which models stay in host memory, what a load is said to take, and what a pace is measured from."""
 
+import asyncio
+import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -85,6 +88,31 @@ async def test_a_load_that_fails_leaves_the_old_model() -> None:
         assert shelf.loaded.spec.name == NAMES[0]
         assert shelf.loaded.engine is not None
         assert {each.model for each in shelf.loadable()} == {NAMES[1]}
+
+
+async def test_a_load_that_fails_leaves_no_memory_behind() -> None:
+    """What it had read is free before the old model takes its place again: there may be no room for both."""
+    thread = ThreadPoolExecutor(1)  # as a worker has
+
+    async def in_thread(call: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(thread, call, *arguments)
+
+    half: list[weakref.ref[Outfit]] = []
+    seen: list[bool] = []
+
+    def breaks() -> Outfit:
+        read = opened(NAMES[1])
+        half.append(weakref.ref(read.engine))  # type: ignore[arg-type]
+        raise Unavailable("no room")
+
+    def again() -> Outfit:
+        seen.append(half[-1]() is None)
+        return opened(NAMES[0])
+
+    shelf = Models(opened(NAMES[0]), [card(again, NAMES[0]), card(breaks, NAMES[1])], in_thread, 0)
+    assert await shelf.change(NAMES[1], Pace())
+    assert seen == [True]
+    thread.shutdown()
 
 
 def test_a_pace_from_iterations() -> None:

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         console = Console()
         state = runstate.running(args.data_dir)
         if state is None:
-            console.error("no mesh is running here; start one with: headrace up --detach")
+            console.error(runstate.NO_MESH)
             return 1
         try:
             found, origin, written = asyncio.run(_calibrate(args, state, console))

@@ -89,7 +89,7 @@ async def _of_mesh(args: argparse.Namespace) -> Document:
 
     state = runstate.running(args.data_dir)
     if state is None:
-        raise LiveError("no mesh is running here; start one with: headrace up --detach")
+        raise LiveError(runstate.NO_MESH)
     cell = await operator.cell_status(state.services["qm-0"])
     workers = [(entry.worker, list(entry.stages)) for entry in cell.workers]
     encoding = [stages for _, stages in workers if "encode" in stages]

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     addresses = [args.server] if args.server else _addresses(args.data_dir)
     if not addresses:
-        console.error("no mesh is running here; start one with: headrace up --detach")
+        console.error(runstate.NO_MESH)
         return 1
     try:
         media = [kind.read(path) for name, kind in _KINDS.items() for path in getattr(args, name)]

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
     state = runstate.running(args.data_dir)
     if state is None:
-        console.error("no mesh is running here; start one with: headrace up --detach")
+        console.error(runstate.NO_MESH)
         return 1
     try:
         scenario = read(args.name or args.scenario).changed(duration_s=args.seconds, scale=args.scale, seed=args.seed)

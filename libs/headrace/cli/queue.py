@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     state = runstate.read(args.data_dir)
     if state is None:
-        console.plain("no mesh is running here; start one with: headrace up --detach")
+        console.plain(runstate.NO_MESH)
         return 1
     return asyncio.run(_ask(console, state.services["qm-0"], args.request, args.groups))
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from headrace.cli.process import same_process, started_s_of
 
+NO_MESH = "no mesh is running here; start one with: headrace up --detach"
 _SHM_ROOT = Path("/dev/shm")
 _SHM_PREFIX = "headrace-"
 # After SIGTERM to processes whose supervisor is gone; they drain for at most this long.

@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     state = runstate.read(args.data_dir)
     if state is None:
-        console.plain("no mesh is running here; start one with: headrace up --detach")
+        console.plain(runstate.NO_MESH)
         return 1
     console.plain(f"{state.state}" + (f", waiting for {', '.join(state.waiting_for)}" if state.waiting_for else ""))
     _processes(console, state)

@@ -152,6 +152,11 @@ def priority_clamped(wanted: int) -> int:
     return min(max(wanted, PRIORITY_LEAST), PRIORITY_MOST)
 
 
+def effective_target_s(ttft_s: float, priority: int) -> float:
+    """Each step of priority halves the time in which the first token is wanted."""
+    return ttft_s * 2.0**-priority
+
+
 def _clamped(wanted_s: float, least_s: float, most_s: float) -> float:
     assert not math.isnan(wanted_s), "refused before"
     return min(max(wanted_s, least_s), most_s) if wanted_s else 0.0

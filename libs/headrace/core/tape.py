@@ -1,7 +1,8 @@
 """Tapes: every event of a live queue manager with its time and its effects, as JSON lines, to be replayed against
 QueueCore elsewhere. The first line is the configuration. Pure: text in, nouns out.
 
-A noun is {"$": its class, then its fields}; tuples are lists, bytes are {"$": "bytes", "hex": ...}.
+A noun is {"$": its class, then its fields}; tuples are lists, bytes are {"$": "bytes", "hex": ...}. A range, which in
+a simulated world stands for a prompt's tokens, is the list of its numbers.
 """
 
 import json
@@ -9,14 +10,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, cast
 
-from headrace.core import commands, effects, events, slo, types
+from headrace.core import commands, effects, events, instance, slo, types
 from headrace.core.effects import Effect
 from headrace.core.events import Event
+from headrace.core.planning import problem
 from headrace.core.queue.config import QueueConfig
 
 _NOUNS: dict[str, type] = {
     name: noun
-    for module in (types, commands, events, effects, slo)
+    for module in (types, commands, events, effects, instance, problem, slo)
     for name, noun in vars(module).items()
     if isinstance(noun, type) and is_dataclass(noun)
 } | {"QueueConfig": QueueConfig}
@@ -57,7 +59,7 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value):
         plain = {"$": type(value).__name__}
         return plain | {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | range):
         return [_plain(item) for item in value]
     if isinstance(value, bytes):
         return {"$": "bytes", "hex": value.hex()}

@@ -22,12 +22,16 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # A convolution's algorithm is looked up, not searched for: encoders run at many sizes, once each.
 _CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
 
+# What it raises at that: each by itself, with no base of their own.
+_REFUSALS = ("EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "RuntimeException")
+
 
 def open_session(model: Path | bytes, threads: int, device: str = "cpu") -> Any:
     """An InferenceSession on a device ("cpu" or "cuda"), from a file or from a model's bytes.
 
     Raises:
-        Unavailable: onnxruntime is not installed, or it cannot run on that device.
+        Unavailable: onnxruntime is not installed, it cannot run on that device or finds no room there, or this is no
+            graph.
     """
     onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
@@ -40,7 +44,10 @@ def open_session(model: Path | bytes, threads: int, device: str = "cpu") -> Any:
     wanted: list[Any] = [_PROVIDERS["cpu"]]
     if device == "cuda":
         wanted.insert(0, (_PROVIDERS["cuda"], _CUDA_OPTIONS))
-    session = onnxruntime.InferenceSession(source, options, providers=wanted)
+    try:
+        session = onnxruntime.InferenceSession(source, options, providers=wanted)
+    except tuple(getattr(onnxruntime.capi.onnxruntime_pybind11_state, name) for name in _REFUSALS) as error:
+        raise Unavailable(str(error)) from error
     if session.get_providers()[0] != _PROVIDERS[device]:  # a missing driver or library is only a line of its log
         raise Unavailable(f"onnxruntime was asked for {_PROVIDERS[device]} and runs on {session.get_providers()}")
     return session

@@ -23,7 +23,8 @@ class Settings:
     shm_bytes: int = 4 << 30  # tensors that one process may hold
     host: str = platform.node()  # where a mapped file's path means something
     model: str = "smollm2-135m"
-    models: tuple[str, ...] = ()  # all that are served, with commas between; a worker loads one of them at a time
+    # All that are served, with commas between, and `model` if that is said too; a worker loads one of them at a time.
+    models: tuple[str, ...] = ()
     warm_models: int = 1  # beside the loaded one, kept in a worker's host memory
     evicted_bytes: int = 1 << 30  # of shm_bytes, for KV caches of requests that were taken out of the engine
     classes_file: str = ""  # TOML with the SLO classes; empty: interactive, batch-1, batch-2
@@ -64,6 +65,8 @@ class Settings:
             text = env.get(variable, "").strip()
             if text:
                 values[field.name] = _PARSERS[field.name](variable, text)
+        if values.get("models") and "model" not in values:
+            values["model"] = values["models"][0]
         return Settings(**values)
 
     @property

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Telemetry(_message.Message):
-    __slots__ = ("worker", "incarnation", "host", "stages", "sent_s", "slots", "slots_used", "blocks", "blocks_used", "prefill_tokens", "decode_tokens", "encoded_parts", "prefill_busy_s", "decode_busy_s", "encode_busy_s", "iterations", "devices")
+    __slots__ = ("worker", "incarnation", "host", "stages", "sent_s", "slots", "slots_used", "blocks", "blocks_used", "prefill_tokens", "decode_tokens", "encoded_parts", "prefill_busy_s", "decode_busy_s", "encode_busy_s", "iterations", "devices", "evictions")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +25,7 @@ class Telemetry(_message.Message):
     ENCODE_BUSY_S_FIELD_NUMBER: _ClassVar[int]
     ITERATIONS_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
+    EVICTIONS_FIELD_NUMBER: _ClassVar[int]
     worker: str
     incarnation: str
     host: str
@@ -42,7 +43,8 @@ class Telemetry(_message.Message):
     encode_busy_s: float
     iterations: int
     devices: _containers.RepeatedCompositeFieldContainer[DeviceReading]
-    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., host: _Optional[str] = ..., stages: _Optional[_Iterable[str]] = ..., sent_s: _Optional[float] = ..., slots: _Optional[int] = ..., slots_used: _Optional[int] = ..., blocks: _Optional[int] = ..., blocks_used: _Optional[int] = ..., prefill_tokens: _Optional[int] = ..., decode_tokens: _Optional[int] = ..., encoded_parts: _Optional[int] = ..., prefill_busy_s: _Optional[float] = ..., decode_busy_s: _Optional[float] = ..., encode_busy_s: _Optional[float] = ..., iterations: _Optional[int] = ..., devices: _Optional[_Iterable[_Union[DeviceReading, _Mapping]]] = ...) -> None: ...
+    evictions: int
+    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., host: _Optional[str] = ..., stages: _Optional[_Iterable[str]] = ..., sent_s: _Optional[float] = ..., slots: _Optional[int] = ..., slots_used: _Optional[int] = ..., blocks: _Optional[int] = ..., blocks_used: _Optional[int] = ..., prefill_tokens: _Optional[int] = ..., decode_tokens: _Optional[int] = ..., encoded_parts: _Optional[int] = ..., prefill_busy_s: _Optional[float] = ..., decode_busy_s: _Optional[float] = ..., encode_busy_s: _Optional[float] = ..., iterations: _Optional[int] = ..., devices: _Optional[_Iterable[_Union[DeviceReading, _Mapping]]] = ..., evictions: _Optional[int] = ...) -> None: ...
 
 class DeviceReading(_message.Message):
     __slots__ = ("device", "source", "power_w", "temp_c", "energy_j", "unreadable")

@@ -205,6 +205,7 @@ class Worker:
     def _order(self, model: str) -> None:
         """From now on this model. Carried out between two iterations; of several orders the last one counts."""
         if model == self._loading:
+            self._wanted = ""  # what was ordered in between is taken back
             return
         if model in self._models:
             self._wanted = model

@@ -63,8 +63,9 @@ class Handover:
     async def send_on(self, moved: list[Held], epoch: int) -> None:
         """Requests that go on at other workers than they were decoded at so far. No event: it was the queue manager's
         own wish, and the other worker answers."""
-        await self._send(moved, epoch)
-        for held in moved:
+        waiting = [held for held in moved if held.state == "handover"]  # the others were cancelled meanwhile
+        await self._send(waiting, epoch)
+        for held in waiting:
             reach("decode.moved", held.key.request_id)
 
     async def _send(self, waiting: list[Held], epoch: int) -> None:

@@ -206,6 +206,7 @@ class Llm:
             return
         await self._infer(partial(self._exports.fill, exports))
         evicted = [held for held, _ in exports if self._seal_evicted(held)]
+        self._tally.evictions += len(evicted)
         self._outbox.flush()
         await asyncio.sleep(0)  # the bus writes at the end of the loop's turn
         for held in evicted:

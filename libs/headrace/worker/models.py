@@ -90,11 +90,14 @@ class Models:
         if measured != Pace():
             self._paces[before] = measured
         await self._in_thread(self._put_away, self.loaded)
+        why = ""
         try:
             self.loaded = await self._in_thread(self._take, model)
         except LOAD_ERRORS as error:
+            why = f"{model}: {error}"
+        if why:  # only now: the error kept alive what had been read, and there may be no room for both
             self.loaded = await self._in_thread(self._take, before)
-            return f"{model}: {error}"
+            return why
         modelled_s = self._cards[model].modelled_s
         if modelled_s is not None:
             await asyncio.sleep(max(0.0, modelled_s[warm] - (time.monotonic() - began_s)))

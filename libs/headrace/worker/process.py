@@ -76,18 +76,14 @@ def parse(arguments: Sequence[str], env: Mapping[str, str], default: StageName) 
         parser.add_argument(f"--{name.replace('_', '-')}", help=f"instead of HEADRACE_{name.upper()}")
     for name in NUMBERS:
         parser.add_argument(f"--{name}", type=int, help=f"instead of HEADRACE_{name.upper()}")
-    parser.add_argument("--models", type=_names, help="instead of HEADRACE_MODELS, with commas between")
+    parser.add_argument("--models", help="instead of HEADRACE_MODELS, with commas between")
     given = vars(parser.parse_args(arguments))
-    settings = Settings.from_env(env)
-    flags = {name: given[name] for name in (*FLAGS, *NUMBERS, "models") if given[name] is not None}
+    settings = Settings.from_env(env if given["models"] is None else {**env, "HEADRACE_MODELS": given["models"]})
+    flags = {name: given[name] for name in (*FLAGS, *NUMBERS) if given[name] is not None}
     try:
         return Options(check_process_id(given["id"]), _stages(given["stages"]), replace(settings, **flags))
     except ValueError as error:
         raise BadSetup(str(error)) from error
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name for part in text.split(",") if (name := part.strip()))
 
 
 def _stages(text: str) -> tuple[StageName, ...]:

@@ -147,6 +147,7 @@ class Pulse:
             decode_busy_s=tally.decode_busy_s,
             encode_busy_s=tally.encode_busy_s,
             iterations=tally.iterations,
+            evictions=tally.evictions,
             devices=[to_proto(reading) for reading in self._devices],
         )
 

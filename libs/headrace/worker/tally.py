@@ -19,6 +19,7 @@ class Tally:
     decode_busy_s: float = 0.0
     encode_busy_s: float = 0.0
     iterations: int = 0
+    evictions: int = 0
     # Of the loaded model; replaced as a whole, so that another thread reads one moment.
     done: Done = field(default_factory=Done)
     _steps: deque[Step] = field(default_factory=lambda: deque(maxlen=STEPS_KEPT))

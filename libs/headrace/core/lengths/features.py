@@ -38,6 +38,6 @@ def of_request(request: Request) -> Features:
         max_tokens=request.sampling.max_tokens,
         model=request.model,
         slo_class=request.slo_class,
-        parts=tuple(sorted(Counter(part.meta.modality for part in request.media).items())),
+        parts=tuple(sorted(Counter(part.meta.modality for part in request.media).items())) if request.media else (),
         media_tokens=sum(part.tokens for part in request.media),
     )

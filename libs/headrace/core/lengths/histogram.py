@@ -15,6 +15,8 @@ from headrace.core.lengths.prediction import LEVELS, MOST_TOKENS, Prediction
 _PER_OCTAVE = 4  # a bin is a fifth wide: finer than any prediction
 # Upper edges in tokens: 1, 1.19, 1.41 ... 2^20.
 EDGES = tuple(2 ** (i / _PER_OCTAVE) for i in range(_PER_OCTAVE * (MOST_TOKENS.bit_length() - 1) + 1))
+_CAPS_MAX = 64  # different max_tokens that a key's prediction is kept for
+_NOBODY = ("", "", "")  # whoever is like nobody before
 _RENORMALISE = 1e9  # a new answer's weight grows instead of all old ones' shrinking
 
 
@@ -65,7 +67,7 @@ class Histogram:
     keys_max: int = 1_024
     name: str = "histogram"
     _bins: OrderedDict[tuple[str, str, str], Bins] = field(default_factory=OrderedDict)
-    _ready: dict[tuple[str, str, str], Prediction] = field(default_factory=dict)
+    _ready: dict[tuple[str, str, str], tuple[Prediction, dict[int, Prediction]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.memory_answers <= 1 or self.prior_answers <= 0 or self.keys_max < 1:
@@ -74,12 +76,19 @@ class Histogram:
 
     def predict(self, request_id: str, features: Features) -> Prediction:
         key = _key(features)
-        if key not in self._bins:
-            return self.prior.capped(features.max_tokens)
-        self._bins.move_to_end(key)
-        if key not in self._ready:
-            self._ready[key] = self._bins[key].prediction()
-        return self._ready[key].capped(features.max_tokens)
+        if key in self._bins:
+            self._bins.move_to_end(key)
+        else:
+            key = _NOBODY
+        ready = self._ready.get(key)
+        if ready is None:
+            ready = self._ready[key] = self._bins[key].prediction() if key in self._bins else self.prior, {}
+        whole, capped = ready
+        if features.max_tokens not in capped:
+            if len(capped) >= _CAPS_MAX:
+                capped.clear()
+            capped[features.max_tokens] = whole.capped(features.max_tokens)
+        return capped[features.max_tokens]
 
     def learn(self, features: Features, output_tokens: int, *, stopped: bool) -> None:
         key = _key(features)

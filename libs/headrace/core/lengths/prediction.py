@@ -7,6 +7,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 # No model writes more in one answer; where nobody set max_tokens it bounds the tail.
@@ -96,18 +97,24 @@ class Prediction:
     @property
     def moments(self) -> tuple[float, float]:
         """Mean and variance: integrals of exp(linear), and of its square, over each piece."""
-        first = second = 0.0
-        p, x = self.p, self.x
-        for i in range(len(p) - 1):
-            mean, square = piece(x[i], x[i + 1])
-            first += (p[i + 1] - p[i]) * mean
-            second += (p[i + 1] - p[i]) * square
+        first, second = _moments(self.p, self.x)
         return first - self.emitted, max(0.0, second - first * first)
 
     @property
     def values(self) -> tuple[float, ...]:
         """At LEVELS: `Prediction.of(values, most)` makes it again, but for what lies beyond them."""
         return tuple(self.quantile(level) for level in LEVELS)
+
+
+@lru_cache(4_096)  # requests of a kind without a predictor share one distribution
+def _moments(p: tuple[float, ...], x: tuple[float, ...]) -> tuple[float, float]:
+    """Mean and mean square."""
+    first = second = 0.0
+    for i in range(len(p) - 1):
+        mean, square = piece(x[i], x[i + 1])
+        first += (p[i + 1] - p[i]) * mean
+        second += (p[i + 1] - p[i]) * square
+    return first, second
 
 
 def piece(a: float, b: float) -> tuple[float, float]:

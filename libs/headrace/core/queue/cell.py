@@ -9,13 +9,13 @@ from headrace.core.effects import Effect
 from headrace.core.lengths import Calibrator, Histogram, Prediction, of_request
 from headrace.core.ordering import ORDERS, Standing
 from headrace.core.queue.config import ATTEMPTS_PER_EPOCH, QueueConfig
-from headrace.core.queue.groups import effective_target_s
 from headrace.core.queue.job import AT_WORKER, LIFE, STANDING, WAITING, Job, Lane, State
 from headrace.core.queue.line import Line
 from headrace.core.queue.plans import Planning
 from headrace.core.queue.pool import EMPTY, Pool
 from headrace.core.queue.virtual import VirtualQueues
 from headrace.core.queue.worker import Worker
+from headrace.core.slo import effective_target_s
 from headrace.core.types import Request
 from headrace.core.waiting.errors import WaitErrors
 from headrace.core.waiting.remaining import Remaining
@@ -106,7 +106,7 @@ class Cell:
             owner = job.prefill if job.state == "evicted" else ""
             most = self.planning.group_max(job.request.model)
             slots = self.planning.slots_of(job.request.model, job.kv_tokens)
-            self.virtual.push(job, self.length_left(job), self.target_s(job.request), most, slots, owner)
+            self.virtual.push(job, self.left(job), self.target_s(job.request), most, slots, owner)
         self.dirty = True
 
     def step_out(self, job: Job) -> None:

@@ -40,6 +40,7 @@ from headrace.core.queue.operations import evicted
 from headrace.core.queue.planning import ask_for_plan, follow_instances, plan_solved
 from headrace.core.queue.recovery import expire_leases, extend_leases, tokens_recovered
 from headrace.core.queue.repair import heartbeat
+from headrace.core.queue.running import keep_fresh
 from headrace.core.queue.stages import joined, part_encoded, prefilled, stage_failed
 from headrace.core.queue.views import (
     CellView,
@@ -65,6 +66,7 @@ def _tick(cell: Cell, event: Tick, now_s: float) -> None:
         ring(cell, alarm, job, attempt, now_s)
     if cell.virtual is not None and cell.dispatching:
         follow_instances(cell, cell.virtual)
+        keep_fresh(cell, now_s)
         expect_waits(cell, cell.virtual, now_s)
         ask_for_plan(cell, cell.virtual, now_s)
 

@@ -8,7 +8,6 @@ wait of its kind: the tenant that was served least, and of each tenant first com
 import math
 from dataclasses import dataclass
 
-from headrace.core.lengths.prediction import Prediction
 from headrace.core.queue.job import Job
 from headrace.core.waiting.work import NOTHING, Work
 
@@ -97,17 +96,12 @@ def flow_of(job: Job) -> str:
     return job.request.flow or job.request.tenant
 
 
-def effective_target_s(ttft_s: float, priority: int) -> float:
-    """Each step of priority halves the time in which the first token is wanted."""
-    return ttft_s * 2.0**-priority
-
-
 def target_octaves(target_s: float) -> int:
     return round(2 * math.log2(max(target_s, 1e-3)))
 
 
-def size_octaves(prompt_tokens: int, length: Prediction) -> int:
-    return max(0, round(math.log2(max(1.0, length.mean + PROMPT_SHARE * prompt_tokens))))
+def size_octaves(prompt_tokens: int, output_mean: float) -> int:
+    return max(0, round(math.log2(max(1.0, output_mean + PROMPT_SHARE * prompt_tokens))))
 
 
 def size_words(key: KindKey) -> str:

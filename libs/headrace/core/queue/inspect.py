@@ -106,7 +106,7 @@ def _queue(cell: Cell, queue: VirtualQueue, now_s: float, groups_max: int) -> Vi
 
 
 def _groups(cell: Cell, worker: Worker, queue: VirtualQueue, now_s: float, groups_max: int) -> tuple[GroupView, ...]:
-    instance, running = instance_of(cell, worker), running_at(cell, worker, now_s)
+    instance, running = instance_of(cell, worker), running_at(cell, worker, None)
     ahead, model, load_s, shown = NOTHING, worker.model_to_be, 0.0, []
     for group in queue.groups[:groups_max]:
         if group.model != model and group.model in worker.loadable:

@@ -6,11 +6,11 @@ from headrace.core.commands import MoveCommand
 from headrace.core.effects import SendEvict, SendLoad, SendMove, SendResume
 from headrace.core.events import Evicted, Joined
 from headrace.core.queue.cell import Cell
-from headrace.core.queue.groups import effective_target_s
 from headrace.core.queue.job import Job
 from headrace.core.queue.recovery import retry
 from headrace.core.queue.stages import joined, patience_s
 from headrace.core.queue.worker import Worker
+from headrace.core.slo import effective_target_s
 
 # An evicted request goes on within so many of its class's targets, and early enough to end in time.
 RESUME_TARGETS = 2.0
@@ -30,8 +30,8 @@ def evicted(cell: Cell, event: Evicted, now_s: float) -> None:
     job = cell.jobs.get(event.key.request_id)
     if job is None or job.attempt != event.key.attempt or job.decode != event.worker:
         return
-    if job.state == "prefill":  # it decodes where it was prefilled, and no heartbeat has told so yet
-        joined(cell, Joined(event.worker, event.key), now_s)
+    if job.state == "prefill" or (job.state == "handover" and job.prefill != job.decode):
+        joined(cell, Joined(event.worker, event.key), now_s)  # it has decoded there, and nobody has told so yet
     if job.state != "decode":
         return
     worker = cell.workers[event.worker]

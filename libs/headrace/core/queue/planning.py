@@ -17,6 +17,7 @@ from headrace.core.waiting.work import NOTHING
 READY_S = 0.2  # the board is told so often at most what runs
 REBUILD_FROM = 64  # changes after which the board is made anew
 EVICTED_DRAIN = 0.25  # of a batch's last requests' time: those that end soon are waited for, the others evicted
+ANYWAY_S = 5.0  # without anything new: what runs has taken longer, or shorter, than it was expected to
 STRAGGLE = 1.5  # the last of those that run has so many times the mean left
 SOLVE_WAIT_S = 30.0  # after which a plan that was asked for will not come any more
 
@@ -227,11 +228,12 @@ def _ready(cell: Cell, worker: Worker, now_s: float, offset_s: float) -> tuple[f
 
 
 def ask_for_plan(cell: Cell, virtual: VirtualQueues, now_s: float) -> None:
-    """When something has come that the order was not made for, and somebody is expected to be late."""
+    """When something has come that the order was not made for, or a while later, and somebody may be late."""
     planning, planner = cell.planning, planner_of(cell)
     if planning.asked_s is not None and now_s - planning.asked_s > SOLVE_WAIT_S:
         planning.asked_s = None
-    if not (planning.wanted and cell.config.solve and planner.group_max != 1 and len(virtual.groups) > 1):
+    wanted = planning.wanted or now_s >= planning.next_s + ANYWAY_S
+    if not (wanted and cell.config.solve and planner.group_max != 1 and virtual.groups):
         return
     if planning.asked_s is not None or now_s < planning.next_s:
         return
@@ -282,15 +284,18 @@ def _apply(cell: Cell, virtual: VirtualQueues, plan: Plan, now_s: float) -> None
             moved += group.worker != worker_id
             virtual.place(group, worker_id, position)
     for group, behind in late_comers:
-        _stand_behind(virtual, group, behind)
+        _stand_behind(cell, virtual, group, behind)
     if moved:
         cell.count("group_moved")
 
 
-def _stand_behind(virtual: VirtualQueues, group: Group, behind: int) -> None:
+def _stand_behind(cell: Cell, virtual: VirtualQueues, group: Group, behind: int) -> None:
+    """At the head if nobody stood before it. If that one has gone where its model is not served, it is placed anew."""
     before = virtual.groups.get(behind)
     if before is None or not before.worker:
         virtual.place(group, group.worker, 0)
+    elif not _serves(cell, cell.workers[before.worker], group):
+        virtual.take_out(group)
     else:
         position = virtual.queues[before.worker].groups.index(before) + 1
         virtual.place(group, before.worker, position)

@@ -3,10 +3,12 @@ that it should hold; wherever the two differ a message was lost, and its loss is
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from headrace.core.commands import ACTIVE_HOLDS, Hold
 from headrace.core.effects import SendCancel, SendRelease
 from headrace.core.events import Evicted, Heartbeat, Joined, PartEncoded, Prefilled
+from headrace.core.instance import NO_PACE, Loadable
 from headrace.core.queue.adoption import adopt, adopt_part
 from headrace.core.queue.alone import exonerate
 from headrace.core.queue.cell import Cell
@@ -17,6 +19,9 @@ from headrace.core.queue.operations import evicted, eviction_declined, send_load
 from headrace.core.queue.recovery import bury, retry
 from headrace.core.queue.stages import joined, leave_prefill, part_encoded, prefilled
 from headrace.core.queue.worker import Worker
+
+# A quarter of a second more under way is got used to in a few heartbeats [I].
+LAG_FOLLOWS = 0.2
 
 
 def heartbeat(cell: Cell, event: Heartbeat, now_s: float) -> None:
@@ -34,7 +39,20 @@ def heartbeat(cell: Cell, event: Heartbeat, now_s: float) -> None:
     _follow_load(cell, worker, event, now_s)
     worker.pace.observe(event.done)
     if cell.caught_up:
-        _reconcile(cell, worker, event.holds, now_s)
+        _reconcile(cell, worker, event.holds, _written_s(worker, event, now_s), now_s)
+
+
+def _written_s(worker: Worker, event: Heartbeat, now_s: float) -> float:
+    """When the heartbeat was written, on our clock: one that lay in a queue, the bus's or ours, is older than others.
+
+    The least time under way lately is clocks' difference and the usual way; a clock that is set is got used to.
+    """
+    if not event.sent_s:
+        return now_s
+    lag_s = now_s - event.sent_s
+    more_s = lag_s - worker.lag_s if worker.lag_s is not None else 0.0
+    worker.lag_s = lag_s if more_s <= 0.0 or worker.lag_s is None else worker.lag_s + LAG_FOLLOWS * more_s
+    return now_s - max(0.0, more_s)
 
 
 def _renew(cell: Cell, worker: Worker | None, event: Heartbeat, now_s: float) -> Worker:
@@ -52,9 +70,16 @@ def _renew(cell: Cell, worker: Worker | None, event: Heartbeat, now_s: float) ->
     return worker
 
 
+def _as_planned(model: Loadable) -> Loadable:
+    """Its pace is learnt all the time: no reason to plan anew."""
+    return replace(model, pace=NO_PACE)
+
+
 def _follow_load(cell: Cell, worker: Worker, event: Heartbeat, now_s: float) -> None:
     """What model it has, or is getting: by its own word, and by what it was told and may not have heard."""
-    worker.loadable = {each.model: each for each in event.loadable}
+    before, worker.loadable = worker.loadable, {each.model: each for each in event.loadable}
+    if before != worker.loadable and [*map(_as_planned, before.values())] != [*map(_as_planned, event.loadable)]:
+        cell.planning.instances_changed = True
     if event.loading:
         if worker.loading != event.loading:
             worker.loading = event.loading
@@ -73,7 +98,7 @@ def _follow_load(cell: Cell, worker: Worker, event: Heartbeat, now_s: float) -> 
         send_load(cell, worker, now_s)
 
 
-def _reconcile(cell: Cell, worker: Worker, holds: tuple[Hold, ...], now_s: float) -> None:
+def _reconcile(cell: Cell, worker: Worker, holds: tuple[Hold, ...], written_s: float, now_s: float) -> None:
     listed: set[str] = set()
     listed_parts: set[tuple[str, int]] = set()
     for hold in holds:
@@ -84,10 +109,10 @@ def _reconcile(cell: Cell, worker: Worker, holds: tuple[Hold, ...], now_s: float
             listed.add(hold.key.request_id)
     silent = [seat.job for seat in worker.seats.values() if seat.job.request.id not in listed]
     for job in silent:
-        if now_s - job.sent_s >= cell.config.resend_s and job.state in AT_WORKER:
+        if written_s - job.sent_s >= cell.config.resend_s and job.state in AT_WORKER:
             _SILENT[job.state](cell, worker, job, now_s)
     for job, part in [entry for place, entry in worker.parts.items() if place not in listed_parts]:
-        if now_s - part.sent_s >= cell.config.resend_s:
+        if written_s - part.sent_s >= cell.config.resend_s:
             _part_silent(cell, job, part, now_s)
 
 
@@ -129,7 +154,8 @@ def _catch_up(cell: Cell, worker: Worker, job: Job, hold: Hold, now_s: float) ->
 
 def _catch_up_evicted(cell: Cell, worker: Worker, job: Job, hold: Hold, now_s: float) -> None:
     """Out of the engine: news to us, known, or on its way back without having heard of it."""
-    if job.state in ("prefill", "decode") and hold.handle is not None:
+    news = job.state in ("prefill", "decode") or worker.id == job.decode != job.prefill
+    if news and hold.handle is not None:
         evicted(cell, Evicted(worker.id, job.key, hold.next_index, hold.handle), now_s)
     elif job.state == "handover" and worker.id == job.prefill and now_s - job.sent_s >= cell.config.resend_s:
         job.resends += 1

@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from itertools import islice
 
 from headrace.core.queue.cell import Cell
-from headrace.core.queue.groups import Group, effective_target_s
+from headrace.core.queue.groups import Group
 from headrace.core.queue.job import Job
 from headrace.core.queue.operations import evict
 from headrace.core.queue.running import instance_of, planner_of, running_at
 from headrace.core.queue.worker import Worker
+from headrace.core.slo import effective_target_s
 from headrace.core.stages.kv import blocks_for
 from headrace.core.waiting.estimate import first_token
 from headrace.core.waiting.work import NOTHING
 
+LOOK_S = 0.05  # at the same head again: every event of a crowded mesh comes by here
 AT_ONCE = 16  # requests that room is made for together
 LESS_URGENT = 2.0  # whoever is evicted was promised its first token so many times later
 
@@ -25,6 +27,10 @@ def make_room(cell: Cell, worker: Worker, job: Job, group: Group, now_s: float) 
     """For the head of a virtual queue, and those of its group that are as urgent."""
     if not cell.config.evict or not planner_of(cell).evicts or group.begun or group.due_s <= now_s:
         return
+    looked_at, looked_s = worker.made_room
+    if looked_at == group.id and now_s - looked_s < LOOK_S:
+        return
+    worker.made_room = group.id, now_s
     instance, running = instance_of(cell, worker), running_at(cell, worker, now_s)
     expected = first_token(instance, running, NOTHING, job.request.prompt.kv_tokens)
     if now_s + expected.bound(cell.config.bound_z) <= group.due_s:

@@ -11,11 +11,21 @@ from headrace.core.waiting.work import NOTHING, Work
 FRESH_S = 0.2  # lengths are estimated anew so often at most: a heartbeat tells of progress each 0.5 s
 
 
-def running_work(cell: Cell, worker: Worker, now_s: float) -> Work:
-    """Sums over the requests that compute there: tokens still to come, prompts still to prefill."""
+def keep_fresh(cell: Cell, now_s: float) -> None:
+    """On each tick, for those that only look on."""
+    for worker in cell.workers.values():
+        running_work(cell, worker, now_s)
+
+
+def running_work(cell: Cell, worker: Worker, now_s: float | None) -> Work:
+    """Sums over the requests that compute there: tokens still to come, prompts still to prefill.
+
+    now_s None: as they were estimated last. So asks whoever only looks on: a look that estimated them anew would change
+    what is decided next, and a replayed tape has no looks.
+    """
     if not worker.slots_used:
         return NOTHING
-    if now_s - worker.running_s > FRESH_S:
+    if now_s is not None and now_s - worker.running_s > FRESH_S:
         total = NOTHING
         for seat in worker.seats.values():
             if seat.slots:
@@ -42,8 +52,9 @@ def instance_of(cell: Cell, worker: Worker) -> Instance:
     return Instance(max(1.0, slots), decodes[0].pace.pace, max(1, len(decodes) // share), apart=True)
 
 
-def running_at(cell: Cell, worker: Worker, now_s: float) -> Work:
-    """What keeps a virtual queue from being served: the worker's own requests, or its share of the decode workers'."""
+def running_at(cell: Cell, worker: Worker, now_s: float | None) -> Work:
+    """What keeps a virtual queue from being served: the worker's own requests, or its share of the decode workers'.
+    now_s: as of running_work."""
     if worker.decodes:
         return running_work(cell, worker, now_s)
     pool = cell.pool(worker.model)

@@ -27,15 +27,18 @@ class Shares:
     def charge(self, flow: str, tokens: float, now_s: float) -> None:
         """Negative: it was charged too much before."""
         self._settle(now_s)
-        self._served[flow] = max(0.0, self._served.pop(flow, 0.0) + tokens)
-        if len(self._served) > self._flows_max:
-            self._served.popitem(last=False)
+        self._note(flow, max(0.0, self._served.pop(flow, 0.0) + tokens))
 
     def lift(self, flow: str, least: float, now_s: float) -> None:
         """It begins to wait, where those that wait already were served `least` or more."""
         if self.served(flow, now_s) < least:
             self._settle(now_s)
-            self._served[flow] = least
+            self._note(flow, least)
+
+    def _note(self, flow: str, tokens: float) -> None:
+        self._served[flow] = tokens
+        if len(self._served) > self._flows_max:
+            self._served.popitem(last=False)
 
     def all(self, now_s: float) -> dict[str, float]:
         fade = self._fade(now_s)

@@ -6,18 +6,17 @@ The structure alone: who joins which group, where groups stand, who is next. Wha
 
 from collections.abc import Iterator
 
-from headrace.core.lengths.prediction import Prediction
 from headrace.core.queue.groups import (
     Group,
     Kind,
     KindKey,
-    effective_target_s,
     flow_of,
     size_octaves,
     target_octaves,
 )
 from headrace.core.queue.job import Job
 from headrace.core.queue.shares import Shares
+from headrace.core.slo import effective_target_s
 from headrace.core.waiting.work import NOTHING, Work
 
 
@@ -50,9 +49,11 @@ class VirtualQueues:
 
     # --- requests come and go ---
 
-    def push(self, job: Job, length: Prediction, ttft_s: float, group_max: int, slots: float, owner: str) -> None:
-        """slots: the room that it takes, in requests of usual size. owner: the worker that keeps its KV cache; empty:
-        it has not begun."""
+    def push(
+        self, job: Job, left: tuple[float, float], ttft_s: float, group_max: int, slots: float, owner: str
+    ) -> None:
+        """left: mean and variance of the tokens to come. slots: the room that it takes, in requests of usual size.
+        owner: the worker that keeps its KV cache; empty: it has not begun."""
         assert not job.ticket, f"{job.key} stands in line already"
         target_s = effective_target_s(ttft_s, job.request.priority)
         due_s = job.due_s if owner else job.request.accepted_s + target_s
@@ -62,7 +63,7 @@ class VirtualQueues:
             job.request.slo_class,
             job.request.priority,
             target_octaves(target_s),
-            size_octaves(prompt_tokens, length),
+            size_octaves(prompt_tokens, left[0]),
             owner,
         )
         kind = self.kinds.get(key)
@@ -74,7 +75,7 @@ class VirtualQueues:
         group = kind.open
         if group is None or not group.takes(due_s, group_max):
             group = kind.open = self._open(kind, due_s, target_s)
-        group.add(job, Work.predicted(length, prompt_tokens, slots), due_s)
+        group.add(job, Work.of(*left, prompt_tokens, slots), due_s)
         job.ticket = group.id
         self.changed.add(group.id)
         self._size += 1

@@ -12,10 +12,12 @@ from headrace.core.queue.worker import Worker
 from headrace.core.waiting.estimate import Instance, Wait, first_token, queue_wait
 from headrace.core.waiting.work import NOTHING, Work
 
+AT_ONCE = 1_000  # of those that joined: 30 ms. The others' turn comes with the next tick
+
 
 def expect_waits(cell: Cell, virtual: VirtualQueues, now_s: float) -> None:
     """For those that still wait: their expectation is kept until they are served, to be held against what came."""
-    joined, virtual.joined = virtual.joined, []
+    joined, virtual.joined = virtual.joined[:AT_ONCE], virtual.joined[AT_ONCE:]
     by_group: dict[int, list[Job]] = {}
     for job in joined:
         if job.group is not None and job.group.worker and job.state == "queued" and job.expected is None:
@@ -58,7 +60,7 @@ def waited(cell: Cell, job: Job, now_s: float) -> None:
     cell.waits.record(ahead, mean_s, bound_s, now_s - said_s)
 
 
-def wait_of(cell: Cell, virtual: VirtualQueues, job: Job, now_s: float) -> Wait | None:
+def wait_of(cell: Cell, virtual: VirtualQueues, job: Job) -> Wait | None:
     """What it is expected to wait from now on; None: it stands in no worker's virtual queue."""
     group = job.group
     if group is None or not group.worker:
@@ -66,11 +68,11 @@ def wait_of(cell: Cell, virtual: VirtualQueues, job: Job, now_s: float) -> Wait 
     worker = cell.workers[group.worker]
     place = next(place for place, request_id in enumerate(group.jobs) if request_id == job.request.id)
     ahead = virtual.ahead_of(group) + group.work.times(place / len(group.jobs))
-    return _with_loads(cell, virtual.queues[group.worker], worker, group.id, ahead, job.request.prompt.kv_tokens, now_s)
+    return _with_loads(cell, virtual.queues[group.worker], worker, group.id, ahead, job.request.prompt.kv_tokens)
 
 
 def _with_loads(
-    cell: Cell, queue: VirtualQueue, worker: Worker, group_id: int, ahead: Work, prompt_tokens: int, now_s: float
+    cell: Cell, queue: VirtualQueue, worker: Worker, group_id: int, ahead: Work, prompt_tokens: int
 ) -> Wait:
     model, load_s = worker.model_to_be, 0.0
     for group in queue.groups:
@@ -79,18 +81,18 @@ def _with_loads(
         model = group.model
         if group.id == group_id:
             break
-    wait = first_token(instance_of(cell, worker), running_at(cell, worker, now_s), ahead, prompt_tokens)
+    wait = first_token(instance_of(cell, worker), running_at(cell, worker, None), ahead, prompt_tokens)
     return Wait(wait.mean_s + load_s, wait.var_s2)
 
 
 def wait_of_class(cell: Cell, virtual: VirtualQueues, slo_class: str, now_s: float) -> Wait | None:
     """Of a request of this class that came now: behind what is due before it, at the instance where that is least."""
     slo = cell.config.classes[slo_class]
-    waits = [_at_queue(cell, queue, now_s + slo.ttft_s, now_s) for queue in virtual.queues.values()]
+    waits = [_at_queue(cell, queue, now_s + slo.ttft_s) for queue in virtual.queues.values()]
     return min(waits, key=lambda wait: wait.mean_s, default=None)
 
 
-def _at_queue(cell: Cell, queue: VirtualQueue, due_s: float, now_s: float) -> Wait:
+def _at_queue(cell: Cell, queue: VirtualQueue, due_s: float) -> Wait:
     worker = cell.workers[queue.worker]
     instance: Instance = instance_of(cell, worker)
     ahead, prompt_tokens = NOTHING, 0.0
@@ -98,4 +100,4 @@ def _at_queue(cell: Cell, queue: VirtualQueue, due_s: float, now_s: float) -> Wa
         if group.due_s <= due_s:
             ahead += group.work
             prompt_tokens = group.work.prompt_tokens / max(1.0, group.work.count)
-    return first_token(instance, running_at(cell, worker, now_s), ahead, prompt_tokens)
+    return first_token(instance, running_at(cell, worker, None), ahead, prompt_tokens)

@@ -45,12 +45,14 @@ class Worker:
         "id",
         "incarnation",
         "kv_bytes_per_token",
+        "lag_s",
         "last_seen_s",
         "lease_until_s",
         "load_sent_s",
         "loadable",
         "loaded_s",
         "loading",
+        "made_room",
         "media_held",
         "media_pending",
         "modalities",
@@ -93,10 +95,12 @@ class Worker:
         self.host_used = 0
         self.running = NOTHING  # what its requests have left, as it was estimated at running_s
         self.running_s = NEVER_S
+        self.made_room = (0, NEVER_S)  # for which group that was last looked into, and when
         self.evicting: dict[str, Job] = {}  # asked to leave the engine
         self.lease_until_s = now_s
         self.last_seen_s = now_s
         self.sent_s = 0.0  # by its own clock: tells old heartbeats from new ones
+        self.lag_s: float | None = None  # its heartbeats' usual time under way, and what our clocks differ by
         self.alone = ""  # the job that has this worker to itself, or is about to
         self.seats: dict[str, Seat] = {}  # by request id
         self.slots_used = 0

@@ -19,12 +19,7 @@ class Remaining:
         """length: of the whole output, nothing emitted."""
         assert not length.emitted, "made of a whole output's prediction"
         self._p, self._x, self._most = length.p, length.x, length.most
-        beyond = [(0.0, 0.0)]  # of the pieces from i on: probability times mean, and times mean square
-        for i in range(len(self._p) - 2, -1, -1):
-            mean, square = piece(self._x[i], self._x[i + 1])
-            weight = self._p[i + 1] - self._p[i]
-            beyond.append((beyond[-1][0] + weight * mean, beyond[-1][1] + weight * square))
-        self._beyond = tuple(reversed(beyond))
+        self._beyond: tuple[tuple[float, float], ...] = ()
         self._last = (0, *length.moments)
 
     def after(self, emitted: int) -> tuple[float, float]:
@@ -32,6 +27,8 @@ class Remaining:
         if emitted == self._last[0]:
             return self._last[1:]
         x, p = self._x, self._p
+        if not self._beyond:
+            self._beyond = _beyond(p, x)
         at = bisect_right(x, emitted)
         if at == len(x):
             mean, variance = self._outlived(emitted)
@@ -53,3 +50,13 @@ class Remaining:
         """As Prediction.given has it: up to as long again."""
         first, second = piece(emitted + 1.0, max(emitted + 1.0, min(2.0 * emitted, float(self._most))))
         return first - emitted, second - first * first
+
+
+def _beyond(p: tuple[float, ...], x: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
+    """Of the pieces from each on: the sums of probability times mean, and times mean square."""
+    beyond = [(0.0, 0.0)]
+    for i in range(len(p) - 2, -1, -1):
+        mean, square = piece(x[i], x[i + 1])
+        weight = p[i + 1] - p[i]
+        beyond.append((beyond[-1][0] + weight * mean, beyond[-1][1] + weight * square))
+    return tuple(reversed(beyond))

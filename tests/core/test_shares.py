@@ -1,0 +1,36 @@
+"""Who was served how much of late: what decays, what is lifted, and that no client fills the memory with names."""
+
+import pytest
+
+from headrace.core.queue.shares import Shares
+
+
+def test_no_more_flows_are_remembered_than_there_may_be() -> None:
+    """Also of those that only ever wait, as do requests that their clients give up."""
+    shares = Shares(half_life_s=60.0, flows_max=8)
+    shares.charge("served", 100.0, 0.0)
+    for number in range(100):
+        shares.lift(f"flow {number}", 50.0, 1.0)
+    assert len(shares.all(1.0)) == 8
+    for number in range(100):
+        shares.charge(f"flow {number}", 1.0, 2.0)
+    assert len(shares.all(2.0)) == 8
+    assert "flow 99" in shares.all(2.0), "the one served longest ago goes first"
+
+
+def test_what_was_served_halves_in_a_while() -> None:
+    shares = Shares(half_life_s=60.0, flows_max=8)
+    shares.charge("a", 100.0, 0.0)
+    assert [shares.served("a", now_s) for now_s in (0.0, 60.0, 120.0)] == pytest.approx([100.0, 50.0, 25.0])
+    shares.charge("a", 10.0, 60.0)
+    assert shares.served("a", 60.0) == pytest.approx(60.0)
+    shares.charge("a", -100.0, 60.0)
+    assert shares.served("a", 60.0) == 0.0, "nobody saves up a claim"
+
+
+def test_who_begins_to_wait_is_lifted_to_the_least_of_those_that_wait() -> None:
+    shares = Shares(half_life_s=60.0, flows_max=8)
+    shares.charge("a", 100.0, 0.0)
+    shares.lift("a", 40.0, 0.0)
+    shares.lift("b", 40.0, 0.0)
+    assert (shares.served("a", 0.0), shares.served("b", 0.0)) == (100.0, 40.0)
