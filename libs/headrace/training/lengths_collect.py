@@ -29,7 +29,7 @@ from headrace.engines.sampling import Logits
 from headrace.predictor.probe import states_of
 from headrace.training.lengths_asked import own_prompts
 from headrace.training.lengths_media import Asked, Studio
-from headrace.training.lengths_rows import Row, read_all, read_texts, write_outputs
+from headrace.training.lengths_rows import Row, read_about, read_all, read_texts, write_outputs
 
 SEED = 0
 MAX_TOKENS = 512
@@ -127,10 +127,10 @@ class ListeningLlama(Llama):
 
 
 class Answers:
-    """What was answered so far, by the question's place, and the two files that keep it.
+    """What was answered so far, by the question's place, and the two files that keep it. Where the states are missing
+    their prompts are prefilled again.
 
     Raises:
-        FileNotFoundError: one of the files is there without the other.
         ValueError: they hold answers to other questions.
     """
 
@@ -138,29 +138,34 @@ class Answers:
         self._out, self._states_file = out, states
         self.rows: dict[int, Row] = {}
         self.states: dict[int, NDArray[np.float16]] = {}
-        if not out.exists() and not states.exists():
+        if not out.exists():
             return
         rows = read_all(out, SPEC.name, [one.text for one in asked])
-        with np.load(states) as arrays:
-            places, found = arrays["places"].tolist(), arrays["states"]
-        for place, row, state in zip(places, rows, found, strict=True):
+        for place, row in zip(read_about(out)["places"], rows, strict=True):
             if row is None or row.prompt != asked[place].text:
                 raise ValueError(
                     f"{out} answers other questions: name a new file, or the prompts that it was made with"
                 )
-            self.rows[place], self.states[place] = row, state
+            self.rows[place] = row
+        if states.exists():
+            with np.load(states) as arrays:
+                self.states = dict(zip(arrays["places"].tolist(), arrays["states"], strict=True))
+
+    def done(self, place: int) -> bool:
+        return place in self.rows and place in self.states
 
     def write(self) -> None:
+        order, known = sorted(self.rows), sorted(self.states)
         about = {
             "what": "output lengths of smollm2-135m: greedy, chat template",
             "max_tokens": MAX_TOKENS,
             "seed": SEED,
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
-            "command": " ".join(["python -m headrace.training.lengths_collect", *sys.argv[1:]]),
+            "command": "python -m headrace.training.lengths_collect",
+            "places": order,
         }
-        order = sorted(self.rows)
         write_outputs(self._out, about, [self.rows[place] for place in order])
-        np.savez(self._states_file, places=np.array(order), states=np.stack([self.states[place] for place in order]))
+        np.savez(self._states_file, places=np.array(known), states=np.stack([self.states[place] for place in known]))
 
 
 @dataclass(slots=True)
@@ -188,7 +193,7 @@ class Collector:
 
     def run(self, asked: Sequence[Asked], until_s: float) -> None:
         """Ask what has no answer yet; no question starts after `until_s`, those begun end."""
-        waiting = iter([(i, one) for i, one in enumerate(asked) if i not in self._answers.rows])
+        waiting = iter([(i, one) for i, one in enumerate(asked) if not self._answers.done(i)])
         started = time.monotonic()
         written_s = started
         while self._add(waiting, until_s) or self._running:
@@ -207,7 +212,7 @@ class Collector:
             index, asked = following
             key, prompt = Key(str(index), 1), asked.prompt
             self._running[key] = _Running(asked, index)
-            sampling = Sampling(max_tokens=MAX_TOKENS)
+            sampling = Sampling(max_tokens=1 if index in self._answers.rows else MAX_TOKENS)
             count = len(prompt.tokens)
             self._engine.add(
                 SequenceInput(key, prompt.tokens, count, prompt.spans, asked.embeddings, prompt.prefix, sampling)
@@ -226,13 +231,15 @@ class Collector:
             stopped = token.token in SPEC.eos_ids
             running.tokens += 1
             self._tokens += 1
-            if stopped or running.tokens == MAX_TOKENS:
+            if stopped or running.tokens == MAX_TOKENS or running.index in self._answers.rows:
                 self._engine.remove(token.key)
                 self._ended(self._running.pop(token.key), stopped)
 
     def _ended(self, running: _Running, stopped: bool) -> None:
         asked = running.asked
         self._answers.states[running.index] = self._states.pop(running.index)
+        if running.index in self._answers.rows:
+            return
         self._answers.rows[running.index] = Row(
             asked.source,
             asked.text,

@@ -122,6 +122,11 @@ def _line(row: Row) -> dict[str, Any]:
     return {"source": row.source, "digest": digest_of(row.prompt)[:16], **prompt, **counts, **media}
 
 
+def read_about(path: Path) -> dict[str, Any]:
+    """The line about the run that write_outputs wrote first."""
+    return next(_lines(path))
+
+
 def read_all(path: Path, model: str, prompts: Iterable[str] = ()) -> list[Row | None]:
     """What write_outputs wrote, in its order; None where the prompt is neither in the file nor among `prompts`.
 
