@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from headrace.core.effects import Effect, FindResults, RecoverTokens
-from headrace.core.events import BusDown, BusUp, CaughtUp, Event, Tick
+from headrace.core.events import BusDown, BusUp, CaughtUp, Event, Tick, TokensRecovered
 from headrace.core.queue import QueueConfig, QueueCore
 from headrace.mesh import subjects
 from headrace.mesh.bus import Bus
@@ -24,6 +24,7 @@ from services.queue_manager.recovery import Recovery
 from services.queue_manager.sweeper import Sweeper
 
 TICK_S = 0.1  # a quarter of the time that cancel and deadline may take, and of a heartbeat
+RECOVERED_AT_ONCE = 500  # requests that go back in line together: a tenth of a second
 
 log = get_logger("queue")
 
@@ -120,11 +121,19 @@ class QueueManager:
             return
         if isinstance(effect, RecoverTokens):
             log.info("recovering", requests=len(effect.orphans))
-            self._tasks.create_task(self._answer(self._recovery.tokens(effect)))
+            self._tasks.create_task(self._recover(effect))
         else:
             assert isinstance(effect, FindResults), f"nobody carries out {effect}"
             log.info("replayed", requests=len(effect.request_ids))
             self._tasks.create_task(self._answer(self._recovery.results(effect)))
+
+    async def _recover(self, effect: RecoverTokens) -> None:
+        """In parts: what the first ones set going goes out before the last ones are looked at."""
+        with contextlib.suppress(asyncio.CancelledError):
+            found = (await self._recovery.tokens(effect)).recovered
+            for first in range(0, len(found), RECOVERED_AT_ONCE):
+                self._inbox.put(TokensRecovered(found[first : first + RECOVERED_AT_ONCE]))
+                await asyncio.sleep(0)
 
     async def _answer(self, question: Coroutine[Any, Any, Event]) -> None:
         with contextlib.suppress(asyncio.CancelledError):
