@@ -7,13 +7,14 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from random import Random
 
 from headrace.client import Image, Message
 from headrace.client.aio import AsyncClient, AsyncStream
 from headrace.client.errors import Cancelled, DeadlineExceeded, HeadraceError
 from headrace.core.slo import CLASSES
-from headrace.workload.arrival import Arrival
+from headrace.workload.arrival import Arrival, Part
 from headrace.workload.scenario import Scenario, ScenarioError
 from loadtest.photos import draw_all, photo
 from loadtest.replay_rows import Replayed, Row, replayed
@@ -86,9 +87,13 @@ async def _models(client: AsyncClient, arrivals: Sequence[Arrival], say: Callabl
 
 
 def _pictures(arrivals: Sequence[Arrival]) -> list[list[tuple[int, int, int]]]:
-    """The (number, width, height) of every image, by request: no two of a replay are the same file."""
-    numbers = iter(range(sum(len(arrival.parts) for arrival in arrivals)))
-    return [[(next(numbers), part.width, part.height) for part in arrival.parts] for arrival in arrivals]
+    """The (number, width, height) of every image, by request: two are the same file where their content is."""
+    numbers, known = count(), dict[str, int]()
+
+    def number(part: Part) -> int:
+        return known.setdefault(part.content, next(numbers)) if part.content else next(numbers)
+
+    return [[(number(part), part.width, part.height) for part in arrival.parts] for arrival in arrivals]
 
 
 @dataclass(slots=True)

@@ -165,6 +165,7 @@ class Stage(msgspec.Struct):
     end_s: float
     worker: str
     part: int
+    cached: Annotated[bool, Doc(description="Of encode: the embedding was there already")] = False
 
 
 class Headrace(msgspec.Struct):

@@ -144,7 +144,7 @@ def usage_body(usage: Usage) -> bodies.Usage:
 def headrace_body(extras: Extras | None) -> bodies.Headrace | msgspec.UnsetType:
     if extras is None:
         return msgspec.UNSET
-    stages = [bodies.Stage(s.stage, s.start_s, s.end_s, s.worker, s.part) for s in extras.timeline]
+    stages = [bodies.Stage(s.stage, s.start_s, s.end_s, s.worker, s.part, s.cached) for s in extras.timeline]
     return bodies.Headrace(extras.request_id, extras.trace_id, stages)
 
 

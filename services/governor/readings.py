@@ -16,6 +16,9 @@ WORKER_FIELDS = {
     "headrace_worker_prefill_tokens_total": ("Prompt tokens computed", "prefill_tokens"),
     "headrace_worker_decode_tokens_total": ("Output tokens computed", "decode_tokens"),
     "headrace_worker_encoded_parts_total": ("Media parts encoded", "encoded_parts"),
+    "headrace_worker_encoder_cache_hits_total": ("Media parts that needed no encoding", "encoder_cache_hits"),
+    "headrace_worker_encoder_cache_misses_total": ("Media parts that others may share", "encoder_cache_misses"),
+    "headrace_worker_encoder_cache_bytes": ("Embeddings that an encoder keeps", "encoder_cache_bytes"),
     "headrace_worker_iterations_total": ("Engine iterations", "iterations"),
     "headrace_worker_evictions_total": ("Times that a request was taken out of the engine", "evictions"),
 }

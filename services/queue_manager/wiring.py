@@ -13,6 +13,7 @@ from headrace.core.errors import Unavailable
 from headrace.core.ordering import ORDERS
 from headrace.core.planning.registry import PLANNERS
 from headrace.core.queue import QueueConfig
+from headrace.core.queue.config import EncoderSharing
 from headrace.core.slo import Classes
 from headrace.engines.families import family
 from headrace.mesh import metrics, rpc, telemetry
@@ -143,6 +144,7 @@ def _manager(
         classes=classes.named,
         early_rejection=options.settings.early_rejection,
         prefix_tokens=prefixes,
+        encoder_cache=_encoder_sharing(options.settings),
     )
     blobs = DirectoryBlobs(options.settings.data_dir)
     return QueueManager(
@@ -157,3 +159,9 @@ def _manager(
         predictor,
         Planner if options.planning else None,
     )
+
+
+def _encoder_sharing(settings: Settings) -> EncoderSharing:
+    if not settings.encoder_cache_mb:
+        return "off"
+    return "all" if settings.encoder_cache_shared else "tenant"

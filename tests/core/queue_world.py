@@ -13,7 +13,9 @@ from tests.core.queue_worker import MODEL, Worker, token
 
 
 def make_request(number: int, now_s: float, *, max_tokens: int = 4, images: int = 0, **changes: Any) -> Request:
-    image = Media(MediaMeta("image", "image/png", 8, 8, 100), "0" * 64, 16)
+    meta = MediaMeta("image", "image/png", 8, 8, 100)
+    name = changes.get("id", f"{number:032x}")  # every picture is another one, unless said
+    media = tuple([Media(meta, f"{name}{part:032x}", 16) for part in range(images)])
     prompt = Prompt(tuple(range(8 + 16 * images)), tuple(MediaSpan(i, 16 * i, 16) for i in range(images)))
     request = Request(
         id=f"{number:032x}",
@@ -23,7 +25,7 @@ def make_request(number: int, now_s: float, *, max_tokens: int = 4, images: int 
         accepted_s=now_s,
         deadline_s=now_s + 1e6,
         prompt=prompt,
-        media=(image,) * images,
+        media=media,
         sampling=Sampling(max_tokens),
         gateway="gw",
     )

@@ -58,7 +58,7 @@ def longest(spans: Sequence[Seen]) -> Seen:
 
 
 async def test_one_request_is_one_whole_trace(mesh: Mesh, traces: Receiver) -> None:
-    answer = await ask(mesh.grpc_addr, request("trace me", images=[picture(1), picture(2)], max_tokens=20), SAMPLED)
+    answer = await ask(mesh.grpc_addr, request("trace me", images=[picture(101), picture(102)], max_tokens=20), SAMPLED)
     spans = await exported(traces, answer.trace_id, ("queue", "encode", "prefill", "decode"))
     root = root_of(spans)
     ids = {span.span_id for span in spans}
@@ -97,7 +97,7 @@ async def test_a_callers_trace_goes_on(mesh: Mesh, traces: Receiver) -> None:
 async def test_a_slow_encoder_is_told_from_the_spans(mesh: Mesh, traces: Receiver) -> None:
     """It is stopped for a second: long for a picture, too short for its lease."""
     mesh.kill("encoder-0", signal.SIGSTOP)
-    asking = asyncio.create_task(ask(mesh.grpc_addr, request("slow", images=[picture(9)], max_tokens=4), SAMPLED))
+    asking = asyncio.create_task(ask(mesh.grpc_addr, request("slow", images=[picture(109)], max_tokens=4), SAMPLED))
     await asyncio.sleep(1.0)
     mesh.kill("encoder-0", signal.SIGCONT)
     answer = await asking

@@ -249,6 +249,7 @@ class Mesh:
         travel: KvTravel = PIPELINED,
         limit_bytes: int = 1 << 30,
         evicted_bytes: int = 1 << 29,
+        encoder_cache_bytes: int = 0,
         stock: Stock | None = None,
     ) -> AsyncIterator[Worker]:
         bus = await Bus.connect(self.nats_url, name)
@@ -264,7 +265,9 @@ class Mesh:
         fitted = outfit(stages, profile, slots, blocks)
         if engine is not None:
             fitted = replace(fitted, engine=engine, spec=replace(engine.spec, name=MODEL))
-        worker = Worker(name, stages, address, carriers, stock or Stock(fitted), travel, evicted_bytes)
+        worker = Worker(
+            name, stages, address, carriers, stock or Stock(fitted), travel, evicted_bytes, encoder_cache_bytes
+        )
         service.state = worker.state
         self.workers[name], self.stop[name] = worker, asyncio.Event()
         ready = asyncio.Event()

@@ -23,6 +23,8 @@ class Interval(Protocol):
     def worker(self) -> str: ...
     @property
     def part(self) -> int: ...
+    @property
+    def cached(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,8 @@ def rows(spans: Sequence[Interval], first_token_s: float | None = None) -> list[
     out = []
     first_s = first_token_s if first_token_s is not None else _first_prefill_end_s(ordered)
     for span in ordered:
-        label = f"{span.stage} {span.part}" if parts > 1 and span.stage in ("preprocess", "encode") else span.stage
+        stage = "cached" if span.cached else span.stage  # an embedding that was there: nothing was encoded
+        label = f"{stage} {span.part}" if parts > 1 and span.stage in ("preprocess", "encode") else stage
         out.append(row(label, span.worker, span.start_s, span.end_s))
         if span.stage == "prefill" and first_s is not None:
             out.append(row("first token", "", first_s, first_s))

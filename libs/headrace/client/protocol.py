@@ -243,7 +243,7 @@ class Answer:
             u.audio_tokens,
             u.video_tokens,
         )
-        timeline = tuple(Stage(s.stage, s.start_s, s.end_s, s.worker, s.part) for s in end.timeline)
+        timeline = tuple(Stage(s.stage, s.start_s, s.end_s, s.worker, s.part, s.cached) for s in end.timeline)
         reason = common_pb2.FinishReason.Name(end.reason).removeprefix("FINISH_REASON_").lower()
         self.end = End(reason, usage, timeline)
         if reason == "deadline":

@@ -101,6 +101,7 @@ class Stage:
     end_s: float
     worker: str
     part: int = 0
+    cached: bool = False  # of encode: the embedding was there already
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ class EncodeCommand:
     media: Media
     model: str
     traceparent: str = ""
+    cache_scope: str = ""  # whose requests may share the embedding; empty: nobody's, and it is not kept
 
 
 @dataclass(frozen=True, slots=True)

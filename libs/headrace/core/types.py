@@ -99,6 +99,7 @@ class StageSpan:
     end_s: float
     worker: str
     part: int = 0
+    cached: bool = False  # of encode: the embedding was there, or on its way for another part
 
 
 @dataclass(frozen=True, slots=True)

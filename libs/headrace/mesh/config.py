@@ -37,6 +37,8 @@ class Settings:
     slots: int = 0
     blocks: int = 0
     prefix_cache_mb: int = -1  # KV of prompts seen before, in an engine's memory; 0: none, -1: the engine's own choice
+    encoder_cache_mb: int = 256  # embeddings of media seen before, in an encoder's memory; 0: none
+    encoder_cache_shared: bool = False  # one tenant's may answer another's, who can tell by the time it takes
     otlp_endpoint: str = ""
     trace_file: str = ""  # "-": the console
     trace_sample: float = 0.01
@@ -168,6 +170,8 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "slots": _COUNT,
     "blocks": _COUNT,
     "prefix_cache_mb": _number(int, -1, 1 << 20),
+    "encoder_cache_mb": _number(int, 0, 1 << 20),
+    "encoder_cache_shared": _flag,
     "otlp_endpoint": _url("http", "https"),
     "trace_file": _text,
     "trace_sample": _number(float, 0.0, 1.0),

@@ -21,3 +21,4 @@ ATTEMPT = "headrace.attempt"
 SLO_CLASS = "headrace.slo_class"
 WORKER = "headrace.worker"
 PART = "headrace.part"
+CACHED = "headrace.cached"  # of encode: the embedding was there already

@@ -1,12 +1,12 @@
-"""The encode stage of a simulated worker: parts in, embeddings kept until they are released."""
+"""The encode stage of a simulated worker: parts in, embeddings kept until they are released, and for who asks again."""
 
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headrace.core.commands import EncodeCommand
 from headrace.core.events import PartEncoded
-from headrace.core.stages.encoder_batch import next_parts
+from headrace.core.stages.content import Content, EncoderCache, content_of
+from headrace.core.stages.encoder_batch import EncodeLine, Encoding
 from headrace.core.types import Key, TensorHandle
 from headrace.sim.asked import Part
 
@@ -30,12 +30,13 @@ class EncodeStage:
         self._worker = worker
         self._kind = worker.kind
         self.parts: dict[str, dict[int, Keeping]] = {}  # by request id, by number of the part
-        self._waiting: deque[Keeping] = deque()
-        self._batch: list[Keeping] = []
+        self._cache = EncoderCache[bool](self._kind.encoder_cache_bytes)  # of what the values are nobody asks
+        self._line = EncodeLine[Keeping](self._holds_still)
+        self._batch: list[Encoding[Keeping]] = []
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return len(self._line)
 
     @property
     def running(self) -> int:
@@ -47,8 +48,16 @@ class EncodeStage:
         if known is not None and known.key.attempt >= command.key.attempt:
             return
         keeping = parts[command.part] = Keeping(command.key, command, part, command.media.meta.modality)
-        self._waiting.append(keeping)
+        content = self._content(command)
+        if content is not None and self._cache.get(content):
+            world = self._worker.world
+            world.agenda.after(world.mesh.cached_s, self._answer, keeping)
+            return
+        self._line.add(keeping, content)
         self._worker.wake()
+
+    def _content(self, command: EncodeCommand) -> Content | None:
+        return content_of(command.cache_scope, command.model, command.media) if self._cache.limit_bytes else None
 
     def release(self, key: Key) -> None:
         parts = self.parts.get(key.request_id, {})
@@ -59,12 +68,13 @@ class EncodeStage:
 
     def begin(self) -> bool:
         """The next batch, if there is one: read one after the other, then through the tower together."""
-        self._batch = next_parts(self._waiting, self._holds_still, self._kind.batch_max)
+        self._batch = self._line.next(self._kind.batch_max)
         if not self._batch:
             return False
         cost, world = self._kind.encode, self._worker.world
-        tiles = sum(keeping.part.tiles for keeping in self._batch)
-        reading_s = sum(cost.preprocess_s(keeping.part.pixels) for keeping in self._batch)
+        parts = [encoding.parts[0].part for encoding in self._batch]
+        tiles = sum(part.tiles for part in parts)
+        reading_s = sum(cost.preprocess_s(part.pixels) for part in parts)
         self._worker.meter.work(world.now_s, self._kind.power.encode_w)
         world.agenda.after(world.mesh.part_s + reading_s + cost.tiles_s(tiles), self._end, self._batch)
         return True
@@ -75,16 +85,30 @@ class EncodeStage:
     def _holds_still(self, keeping: Keeping) -> bool:
         return self.parts.get(keeping.key.request_id, {}).get(keeping.command.part) is keeping
 
-    def _end(self, batch: list[Keeping]) -> None:
+    def _answer(self, keeping: Keeping) -> None:
+        """It was known."""
+        if self._worker.runs(self._answer, keeping) and self._holds_still(keeping):
+            self._worker.world.ledger.count("encoder_cache_hits")
+            self._tell(keeping)
+
+    def _end(self, batch: list[Encoding[Keeping]]) -> None:
         if batch is not self._batch or not self._worker.runs(self._end, batch):
             return
         self._batch = []
         worker = self._worker
-        for keeping in batch:
-            if not self._holds_still(keeping):
-                continue
-            tokens = keeping.command.media.tokens
-            keeping.embedding = worker.tensor(tokens * self._kind.embed_bytes_per_token, tokens)
-            worker.send(PartEncoded(worker.id, keeping.key, keeping.command.part, keeping.embedding))
+        for encoding in batch:
+            keepings = self._line.end(encoding)
+            if encoding.content is not None:
+                tokens = encoding.content.media.tokens
+                self._cache.put(encoding.content, True, max(1, tokens * self._kind.embed_bytes_per_token))
+                worker.world.ledger.count("encoder_cache_misses")
+                worker.world.ledger.count("encoder_cache_hits", len(keepings[1:]))
+            for keeping in keepings:
+                self._tell(keeping)
         worker.world.ledger.count("encoded_parts", len(batch))
         worker.over()
+
+    def _tell(self, keeping: Keeping) -> None:
+        worker, tokens = self._worker, keeping.command.media.tokens
+        keeping.embedding = worker.tensor(tokens * self._kind.embed_bytes_per_token, tokens)
+        worker.send(PartEncoded(worker.id, keeping.key, keeping.command.part, keeping.embedding))

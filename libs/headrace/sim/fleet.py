@@ -68,6 +68,7 @@ def _kind(pool: PoolSpec, name: str) -> Kind:
         embed_bytes_per_token=tower.embed_bytes_per_token if tower is not None else 0,
         part_tokens=tower.part_tokens if tower is not None else 0,
         batch_max=pool.batch_max or ENCODER_BATCH,
+        encoder_cache_bytes=pool.encoder_cache_mb << 20,
         start_s=start_s,
         pace=pace_of(llm.step, fitting, usual_tokens),
         host=llm.host,
@@ -95,6 +96,7 @@ def _encoder_kind(pool: PoolSpec, name: str, tower: EncoderProfile | None, start
         embed_bytes_per_token=tower.embed_bytes_per_token if tower is not None else 0,
         part_tokens=tower.part_tokens if tower is not None else 0,
         batch_max=pool.batch_max or ENCODER_BATCH,
+        encoder_cache_bytes=pool.encoder_cache_mb << 20,
         start_s=start_s,
     )
 

@@ -121,7 +121,7 @@ def _image(card: ModelCard, width: int, height: int) -> tuple[int, int]:
 
 def _media(part: AskedPart, tokens: int) -> Media:
     meta = MediaMeta(part.modality, "", part.width, part.height, 0, part.duration_s)
-    return Media(meta, "", tokens)
+    return Media(meta, part.content, tokens)
 
 
 def _positions(count: int) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ class Kind:
     embed_bytes_per_token: int = 0
     part_tokens: int = 0  # of every picture, whatever its size; 0: the model's card counts
     batch_max: int = 8  # media parts that the encoder takes at once
+    encoder_cache_bytes: int = 0  # of embeddings kept for requests to come
     start_s: float = 0.0  # from a process to a worker that serves
     modalities: tuple[str, ...] = ("image", "audio", "video")
     pace: Pace = NO_PACE

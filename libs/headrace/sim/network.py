@@ -26,6 +26,7 @@ class Mesh:
     export_byte_s: float = 0.0  # a byte of it that the prefilling engine writes before it says the first token
     byte_s: float = 0.0  # a byte between two workers, beyond the fleet's link
     embedding_s: float = 0.0004  # an embedding, likewise
+    cached_s: float = 0.004  # an encoder's answer from its cache, its way apart: the median on two busy cores [M]
     predict_s: float = 0.01  # the length predictor, with what it waits to fill a batch
     plan_s: float = 0.2  # a plan of the global planner, from the question to the answer
     iteration_s: float = 0.0  # an engine's loop around each iteration

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aheadrace/v1/governor.proto\x12\x0bheadrace.v1\"\x86\x03\n\tTelemetry\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0e\n\x06stages\x18\x04 \x03(\t\x12\x0e\n\x06sent_s\x18\x05 \x01(\x01\x12\r\n\x05slots\x18\x06 \x01(\r\x12\x12\n\nslots_used\x18\x07 \x01(\r\x12\x0e\n\x06\x62locks\x18\x08 \x01(\r\x12\x13\n\x0b\x62locks_used\x18\t \x01(\r\x12\x16\n\x0eprefill_tokens\x18\n \x01(\x04\x12\x15\n\rdecode_tokens\x18\x0b \x01(\x04\x12\x15\n\rencoded_parts\x18\x0c \x01(\x04\x12\x16\n\x0eprefill_busy_s\x18\r \x01(\x01\x12\x15\n\rdecode_busy_s\x18\x0e \x01(\x01\x12\x15\n\rencode_busy_s\x18\x0f \x01(\x01\x12\x12\n\niterations\x18\x10 \x01(\x04\x12+\n\x07\x64\x65vices\x18\x11 \x03(\x0b\x32\x1a.headrace.v1.DeviceReading\x12\x11\n\tevictions\x18\x12 \x01(\x04\"v\n\rDeviceReading\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0f\n\x07power_w\x18\x03 \x01(\x01\x12\x0e\n\x06temp_c\x18\x04 \x01(\x01\x12\x10\n\x08\x65nergy_j\x18\x05 \x01(\x01\x12\x12\n\nunreadable\x18\x06 \x01(\t\"*\n\x17GetGovernorStateRequest\x12\x0f\n\x07history\x18\x01 \x01(\r\"Y\n\x0fWorkerTelemetry\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\'\n\x07samples\x18\x02 \x03(\x0b\x32\x16.headrace.v1.Telemetry\x12\r\n\x05stale\x18\x03 \x01(\x08\"\x85\x01\n\x18GetGovernorStateResponse\x12-\n\x07workers\x18\x01 \x03(\x0b\x32\x1c.headrace.v1.WorkerTelemetry\x12+\n\x07\x64\x65vices\x18\x02 \x03(\x0b\x32\x1a.headrace.v1.DeviceReading\x12\r\n\x05notes\x18\x03 \x03(\t2j\n\x0fGovernorService\x12W\n\x08GetState\x12$.headrace.v1.GetGovernorStateRequest\x1a%.headrace.v1.GetGovernorStateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aheadrace/v1/governor.proto\x12\x0bheadrace.v1\"\xdd\x03\n\tTelemetry\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0e\n\x06stages\x18\x04 \x03(\t\x12\x0e\n\x06sent_s\x18\x05 \x01(\x01\x12\r\n\x05slots\x18\x06 \x01(\r\x12\x12\n\nslots_used\x18\x07 \x01(\r\x12\x0e\n\x06\x62locks\x18\x08 \x01(\r\x12\x13\n\x0b\x62locks_used\x18\t \x01(\r\x12\x16\n\x0eprefill_tokens\x18\n \x01(\x04\x12\x15\n\rdecode_tokens\x18\x0b \x01(\x04\x12\x15\n\rencoded_parts\x18\x0c \x01(\x04\x12\x16\n\x0eprefill_busy_s\x18\r \x01(\x01\x12\x15\n\rdecode_busy_s\x18\x0e \x01(\x01\x12\x15\n\rencode_busy_s\x18\x0f \x01(\x01\x12\x12\n\niterations\x18\x10 \x01(\x04\x12+\n\x07\x64\x65vices\x18\x11 \x03(\x0b\x32\x1a.headrace.v1.DeviceReading\x12\x11\n\tevictions\x18\x12 \x01(\x04\x12\x1a\n\x12\x65ncoder_cache_hits\x18\x13 \x01(\x04\x12\x1c\n\x14\x65ncoder_cache_misses\x18\x14 \x01(\x04\x12\x1b\n\x13\x65ncoder_cache_bytes\x18\x15 \x01(\x04\"v\n\rDeviceReading\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0f\n\x07power_w\x18\x03 \x01(\x01\x12\x0e\n\x06temp_c\x18\x04 \x01(\x01\x12\x10\n\x08\x65nergy_j\x18\x05 \x01(\x01\x12\x12\n\nunreadable\x18\x06 \x01(\t\"*\n\x17GetGovernorStateRequest\x12\x0f\n\x07history\x18\x01 \x01(\r\"Y\n\x0fWorkerTelemetry\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\'\n\x07samples\x18\x02 \x03(\x0b\x32\x16.headrace.v1.Telemetry\x12\r\n\x05stale\x18\x03 \x01(\x08\"\x85\x01\n\x18GetGovernorStateResponse\x12-\n\x07workers\x18\x01 \x03(\x0b\x32\x1c.headrace.v1.WorkerTelemetry\x12+\n\x07\x64\x65vices\x18\x02 \x03(\x0b\x32\x1a.headrace.v1.DeviceReading\x12\r\n\x05notes\x18\x03 \x03(\t2j\n\x0fGovernorService\x12W\n\x08GetState\x12$.headrace.v1.GetGovernorStateRequest\x1a%.headrace.v1.GetGovernorStateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,15 +32,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.governor_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TELEMETRY']._serialized_start=44
-  _globals['_TELEMETRY']._serialized_end=434
-  _globals['_DEVICEREADING']._serialized_start=436
-  _globals['_DEVICEREADING']._serialized_end=554
-  _globals['_GETGOVERNORSTATEREQUEST']._serialized_start=556
-  _globals['_GETGOVERNORSTATEREQUEST']._serialized_end=598
-  _globals['_WORKERTELEMETRY']._serialized_start=600
-  _globals['_WORKERTELEMETRY']._serialized_end=689
-  _globals['_GETGOVERNORSTATERESPONSE']._serialized_start=692
-  _globals['_GETGOVERNORSTATERESPONSE']._serialized_end=825
-  _globals['_GOVERNORSERVICE']._serialized_start=827
-  _globals['_GOVERNORSERVICE']._serialized_end=933
+  _globals['_TELEMETRY']._serialized_end=521
+  _globals['_DEVICEREADING']._serialized_start=523
+  _globals['_DEVICEREADING']._serialized_end=641
+  _globals['_GETGOVERNORSTATEREQUEST']._serialized_start=643
+  _globals['_GETGOVERNORSTATEREQUEST']._serialized_end=685
+  _globals['_WORKERTELEMETRY']._serialized_start=687
+  _globals['_WORKERTELEMETRY']._serialized_end=776
+  _globals['_GETGOVERNORSTATERESPONSE']._serialized_start=779
+  _globals['_GETGOVERNORSTATERESPONSE']._serialized_end=912
+  _globals['_GOVERNORSERVICE']._serialized_start=914
+  _globals['_GOVERNORSERVICE']._serialized_end=1020
 # @@protoc_insertion_point(module_scope)

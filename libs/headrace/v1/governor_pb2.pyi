@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Telemetry(_message.Message):
-    __slots__ = ("worker", "incarnation", "host", "stages", "sent_s", "slots", "slots_used", "blocks", "blocks_used", "prefill_tokens", "decode_tokens", "encoded_parts", "prefill_busy_s", "decode_busy_s", "encode_busy_s", "iterations", "devices", "evictions")
+    __slots__ = ("worker", "incarnation", "host", "stages", "sent_s", "slots", "slots_used", "blocks", "blocks_used", "prefill_tokens", "decode_tokens", "encoded_parts", "prefill_busy_s", "decode_busy_s", "encode_busy_s", "iterations", "devices", "evictions", "encoder_cache_hits", "encoder_cache_misses", "encoder_cache_bytes")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +26,9 @@ class Telemetry(_message.Message):
     ITERATIONS_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     EVICTIONS_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_CACHE_HITS_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_CACHE_MISSES_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
     worker: str
     incarnation: str
     host: str
@@ -44,7 +47,10 @@ class Telemetry(_message.Message):
     iterations: int
     devices: _containers.RepeatedCompositeFieldContainer[DeviceReading]
     evictions: int
-    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., host: _Optional[str] = ..., stages: _Optional[_Iterable[str]] = ..., sent_s: _Optional[float] = ..., slots: _Optional[int] = ..., slots_used: _Optional[int] = ..., blocks: _Optional[int] = ..., blocks_used: _Optional[int] = ..., prefill_tokens: _Optional[int] = ..., decode_tokens: _Optional[int] = ..., encoded_parts: _Optional[int] = ..., prefill_busy_s: _Optional[float] = ..., decode_busy_s: _Optional[float] = ..., encode_busy_s: _Optional[float] = ..., iterations: _Optional[int] = ..., devices: _Optional[_Iterable[_Union[DeviceReading, _Mapping]]] = ..., evictions: _Optional[int] = ...) -> None: ...
+    encoder_cache_hits: int
+    encoder_cache_misses: int
+    encoder_cache_bytes: int
+    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., host: _Optional[str] = ..., stages: _Optional[_Iterable[str]] = ..., sent_s: _Optional[float] = ..., slots: _Optional[int] = ..., slots_used: _Optional[int] = ..., blocks: _Optional[int] = ..., blocks_used: _Optional[int] = ..., prefill_tokens: _Optional[int] = ..., decode_tokens: _Optional[int] = ..., encoded_parts: _Optional[int] = ..., prefill_busy_s: _Optional[float] = ..., decode_busy_s: _Optional[float] = ..., encode_busy_s: _Optional[float] = ..., iterations: _Optional[int] = ..., devices: _Optional[_Iterable[_Union[DeviceReading, _Mapping]]] = ..., evictions: _Optional[int] = ..., encoder_cache_hits: _Optional[int] = ..., encoder_cache_misses: _Optional[int] = ..., encoder_cache_bytes: _Optional[int] = ...) -> None: ...
 
 class DeviceReading(_message.Message):
     __slots__ = ("device", "source", "power_w", "temp_c", "energy_j", "unreadable")

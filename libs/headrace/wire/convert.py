@@ -176,12 +176,17 @@ def logprobs_from_proto(messages: Iterable[common_pb2.TokenLogprobs]) -> Logprob
 
 def stage_span_to_proto(span: StageSpan) -> common_pb2.StageSpan:
     return common_pb2.StageSpan(
-        stage=span.stage, start_s=span.start_s, end_s=span.end_s, worker=span.worker, part=span.part
+        stage=span.stage,
+        start_s=span.start_s,
+        end_s=span.end_s,
+        worker=span.worker,
+        part=span.part,
+        cached=span.cached,
     )
 
 
 def stage_span_from_proto(message: common_pb2.StageSpan) -> StageSpan:
-    return StageSpan(message.stage, message.start_s, message.end_s, message.worker, message.part)
+    return StageSpan(message.stage, message.start_s, message.end_s, message.worker, message.part, message.cached)
 
 
 def end_to_proto(end: End) -> common_pb2.End:

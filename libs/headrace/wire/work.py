@@ -64,12 +64,18 @@ def encode_to_proto(command: EncodeCommand) -> queue_pb2.EncodeCommand:
         media=media_to_proto(command.media),
         model=command.model,
         traceparent=command.traceparent,
+        cache_scope=command.cache_scope,
     )
 
 
 def encode_from_proto(message: queue_pb2.EncodeCommand) -> EncodeCommand:
     return EncodeCommand(
-        key_from_proto(message.key), message.part, media_from_proto(message.media), message.model, message.traceparent
+        key_from_proto(message.key),
+        message.part,
+        media_from_proto(message.media),
+        message.model,
+        message.traceparent,
+        message.cache_scope,
     )
 
 

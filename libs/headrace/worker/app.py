@@ -25,6 +25,7 @@ from headrace.mesh.store import Store
 from headrace.mesh.transfer import TensorStore
 from headrace.v1 import worker_pb2
 from headrace.worker.commands import Commands
+from headrace.worker.embeddings import Embeddings
 from headrace.worker.encoder import BATCH_MAX, EncodeStage
 from headrace.worker.evictions import Evictions
 from headrace.worker.exports import Exports
@@ -91,8 +92,10 @@ class Worker:
         stock: Stock,
         travel: KvTravel,
         evicted_bytes: int = 0,
+        encoder_cache_bytes: int = 0,
     ) -> None:
-        """evicted_bytes: of KV caches of requests that are taken out of the engine; 0: none is."""
+        """evicted_bytes: of KV caches of requests that are taken out of the engine; 0: none is. encoder_cache_bytes: of
+        embeddings that are kept for requests to come; 0: none."""
         self.holds = Holds()
         self._me = me
         self._stages = stages
@@ -109,7 +112,8 @@ class Worker:
         self._lease = Lease(time.monotonic())
         self._log = TokenLog(carriers.store, self.holds, self._lease)
         self._outbox = Outbox(carriers.bus, me, address.incarnation, self._log.writing)
-        self._encode = self._encode_stage(in_memory="prefill" in stages) if "encode" in stages else None
+        in_memory = "prefill" in stages
+        self._encode = self._encode_stage(encoder_cache_bytes, in_memory=in_memory) if "encode" in stages else None
         evicts = "decode" in stages and stock.first.hands_over
         self._evicted_bytes = min(evicted_bytes, carriers.tensors.limit_bytes) if evicts else 0
         self._requests: Requests | None = None
@@ -132,19 +136,13 @@ class Worker:
             self._requests.repeat_ends if self._requests is not None else lambda _before_s: None,
         )
 
-    def _encode_stage(self, *, in_memory: bool) -> EncodeStage:
+    def _encode_stage(self, cache_bytes: int, *, in_memory: bool) -> EncodeStage:
         carried = self._carriers
+        embeddings = Embeddings(
+            carried.tensors, carried.store, self.holds, self._outbox, self._lease, in_memory=in_memory
+        )
         return EncodeStage(
-            self._me,
-            self._models.loaded,
-            carried.blobs,
-            carried.tensors,
-            carried.store,
-            self.holds,
-            self._outbox,
-            self._tally,
-            self._lease,
-            in_memory=in_memory,
+            self._me, self._models.loaded, carried.blobs, embeddings, self.holds, self._tally, cache_bytes
         )
 
     def _equip(self, outfit: Outfit, engine: Engine) -> None:

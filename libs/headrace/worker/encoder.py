@@ -1,4 +1,4 @@
-"""The encode stage: media parts in, embeddings as mapped tensors out, a bounded batch at a time.
+"""The encode stage: media parts in, embeddings out, a bounded batch at a time; what is known already is not computed.
 
 Blobs are read on the event loop's behalf; decoding pictures and running the tower happens in one inference thread.
 """
@@ -7,7 +7,6 @@ import asyncio
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,19 +14,15 @@ import xxhash
 
 from headrace.core.commands import EncodeCommand
 from headrace.core.errors import HeadraceError, InvalidInput, NotFound, Overloaded, StageError, UnsupportedModality
-from headrace.core.stages.encoder_batch import next_parts
-from headrace.core.types import Failure, Key, StageSpan
-from headrace.mesh import genai
+from headrace.core.stages.content import Content, EncoderCache, content_of
+from headrace.core.stages.encoder_batch import EncodeLine, Encoding
+from headrace.core.types import Key, StageSpan
 from headrace.mesh.blobs import BlobStore
-from headrace.mesh.errors import StoreDown, TransferError
 from headrace.mesh.faults import reach
-from headrace.mesh.store import Store
-from headrace.mesh.telemetry import emit_span, sampled
-from headrace.mesh.transfer import Draft, Tensor, TensorStore
+from headrace.mesh.telemetry import sampled
 from headrace.modalities import Input, Rows
+from headrace.worker.embeddings import Embedding, Embeddings, Outgoing
 from headrace.worker.holds import Holds, Part
-from headrace.worker.lease import Lease
-from headrace.worker.outbox import Outbox
 from headrace.worker.outfit import Outfit
 from headrace.worker.tally import Tally
 
@@ -39,17 +34,20 @@ PARTS_MAX = 4096
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A part on its way through the tower; at the end it has an embedding or an error."""
+    """One content on its way through the tower; at the end there is an embedding or an error."""
 
-    part: Part
-    data: bytes = b""
+    encoding: Encoding[Part]
+    data: bytes = b""  # empty: nobody wants it any more, or nobody's could be read
     preprocessed_s: float = 0.0
     encoded_s: float = 0.0
-    embedding: Rows | None = None
-    xxh3: int = 0
-    draft: Draft | None = None  # where the embedding goes, unless it stays in memory
+    embedding: Embedding | None = None
     error: HeadraceError | None = None
     retryable: bool = False
+
+    @property
+    def command(self) -> EncodeCommand:
+        """Anyone's: they agree in model and media."""
+        return self.encoding.parts[0].command
 
     def fail(self, error: HeadraceError, *, retryable: bool) -> None:
         self.error, self.retryable = error, retryable
@@ -61,38 +59,47 @@ class EncodeStage:
         me: str,
         outfit: Outfit,
         blobs: BlobStore,
-        tensors: TensorStore,
-        store: Store,
+        embeddings: Embeddings,
         holds: Holds,
-        outbox: Outbox,
         tally: Tally,
-        lease: Lease,
-        *,
-        in_memory: bool,
+        cache_bytes: int,
     ) -> None:
-        """in_memory: this very process prefills, so embeddings stay where they are."""
+        """cache_bytes: of embeddings kept for who asks the same again; 0: every part is computed for itself."""
         self._me = me
         self._outfit = outfit
         self._blobs = blobs
-        self._tensors = tensors
-        self._store = store
+        self._embeddings = embeddings
         self._holds = holds
-        self._outbox = outbox
         self._tally = tally
-        self._lease = lease
-        self._in_memory = in_memory
-        self._waiting: deque[Part] = deque()
+        self._cache = EncoderCache[Embedding](cache_bytes)
+        self._line = EncodeLine[Part](embeddings.wanted)
         self._work = asyncio.Event()
+        self._known: deque[tuple[Part, Embedding]] = deque()  # parts whose embedding was in the cache
+        self._found = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "encode")
 
     async def run(self) -> None:
+        """What is known waits for no tower."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._compute())
+            tasks.create_task(self._answer())
+
+    async def _compute(self) -> None:
         while True:
             await self._work.wait()
-            jobs = [Job(part) for part in self._schedule()]
+            jobs = [Job(encoding) for encoding in self._schedule()]
             for job in jobs:
                 await self._read(job)
             await asyncio.get_running_loop().run_in_executor(self._thread, self._encode, jobs)
-            await self._publish(jobs)
+            await self._embeddings.publish([each for job in jobs for each in self._outgoing(job)])
+
+    async def _answer(self) -> None:
+        while True:
+            await self._found.wait()
+            self._found.clear()
+            known = [self._known.popleft() for _ in range(len(self._known))]
+            self._tally.encoder_cache_hits += len(known)
+            await self._embeddings.publish([self._cached(part, embedding) for part, embedding in known])
 
     def serve(self, outfit: Outfit) -> None:
         """From now on with these encoders; what waits for those of another model fails and goes elsewhere."""
@@ -106,50 +113,53 @@ class EncodeStage:
         if known is not None and known.key.attempt >= command.key.attempt:
             return
         if known is not None:
-            self._drop(known)
+            self._embeddings.drop(known)
+            parts = self._holds.parts.setdefault(command.key.request_id, {})
         reach("encode.received", command.key.request_id)
         part = Part(command.key, command, time.time(), sampled(command.traceparent))
         parts[command.part] = part
-        if len(self._waiting) >= PARTS_MAX:
-            self._fail(part, Overloaded(f"{PARTS_MAX} media parts wait at {self._me}"), retryable=True)
+        if self._line.parts + len(self._known) >= PARTS_MAX:
+            error = Overloaded(f"{PARTS_MAX} media parts wait at {self._me}")
+            self._embeddings.fail(part, error, retryable=True)
             return
-        self._waiting.append(part)
-        self._work.set()
+        self._enter(part, self._content(command))
+
+    def _content(self, command: EncodeCommand) -> Content | None:
+        return content_of(command.cache_scope, command.model, command.media) if self._cache.limit_bytes else None
+
+    def _enter(self, part: Part, content: Content | None) -> None:
+        embedding = self._cache.get(content) if content is not None else None
+        if embedding is not None:
+            self._known.append((part, embedding))
+            self._found.set()
+        else:
+            self._line.add(part, content)
+            self._work.set()
 
     def release(self, key: Key) -> None:
         """Also for a cancel: an encoder has nothing to answer."""
         parts = self._holds.parts.get(key.request_id, {})
         for part in [part for part in parts.values() if part.key.attempt <= key.attempt]:
-            self._drop(part)
-
-    def _drop(self, part: Part) -> None:
-        request_id = part.key.request_id
-        parts = self._holds.parts[request_id]
-        del parts[part.command.part]
-        if not parts:
-            del self._holds.parts[request_id]
-        if part.handle is not None:
-            self._tensors.drop(part.handle.id)
-
-    def _holds_still(self, part: Part) -> bool:
-        return self._holds.parts.get(part.key.request_id, {}).get(part.command.part) is part
+            self._embeddings.drop(part)
 
     # --- the loop's steps ---
 
-    def _schedule(self) -> list[Part]:
-        batch = next_parts(self._waiting, self._holds_still, BATCH_MAX)
-        if not self._waiting:
+    def _schedule(self) -> list[Encoding[Part]]:
+        batch = self._line.next(BATCH_MAX)
+        if not self._line:
             self._work.clear()
         return batch
 
     async def _read(self, job: Job) -> None:
-        media = job.part.command.media
-        try:
-            job.data = await self._blobs.get(job.part.key.request_id, media.sha256)
-        except NotFound as error:
-            job.fail(error, retryable=True)  # another host's directory, or not there yet
-        except StageError as error:
-            job.fail(error, retryable=False)  # the stored bytes are not what was accepted
+        """From any request that has it: one whose copy is missing or broken fails alone."""
+        while not job.data and (wanted := self._line.prune(job.encoding)):
+            part = wanted[0]
+            try:
+                job.data = await self._blobs.get(part.key.request_id, part.command.media.sha256)
+            except NotFound as error:  # another host's directory, or not there yet
+                self._embeddings.fail(part, error, retryable=True)
+            except StageError as error:  # the stored bytes are not what was accepted
+                self._embeddings.fail(part, error, retryable=False)
 
     def _encode(self, jobs: list[Job]) -> None:
         """In the inference thread."""
@@ -158,18 +168,16 @@ class EncodeStage:
         for job, _ in inputs:
             job.preprocessed_s = time.time()
         if inputs:
-            encoder = outfit.encoders[inputs[0][0].part.modality]
+            encoder = outfit.encoders[inputs[0][0].encoding.modality]
             for (job, _), rows in zip(inputs, encoder.encode([data for _, data in inputs]), strict=True):
-                job.embedding, job.encoded_s = np.ascontiguousarray(rows), time.time()
-                if self._in_memory:  # for a prefill worker elsewhere, should one be chosen after all
-                    job.xxh3 = xxhash.xxh3_64_intdigest(job.embedding.data)
+                self._take(job, rows)
         self._tally.encode_busy_s += time.perf_counter() - start_s
         self._tally.encoded_parts += len(inputs)
 
     def _preprocess(self, job: Job, outfit: Outfit) -> Input | None:
-        if job.error is not None:
+        if not job.data:
             return None
-        media, model = job.part.command.media, job.part.command.model
+        media, model = job.command.media, job.command.model
         if model != outfit.spec.name:
             job.fail(StageError(f"{self._me} serves {outfit.spec.name}, not {model}"), retryable=True)
             return None
@@ -183,95 +191,49 @@ class EncodeStage:
             job.fail(error, retryable=False)
             return None
 
-    def _make_room(self, job: Job) -> None:
-        rows, part = job.embedding, job.part
-        if rows is None or not self._holds_still(part):
+    def _take(self, job: Job, rows: Rows) -> None:
+        tokens = job.command.media.tokens
+        job.encoded_s = time.time()
+        if len(rows) != tokens:
+            job.fail(StageError(f"{len(rows)} rows instead of {tokens}"), retryable=False)
             return
-        if len(rows) != part.command.media.tokens:
-            job.fail(StageError(f"{len(rows)} rows instead of {part.command.media.tokens}"), retryable=False)
-            return
-        try:
-            if self._in_memory:
-                part.handle = self._tensors.keep(_name(part), rows.data, job.xxh3, _tensor(rows))
+        rows = np.ascontiguousarray(rows)
+        if job.encoding.content is not None and rows.base is not None:
+            rows = rows.copy()  # a slice would keep the whole batch in memory
+        # The checksum is for a prefill worker elsewhere, should one be chosen after all.
+        job.embedding = Embedding(rows, xxhash.xxh3_64_intdigest(rows.data) if self._embeddings.in_memory else 0)
+
+    def _outgoing(self, job: Job) -> list[Outgoing]:
+        """To all who asked for it by now; whoever asks later finds it in the cache."""
+        parts, embedding = self._line.end(job.encoding), job.embedding
+        if embedding is None:
+            if job.error is not None:
+                for part in parts:
+                    self._embeddings.fail(part, job.error, retryable=job.retryable)
             else:
-                job.draft = self._tensors.create(_name(part), rows.nbytes)
-        except TransferError as error:
-            job.fail(error, retryable=True)
+                self._start_over(job, parts)
+            return []
+        if (content := job.encoding.content) is not None:
+            self._cache.put(content, embedding, embedding.rows.nbytes)
+            self._tally.encoder_cache_bytes = self._cache.used_bytes
+            self._tally.encoder_cache_misses += 1
+            self._tally.encoder_cache_hits += len(parts[1:])
+        first = [self._computed(part, job, embedding) for part in parts[:1]]
+        return [*first, *(self._cached(part, embedding) for part in parts[1:])]
 
-    def _fill(self, jobs: list[Job]) -> None:
-        """In the inference thread."""
-        for job in jobs:
-            assert job.draft is not None
-            assert job.embedding is not None
-            try:
-                job.draft.buffer[:] = job.embedding.data.cast("B")
-            except TransferError as error:
-                job.fail(error, retryable=True)
-            else:
-                job.draft.ready(job.embedding.nbytes)
+    def _start_over(self, job: Job, parts: list[Part]) -> None:
+        """They joined after the last of those before them had failed, or gone: their own copies have not been tried."""
+        for part in parts:
+            self._line.add(part, job.encoding.content)
+            self._work.set()
 
-    def _seal(self, job: Job) -> None:
-        """What was released while it was encoded or written is forgotten."""
-        rows, part = job.embedding, job.part
-        if job.draft is not None:
-            if job.error is not None or not self._holds_still(part):
-                self._tensors.abandon(job.draft)
-                return
-            assert rows is not None
-            part.handle = self._tensors.seal(job.draft, _tensor(rows))
-        if part.handle is not None:
-            part.embedding = rows
-            reach("encode.encoded", part.key.request_id)
-
-    async def _publish(self, jobs: list[Job]) -> None:
-        for job in jobs:
-            self._make_room(job)
-        drafted = [job for job in jobs if job.draft is not None]
-        if drafted:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._fill, drafted)
-        for job in jobs:
-            self._seal(job)
-            if job.error is not None and self._holds_still(job.part):
-                self._fail(job.part, job.error, retryable=job.retryable)
-        if self._lease.holds(time.monotonic()):
-            with suppress(StoreDown):  # the handle also travels in the event, in commands and in heartbeats
-                await self._store.put_handles([job.part.handle for job in jobs if job.part.handle is not None])
-        sealed = [job for job in jobs if job.part.handle is not None and self._holds_still(job.part)]
-        for job in sealed:
-            self._tell(job)
-        self._outbox.flush()
-        await asyncio.sleep(0)  # the bus writes at the end of the loop's turn
-        for job in sealed:
-            reach("encode.published", job.part.key.request_id)
-
-    def _fail(self, part: Part, error: HeadraceError, *, retryable: bool) -> None:
-        """The failure names the part, whatever the modality's own words are."""
+    def _computed(self, part: Part, job: Job, embedding: Embedding) -> Outgoing:
         number = part.command.part
-        message = f"media part {number}: {error.message}"
-        self._drop(part)
-        field = error.field or f"media[{number}]"
-        self._outbox.failed(part.key, Failure(error.code, message, field, error.retry_after_s), retryable=retryable)
+        began_s = min(part.received_s, job.preprocessed_s)
+        preprocess = StageSpan("preprocess", began_s, job.preprocessed_s, self._me, number)
+        encode = StageSpan("encode", job.preprocessed_s, job.encoded_s, self._me, number)
+        return Outgoing(part, embedding, (preprocess, encode))
 
-    def _tell(self, job: Job) -> None:
-        part = job.part
-        number = part.command.part
-        spans = (
-            StageSpan("preprocess", part.received_s, job.preprocessed_s, self._me, number),
-            StageSpan("encode", job.preprocessed_s, job.encoded_s, self._me, number),
-        )
-        self._outbox.encoded(part, spans)
-        if part.traced:
-            for span in spans:
-                emit_span(
-                    span,
-                    part.command.traceparent,
-                    {genai.REQUEST_ID: part.key.request_id, genai.ATTEMPT: part.key.attempt},
-                )
-
-
-def _name(part: Part) -> str:
-    return f"emb.{part.key.request_id}.{part.key.attempt}.{part.command.part}"
-
-
-def _tensor(rows: Rows) -> Tensor:
-    return Tensor(rows.dtype.name, rows.shape, "rows", len(rows))
+    def _cached(self, part: Part, embedding: Embedding) -> Outgoing:
+        span = StageSpan("encode", part.received_s, time.time(), self._me, part.command.part, cached=True)
+        return Outgoing(part, embedding, (span,))

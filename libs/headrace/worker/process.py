@@ -225,7 +225,10 @@ async def serve(options: Options, lifecycle: Lifecycle) -> None:
         carriers.tensors.grpc_address = address.grpc_address
         stock = await asyncio.to_thread(load_stock, options)
         travel = kv_travel(settings, stock.first.engine if stock.first.hands_over else None)
-        worker = Worker(options.id, options.stages, address, carriers, stock, travel, settings.evicted_bytes)
+        cache_bytes = settings.encoder_cache_mb << 20
+        worker = Worker(
+            options.id, options.stages, address, carriers, stock, travel, settings.evicted_bytes, cache_bytes
+        )
         service.state = worker.state
         scraped = await metrics.serve_metrics(settings.metrics_addr, worker_registry(worker.state))
         stack.push_async_callback(scraped.stop)

@@ -15,6 +15,9 @@ class Tally:
     prefill_tokens: int = 0
     decode_tokens: int = 0
     encoded_parts: int = 0
+    encoder_cache_hits: int = 0
+    encoder_cache_misses: int = 0
+    encoder_cache_bytes: int = 0  # kept now
     prefill_busy_s: float = 0.0
     decode_busy_s: float = 0.0
     encode_busy_s: float = 0.0

@@ -12,6 +12,7 @@ class Part:
     height: int = 0
     duration_s: float = 0.0  # of audio and video
     tokens: int = 0
+    content: str = ""  # a name of its bytes: parts with one name are the same file; empty: nobody else asks about it
 
 
 @dataclass(frozen=True, slots=True)

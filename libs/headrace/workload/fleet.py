@@ -23,6 +23,7 @@ class PoolSpec:
     slots: CountOrNone = 0  # sequences that a worker holds at once
     chunk_tokens: CountOrNone = 0  # prefilled in one iteration at most
     batch_max: CountOrNone = 0  # media parts that an encoder takes at once
+    encoder_cache_mb: CountOrNone = 256  # of an encoder's memory, for embeddings of what is asked about again; 0: none
     start_s: NotNegative | None = None  # from the order to ready; the profile's cold start, unless said
     profile: str = ""  # an instance profile by name or file, instead of the one that gpu, model and tp name
     models: tuple[str, ...] = ()  # that its workers may load instead of their own; `profile` stands for all, where said

@@ -19,6 +19,7 @@ from headrace.workload import fitted, shape
 from headrace.workload.arrival import Arrival
 from headrace.workload.multimodal import Multimodal, TextOnly
 from headrace.workload.quantiles import Quantiles
+from headrace.workload.repeats import Repeats
 from headrace.workload.tables import (
     Bound,
     Count,
@@ -84,6 +85,7 @@ class Generated:
     input_tokens: str | Quantiles = ""  # a name of LENGTHS or {p, x}, instead of what the generator draws
     output_tokens: str | Quantiles = ""
     clip: Clip = field(default_factory=Clip)
+    repeats: Repeats = field(default_factory=Repeats)  # media that several requests ask about
     allowance: float = 1.0  # a client's max_tokens are so many times its answer's
 
     def __post_init__(self) -> None:
@@ -101,12 +103,13 @@ class Generated:
         return replace(self, source=replace(source, rate_rps=own_rps * factor), bursts=bursts)
 
     def arrivals(self, rng: Generator, duration_s: float) -> Iterator[Arrival]:
-        base, lengths, *more = rng.spawn(2 + len(self.bursts))
+        base, lengths, *more, again = rng.spawn(3 + len(self.bursts))
         bursts = [burst.arrivals(own) for burst, own in zip(self.bursts, more, strict=True)]
         together = shape.window(shape.merge(self.source.arrivals(base, duration_s), *bursts), 0.0, duration_s)
         told = _lengths(together, _quantiles(self.input_tokens), _quantiles(self.output_tokens), lengths)
         cut = shape.clip(told, self.clip.input_tokens, self.clip.output_tokens, self.clip.parts)
-        return shape.max_tokens(cut, "factor", self.allowance) if self.allowance > 1 else cut
+        asked = self.repeats.applied(cut, again)
+        return shape.max_tokens(asked, "factor", self.allowance) if self.allowance > 1 else asked
 
 
 def read_generated(raw: Mapping[str, Any], where: str) -> Generated:

@@ -27,7 +27,9 @@ class Question:
 
     def arrival(self, at_s: float) -> Arrival:
         """As the simulator takes it: the words are common ones, a token each; the answer is as long as it may be."""
-        parts = tuple(Part("image", width, height) for _, width, height in self.pictures)
+        parts = tuple(
+            [Part("image", width, height, content=f"picture {number}") for number, width, height in self.pictures]
+        )
         return Arrival(at_s, self.prompt_words, self.max_tokens, parts, slo_class=self.slo_class)
 
 

@@ -16,6 +16,7 @@ from headrace.core.queue.pool import EMPTY, Pool
 from headrace.core.queue.virtual import VirtualQueues
 from headrace.core.queue.worker import Worker
 from headrace.core.slo import effective_target_s
+from headrace.core.stages.content import Affinity
 from headrace.core.types import Request
 from headrace.core.waiting.errors import WaitErrors
 from headrace.core.waiting.remaining import Remaining
@@ -61,6 +62,7 @@ class Cell:
         if config.planner:
             self.virtual = VirtualQueues(config.share_half_life_s, config.flows_max, fair=config.fair)
         self.planning = Planning()
+        self.affinity = Affinity(config.affinity_contents_max, config.affinity_homes_max)
         self.waits = WaitErrors()
         self.operations: dict[str, int] = {}  # how often each was done
         self.dirty = False  # something was freed or became ready: dispatch has work

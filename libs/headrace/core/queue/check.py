@@ -19,6 +19,7 @@ def check(cell: Cell) -> None:
         assert request_id == job.request.id
         _check_job(cell, job)
     _check_counts(cell)
+    cell.affinity.check()
 
 
 def _check_job(cell: Cell, job: Job) -> None:

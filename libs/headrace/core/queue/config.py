@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from headrace.core.slo import CLASSES, SloClass
+
+EncoderSharing = Literal["off", "tenant", "all"]
 
 ATTEMPTS_PER_EPOCH = 4096  # attempt = epoch * 4096 + n: monotonic over leaderships with nothing stored
 
@@ -49,6 +52,11 @@ class QueueConfig:
     deaths_alone_max: int = 3
     stage_failures_max: int = 8  # retryable failures of one request; deaths do not count
     encoder_window_tokens: int = 65_536  # pending and kept media tokens per encoder: 150 MB at width 576 in float32
+    encoder_cache: EncoderSharing = "tenant"  # whose parts with the same content may share an embedding
+    affinity_contents_max: int = 16_384  # whose encoder is remembered: more than encoders keep [I]; 11 MB [M]
+    affinity_homes_max: int = 4  # encoders remembered for a content: one that many ask for spreads so far [I]
+    # Times what would be pending at the least loaded encoder: so much longer a line outweighs what may be kept [I].
+    affinity_factor: float = 4.0
     handover_s: float = 3.0  # six heartbeats without the decode worker's word: the join was lost
     handover_bytes_per_s: float = 50e6  # and as long as its KV cache takes over half of a 1 Gbit/s link
     results_age_s: float = 600.0  # how long RESULTS keeps an end

@@ -1,4 +1,6 @@
-"""Media parts: to the encoder with least pending tokens, kept there until prefill has them, lost and found again."""
+"""Media parts: to the encoder that had the same content lately, or has least pending tokens; kept there until prefill
+has them, lost and found again.
+"""
 
 from headrace.core.commands import EncodeCommand
 from headrace.core.effects import SendEncode, SendRelease
@@ -9,7 +11,8 @@ from headrace.core.queue.job import Job, Lane, Part
 from headrace.core.queue.line import Line
 from headrace.core.queue.spans import add_span
 from headrace.core.queue.worker import Worker
-from headrace.core.stages.routing import least_pending
+from headrace.core.stages.content import Content, Home, content_of
+from headrace.core.stages.routing import least_pending_at_home
 from headrace.core.types import Key
 
 
@@ -83,8 +86,22 @@ def send_part(cell: Cell, job: Job, part: Part, now_s: float) -> None:
     part.sent_s = now_s
     request = job.request
     key = Key(request.id, part.attempt)
-    command = EncodeCommand(key, part.index, request.media[part.index], request.model, request.traceparent)
+    command = EncodeCommand(
+        key, part.index, request.media[part.index], request.model, request.traceparent, _scope(cell, job)
+    )
     cell.emit(SendEncode(part.worker, command))
+
+
+def _scope(cell: Cell, job: Job) -> str:
+    """Whose requests its embeddings are shared with. What has failed, or is suspected, is computed anew and shared with
+    nobody."""
+    if cell.config.encoder_cache == "off" or job.stage_failures or job.suspect:
+        return ""
+    return "all" if cell.config.encoder_cache == "all" else f"tenant {job.request.tenant}"
+
+
+def _content(cell: Cell, job: Job, part: Part) -> Content | None:
+    return content_of(_scope(cell, job), job.request.model, job.request.media[part.index])
 
 
 def _candidates(cell: Cell, job: Job, part: Part) -> list[Worker]:
@@ -94,7 +111,12 @@ def _candidates(cell: Cell, job: Job, part: Part) -> list[Worker]:
 
 def _encoder(cell: Cell, job: Job, part: Part) -> Worker | None:
     free = [worker for worker in _candidates(cell, job, part) if not worker.alone]
-    return least_pending(free, part.tokens, cell.config.encoder_window_tokens)
+    config, content = cell.config, _content(cell, job, part)
+    homes = cell.affinity.homes(content) if content is not None else ()
+    chosen = least_pending_at_home(free, homes, part.tokens, config.encoder_window_tokens, config.affinity_factor)
+    if chosen is not None and content is not None:
+        cell.affinity.sent(content, Home(chosen.id, chosen.incarnation))
+    return chosen
 
 
 def _encoder_alone(cell: Cell, job: Job, part: Part) -> Worker | None:

@@ -1,8 +1,10 @@
-"""Which media parts an encoder takes into its next batch: for live encoders and simulated ones."""
+"""What an encoder takes into its next batch, each content once: for live encoders and simulated ones."""
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
+
+from headrace.core.stages.content import Content
 
 
 class Waiting(Protocol):
@@ -13,14 +15,71 @@ class Waiting(Protocol):
 P = TypeVar("P", bound=Waiting)
 
 
-def next_parts(waiting: deque[P], wanted: Callable[[P], bool], limit: int) -> list[P]:
-    """The head and what follows of the same modality, at most `limit`; those nobody wants any more are dropped."""
-    batch: list[P] = []
-    while waiting and len(batch) < limit:
-        if not wanted(waiting[0]):
-            waiting.popleft()
-            continue
-        if batch and waiting[0].modality != batch[0].modality:
-            break
-        batch.append(waiting.popleft())
-    return batch
+class Encoding(Generic[P]):
+    """One content on its way through the tower, and all parts that wait for its embedding, in order of their coming."""
+
+    __slots__ = ("content", "modality", "parts")
+
+    def __init__(self, part: P, content: Content | None) -> None:
+        self.content = content  # None: nobody else's
+        self.modality = part.modality
+        self.parts = [part]
+
+
+class EncodeLine(Generic[P]):
+    """In order of arrival. A part whose content waits or is being encoded already joins it, and takes no turn."""
+
+    def __init__(self, wanted: Callable[[P], bool]) -> None:
+        """wanted: whether anybody still waits for a part."""
+        self._wanted = wanted
+        self._waiting: deque[Encoding[P]] = deque()
+        self._open: dict[Content, Encoding[P]] = {}  # waiting, or in the tower
+        self.parts = 0  # of all these
+
+    def __len__(self) -> int:
+        """Encodings that wait."""
+        return len(self._waiting)
+
+    def add(self, part: P, content: Content | None) -> None:
+        """content: None for one that must be computed for this part alone."""
+        self.parts += 1
+        known = self._open.get(content) if content is not None else None
+        if known is not None:
+            known.parts.append(part)
+            return
+        encoding = Encoding(part, content)
+        self._waiting.append(encoding)
+        if content is not None:
+            self._open[content] = encoding
+
+    def next(self, limit: int) -> list[Encoding[P]]:
+        """The head and what follows of the same modality, at most `limit`; what nobody wants any more is dropped.
+
+        Each goes back through `end` when it has been encoded, or has failed: until then others may join it.
+        """
+        batch: list[Encoding[P]] = []
+        while self._waiting and len(batch) < limit:
+            head = self._waiting[0]
+            if not self.prune(head):
+                self._waiting.popleft()
+                self.end(head)
+                continue
+            if batch and head.modality != batch[0].modality:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
+    def prune(self, encoding: Encoding[P]) -> list[P]:
+        """Its parts that are still wanted."""
+        before = len(encoding.parts)
+        encoding.parts = [part for part in encoding.parts if self._wanted(part)]
+        self.parts -= before - len(encoding.parts)
+        return encoding.parts
+
+    def end(self, encoding: Encoding[P]) -> list[P]:
+        """Nobody joins it any more. Returns the parts that still want what came of it."""
+        if encoding.content is not None:
+            del self._open[encoding.content]
+        wanted = self.prune(encoding)
+        self.parts -= len(wanted)
+        return wanted

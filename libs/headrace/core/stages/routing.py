@@ -1,10 +1,13 @@
-"""Routing of media parts to encoders, by least pending media tokens (ModServe, arXiv 2502.00937).
+"""Routing of media parts to encoders, by least pending media tokens (ModServe, arXiv 2502.00937), or to where the same
+content was encoded lately.
 
 Parts are placed one by one and count at once, so the parts of one request spread by themselves.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol, TypeVar
+
+from headrace.core.stages.content import Home
 
 
 class EncoderLoad(Protocol):
@@ -12,6 +15,8 @@ class EncoderLoad(Protocol):
 
     @property
     def id(self) -> str: ...
+    @property
+    def incarnation(self) -> str: ...
     @property
     def media_pending(self) -> int:
         """Tokens of parts sent and not yet encoded."""
@@ -42,3 +47,24 @@ def least_pending(encoders: Iterable[E], tokens: int, window_tokens: int) -> E |
         if not used or used + tokens <= window_tokens:
             best, least = encoder, pending
     return best
+
+
+def least_pending_at_home(
+    encoders: Sequence[E], homes: Collection[Home], tokens: int, window_tokens: int, factor: float
+) -> E | None:
+    """Among the `homes` of the part's content; any encoder, where none of them lives, has room and is not overloaded.
+
+    Overloaded: more is pending there than `factor` times what would be at the least loaded encoder with this part. What
+    is kept at home costs nothing, but it may have been forgotten, and a home whose line is long is no quick one then.
+    """
+    if homes and encoders:
+        limit = factor * (min(encoder.media_pending for encoder in encoders) + tokens)
+        near = [
+            encoder
+            for encoder in encoders
+            if Home(encoder.id, encoder.incarnation) in homes and encoder.media_pending <= limit
+        ]
+        found = least_pending(near, tokens, window_tokens)
+        if found is not None:
+            return found
+    return least_pending(encoders, tokens, window_tokens)

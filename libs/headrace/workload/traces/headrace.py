@@ -107,7 +107,7 @@ def _part(raw: Any) -> Part:
     size = [count(raw, name) if name in raw else 0 for name in ("width", "height")]
     duration_s = seconds(raw, "duration_s") if "duration_s" in raw else 0.0
     tokens = count(raw, "tokens") if "tokens" in raw else 0
-    return Part(words(raw, "modality") or "image", size[0], size[1], duration_s, tokens)
+    return Part(words(raw, "modality") or "image", size[0], size[1], duration_s, tokens, words(raw, "content"))
 
 
 def _list(raw: dict[str, Any], name: str) -> list[Any]:
