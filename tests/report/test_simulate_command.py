@@ -65,6 +65,19 @@ def test_json_is_the_last_line_and_the_page_is_written(folder: Path) -> None:
     assert "fleet.pools.llm.count = 2" in (folder / "minute.html").read_text()
 
 
+def test_autoscalers_are_compared_and_tell_their_decisions(folder: Path) -> None:
+    words = ("--autoscale", "off", "--autoscale", "headrace", "--set", "autoscale.gpus_max=8", "duration_s=150")
+    done = simulate(folder, "minute.toml", *words, "fleet.pools.llm.count=2", "fleet.pools.llm.start_s=5", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["policies"]
+    assert list(found) == ["fcfs", "fcfs / headrace"]
+    assert "decisions" not in found["fcfs"]
+    assert found["fcfs / headrace"]["gpu_hours"] < found["fcfs"]["gpu_hours"]
+    (decision,) = found["fcfs / headrace"]["decisions"]
+    assert (decision["pool"], decision["instances_before"], decision["instances"]) == ("llm", 2, 1)
+    assert "llm: instances" in (folder / "minute.html").read_text()
+
+
 def test_a_trace_runs_to_its_end_on_the_default_fleet(folder: Path) -> None:
     done = simulate(folder, "--trace", "trace.csv", "--format", "azure-llm", "--report", "new/told.html")
     assert done.returncode == 0, done.stderr
@@ -80,6 +93,11 @@ def test_a_trace_runs_to_its_end_on_the_default_fleet(folder: Path) -> None:
         ((), "name a scenario"),
         (("nowhere",), "no scenario 'nowhere'"),
         (("minute.toml", "--policy", "best"), "--policy: no policy 'best'"),
+        (
+            ("minute.toml", "--autoscale", "best"),
+            "--autoscale: policy: there is no 'best'; allowed: published, headrace",
+        ),
+        (("minute.toml", "--set", "autoscale.pools.tower.min=1"), "[autoscale] pools: there is no pool 'tower'"),
         (("minute.toml", "--set", "duration_s"), "write key=value"),
         (("minute.toml", "--set", "duration=5"), "there is no key 'duration'"),
         (("minute.toml", "--set", "fleet.pools.llm.gpu=zx81"), "zx81"),

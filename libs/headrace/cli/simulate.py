@@ -7,7 +7,7 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,6 +21,7 @@ from headrace.report.progress import Bar
 from headrace.report.provenance import Provenance, plain, provenance
 from headrace.sim.sweep import Job, Outcome, Simulating, changed, grid, prepare, sweep
 from headrace.workload import scenario as scenarios
+from headrace.workload.autoscale import Autoscale
 from headrace.workload.scenario import Scenario, ScenarioError
 from headrace.workload.traces import FORMATS, TraceError
 
@@ -41,6 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", default=MODEL, help="that the trace's requests are for")
     parser.add_argument("--policy", action="append", default=[], help="once for each that is to be compared")
+    parser.add_argument(
+        "--autoscale",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="scale the fleet by this policy (published, headrace), or off; once for each that is to be compared",
+    )
     parser.add_argument("--seed", action="extend", nargs="+", type=int, default=[], help="several give intervals")
     parser.add_argument(
         "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="change the scenario"
@@ -97,7 +105,7 @@ def _plan(args: argparse.Namespace) -> _Plan:
     if args.quick:
         scenario = scenario.changed(duration_s=min(scenario.duration_s, QUICK_S))
     seeds = args.seed or [scenario.seed]
-    jobs = grid([scenario], _policies(args.policy), seeds[:1] if args.quick else seeds)
+    jobs = grid(_scaled(scenario, args.autoscale), _policies(args.policy), seeds[:1] if args.quick else seeds)
     told = provenance(["headrace", *sys.argv[1:]], list(dict.fromkeys(job.seed for job in jobs)))
     return _Plan(scenario, assumptions(scenario, text, overrides), tuple(jobs), told)
 
@@ -133,6 +141,19 @@ def _policies(asked: list[str]) -> list[str]:
         except PolicyError as error:
             raise ScenarioError(f"--policy: {error}") from error
     return list(dict.fromkeys(asked)) or [POLICIES[0]]
+
+
+def _scaled(scenario: Scenario, asked: list[str]) -> list[Scenario]:
+    """The scenario with each autoscaling policy that is asked for; with its own, if none is."""
+    table = scenario.autoscale or Autoscale()
+    try:
+        tables = {name: None if name == "off" else replace(table, policy=name) for name in asked}
+        for each in tables.values():
+            if each is not None and scenario.fleet is not None:
+                each.check(scenario.fleet)
+    except ValueError as error:
+        raise ScenarioError(f"--autoscale: {error}; or off") from error
+    return [replace(scenario, autoscale=each) for each in tables.values()] or [scenario]
 
 
 def _pool(words: str) -> dict[str, Any]:

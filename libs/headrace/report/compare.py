@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from scipy.special import stdtrit
@@ -88,6 +88,8 @@ def figures(each: Compared) -> dict[str, Any]:
     found["counters"] = {
         name: each.counter(name).mean for name in sorted({n for run in each.runs for n in run.counters})
     }
+    if each.first.scalings:  # of the first seed, as everything that is told over time
+        found["decisions"] = [asdict(scaling) for scaling in each.first.scalings]
     if not one:
         found["ci95"] = {key: estimates[key].half for key in keys}  # half the interval
         found["by_seed"] = [{"seed": run.seed, **run.summary} for run in each.runs]

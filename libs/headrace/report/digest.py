@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headrace.core.slo import SloClass
-from headrace.sim.result import REASONS, Floats, Histogram, Pool, Result, percentile
+from headrace.sim.result import REASONS, Floats, Histogram, Pool, Result, Scaling, percentile
 
 POINTS_MAX = 240  # of a time series: more than a printed figure resolves
 _QUANTILES = 257
@@ -45,6 +45,7 @@ class Digest:
     t_s: Floats
     waiting: Mapping[str, Floats]  # by class, in the queue manager
     pools: tuple[Pool, ...]  # rows of t_s
+    scalings: tuple[Scaling, ...] = ()  # the autoscaler's decisions, in order of time
 
 
 def digest(result: Result) -> Digest:
@@ -71,6 +72,7 @@ def digest(result: Result) -> Digest:
         t_s=thin.last(result.t_s),
         waiting={name: thin.mean(values) for name, values in result.waiting.items()},
         pools=tuple(_thin_pool(pool, thin) for pool in result.pools),
+        scalings=result.scalings,
     )
 
 

@@ -39,6 +39,7 @@ FIGURES = (
     Figure("swaps", "Models loaded in the place of another", "models", "loaded", COUNT, optional=True),
     Figure("evictions", "Running requests evicted", "evicted", "", COUNT, optional=True),
     Figure("moves", "Evicted requests that went on elsewhere", "moved", "", COUNT, optional=True),
+    Figure("scalings", "Decisions of the autoscaler", "scaled", "", COUNT, optional=True),
     Figure("wall_s", "Simulating took", "simulated", "in", SECONDS),
     Figure("sim_requests_per_s", "Simulated requests", "simulated", "requests", RATE),
 )

@@ -94,6 +94,14 @@ class Ledger:
         self._numbers["output_tokens"][row] = output_tokens
         self.open -= 1
 
+    def target_s(self, row: int) -> float:
+        """For its first token, from its arrival on."""
+        return self._seconds["target"][row]
+
+    def waited_s(self, row: int, now_s: float) -> float:
+        """Since its arrival."""
+        return now_s - self._start_s - self._seconds["arrival"][row]
+
     def count(self, what: str, amount: float = 1.0) -> None:
         self.counters[what] = self.counters.get(what, 0.0) + amount
 

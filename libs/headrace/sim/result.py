@@ -14,7 +14,7 @@ Ints = NDArray[np.int64]
 
 REASONS = ("stop", "length", "cancelled", "deadline", "error", "")  # "": it had not ended when the run did
 # What the queue does beyond sending requests out. Swaps: loads, and workers that leave to come back as another model.
-OPERATIONS = ("swaps", "loads_cold", "loads_warm", "evictions", "resumes", "moves")
+OPERATIONS = ("swaps", "loads_cold", "loads_warm", "evictions", "resumes", "moves", "scalings")
 FINISHED = (0, 1)  # of REASONS: the whole answer was given
 
 
@@ -94,6 +94,17 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True)
+class Scaling:
+    """What an autoscaler decided for a pool; starting instances count."""
+
+    t_s: float  # since the run's beginning
+    pool: str
+    instances_before: int
+    instances: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     scenario: str
     policy: str
@@ -107,10 +118,11 @@ class Result:
     waiting: Mapping[str, Floats]  # by SLO class: in the queue manager, at the sample
     duration_s: float  # of the run: to its last end, or to its limit
     wall_s: float  # that simulating it took
-    gpu_hours: float
+    gpu_hours: float  # of instances that are up; with an autoscaler, of those that start too
     joules: float
     utilisation: float = float("nan")  # seconds that LLM workers compute iterations, of those that they are up
     counters: Mapping[str, float] = field(default_factory=dict)  # swaps, evictions, deaths, transferred bytes ...
+    scalings: tuple[Scaling, ...] = ()  # in order of time
 
     def summary(self) -> dict[str, Any]:
         """The figures of one policy, in seconds; the keys that every simulation prints."""

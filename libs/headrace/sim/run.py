@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from headrace.core.queue import QueueConfig
+from headrace.sim.asked import Asked
 from headrace.sim.fleet import kind_of, link_of
 from headrace.sim.gateway import Gateway
 from headrace.sim.incidents import Incidents
 from headrace.sim.network import Mesh
 from headrace.sim.policy import Policy
 from headrace.sim.result import Result
+from headrace.sim.scaling import Autoscaling
+from headrace.sim.turnover import Turnover
 from headrace.sim.watch import Watch
 from headrace.sim.worker import Worker
 from headrace.sim.world import START_S, World
@@ -90,6 +93,12 @@ class Run:
                 self.world.launch(f"{pool.name}-{number}", self.kinds[pool.name])
         self._gateway = Gateway(self.world, scenario, self.kinds.values())
         self._watch = Watch(self.world, self.kinds, max(SAMPLE_S_MIN, scenario.duration_s / SAMPLES))
+        self.turnover = Turnover(self.world, scenario.fleet.pools)
+        self._autoscaling = (
+            Autoscaling(self.world, scenario.fleet, scenario.autoscale, self.kinds, self.turnover)
+            if scenario.autoscale is not None
+            else None
+        )
         self._coming = 1  # arrivals and users' questions that are still to come
 
     def go(self) -> None:
@@ -103,7 +112,10 @@ class Run:
     def prepare(self) -> None:
         """Everything that happens by itself is on the agenda."""
         world, scenario = self.world, self._scenario
-        Incidents(world, scenario, self.kinds).plan()
+        Incidents(world, scenario, self.kinds, self.turnover).plan()
+        if self._autoscaling is not None:
+            self._autoscaling.start()
+            world.ended = self._autoscaling.ended
         world.agenda.after(world.mesh.event_s, self._begin)
         world.agenda.after(world.mesh.tick_s, world.tick)
         self._watch.start()
@@ -113,7 +125,7 @@ class Run:
         if self._arrivals is None and isinstance(self._scenario.workload, Users):
             self._coming = self._scenario.workload.users
             asking: dict[int, User] = {}
-            self.world.ended = lambda asked: self._ask_again(asking.pop(asked.row, None), asking)
+            self.world.ended = lambda asked: self._answered(asked, asking)
             for number in range(self._coming):
                 user = self._scenario.user(number, self._seed)
                 self.world.agenda.after(user.start_s, self._question, user, asking)
@@ -131,7 +143,7 @@ class Run:
         self.world.agenda.at(max(at_s, self.world.now_s), self._arrive, arrival, arrivals, number)
 
     def _arrive(self, arrival: Arrival, arrivals: Iterator[Arrival], number: Iterator[int]) -> None:
-        self._gateway.ask(arrival)
+        self._ask(arrival)
         if self._progress is not None and not next(number) % PROGRESS_EVERY:
             self._progress(min(1.0, arrival.at_s / self._scenario.duration_s))
         self._next(arrivals, number)
@@ -140,11 +152,22 @@ class Run:
         if self.world.now_s - START_S >= self._scenario.duration_s:
             self._coming -= 1
             return
-        asked = self._gateway.ask(user.question().arrival(0.0))
+        asked = self._ask(user.question().arrival(0.0))
         if asked.ended:  # refused at once
             self._ask_again(user, asking)
         else:
             asking[asked.row] = user
+
+    def _ask(self, arrival: Arrival) -> Asked:
+        asked = self._gateway.ask(arrival)
+        if self._autoscaling is not None:
+            self._autoscaling.asked(asked)
+        return asked
+
+    def _answered(self, asked: Asked, asking: dict[int, User]) -> None:
+        if self._autoscaling is not None:
+            self._autoscaling.ended(asked)
+        self._ask_again(asking.pop(asked.row, None), asking)
 
     def _ask_again(self, user: User | None, asking: dict[int, User]) -> None:
         if user is not None:
@@ -170,7 +193,7 @@ class Run:
         lives = list(world.all_workers())
         return Result(
             scenario=self._scenario.name,
-            policy=self._policy,
+            policy=name_of(self._policy, self._scenario),
             seed=self._seed,
             classes=self._scenario.classes,
             requests=world.ledger.requests(),
@@ -181,7 +204,7 @@ class Run:
             waiting={name: np.array(values, np.float64) for name, values in watch.waiting.items()},
             duration_s=duration_s,
             wall_s=wall_s,
-            gpu_hours=sum(worker.meter.on_s(now_s) * worker.kind.gpus for worker in lives) / 3600,
+            gpu_hours=self._gpu_s(lives) / 3600,
             joules=sum(worker.meter.joules(now_s) for worker in lives),
             utilisation=self._utilisation(lives, START_S + duration_s),
             counters={
@@ -189,7 +212,13 @@ class Run:
                 "transferred_bytes": world.network.moved_bytes,
                 "events": float(world.agenda.carried_out),
             },
+            scalings=tuple(self._autoscaling.done) if self._autoscaling is not None else (),
         )
+
+    def _gpu_s(self, lives: Iterable[Worker]) -> float:
+        now_s = self.world.now_s
+        up_s = sum(worker.meter.on_s(now_s) * worker.kind.gpus for worker in lives)
+        return up_s + self.turnover.start_gpu_s() if self._autoscaling is not None else up_s
 
     def _utilisation(self, lives: Iterable[Worker], end_s: float) -> float:
         """Loading models and copying KV caches out is not computing. What comes after the last end does not count."""
@@ -198,6 +227,11 @@ class Run:
         llms = [worker for worker in lives if worker.kind.generates]
         up_s = sum(worker.meter.on_s(now_s) - (after_s if worker.alive else 0.0) for worker in llms)
         return sum(worker.meter.busy_s(now_s) for worker in llms) / up_s if up_s > 0 else float("nan")
+
+
+def name_of(policy: str, scenario: Scenario) -> str:
+    """What a run's policies are called: the queue's, and the autoscaler's where there is one."""
+    return f"{policy} / {scenario.autoscale.policy}" if scenario.autoscale is not None else policy
 
 
 def _mesh(scenario: Scenario) -> Mesh:

@@ -47,7 +47,9 @@ class Job:
     label: str = ""
 
     def __str__(self) -> str:
-        return ", ".join(part for part in (self.label or self.scenario.name, self.policy, f"seed {self.seed}") if part)
+        scaled = f"scaled by {self.scenario.autoscale.policy}" if self.scenario.autoscale is not None else ""
+        parts = (self.label or self.scenario.name, self.policy, scaled, f"seed {self.seed}")
+        return ", ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True, slots=True)

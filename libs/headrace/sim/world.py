@@ -53,6 +53,7 @@ class World:
         self.gateway_off_s = 0.0  # of the gateways' clocks
         self.one_by_one = False  # iterations are never taken together: slower, and the same
         self.ended: Callable[[Asked], None] = _nobody  # told of each end that a client has seen
+        self.first_token: Callable[[Asked], None] = _nobody  # ... and of each first token
         self._lives: dict[str, int] = {}
         self._pending: list[Event] = []  # what storage will say once the bus is back
         self._solving = False
@@ -214,6 +215,7 @@ class World:
             return
         if not asked.shown:
             self.ledger.first_token(asked.row, self.now_s + self.mesh.deliver_s)
+            self.first_token(asked)
         asked.shown = max(asked.shown, tokens)
 
     def end_told(self, asked: Asked, key: Key, end: End, tokens: int) -> None:

@@ -12,12 +12,14 @@ from typing import Any
 
 from headrace.core.slo import CLASSES, SloClass
 from headrace.workload.arrival import Arrival
+from headrace.workload.autoscale import Autoscale
 from headrace.workload.fleet import Fleet, Incident, PoolSpec
 from headrace.workload.open import SOURCES, Generated, Streams, Traced, open_arrivals, read_streams
 from headrace.workload.tables import Count, NotNegative, Positive, ScenarioError, build, build_kind, only_known
 from headrace.workload.users import User, Users
 
 __all__ = [
+    "Autoscale",
     "Fleet",
     "Generated",
     "Incident",
@@ -54,6 +56,7 @@ class Scenario:
     fleet: Fleet | None = None  # none: for a live mesh alone
     incidents: tuple[Incident, ...] = ()  # in order of time
     mesh: Mapping[str, float] = field(default_factory=dict)  # seconds: what the simulated mesh takes for its own work
+    autoscale: Autoscale | None = None  # none: the fleet stays as it is
 
     @property
     def weights(self) -> dict[str, float]:
@@ -113,6 +116,7 @@ class _File:
     fleet: Mapping[str, Any] | None = None
     incidents: tuple[Any, ...] = ()
     mesh: Mapping[str, NotNegative] = field(default_factory=dict)
+    autoscale: Mapping[str, Any] | None = None
 
 
 def names(folder: Path | None = None) -> list[str]:
@@ -169,6 +173,7 @@ def parse(raw: Mapping[str, Any], path: Path) -> Scenario:
         fleet=fleet,
         incidents=_incidents(file.incidents, fleet, path.name),
         mesh=file.mesh,
+        autoscale=None if file.autoscale is None else _autoscale(file.autoscale, fleet, path.name),
     )
 
 
@@ -214,6 +219,18 @@ def _fleet(raw: Mapping[str, Any], name: str) -> Fleet:
         label = pool.get("name", at) if isinstance(pool, Mapping) else at
         build(PoolSpec, pool, f"{name} [[fleet.pools]] {label}")
     return build(Fleet, raw, f"{name} [fleet]")
+
+
+def _autoscale(raw: Mapping[str, Any], fleet: Fleet | None, name: str) -> Autoscale:
+    where = f"{name} [autoscale]"
+    if fleet is None:
+        raise ScenarioError(f"{where}: needs a [fleet] whose pools it scales")
+    asked = build(Autoscale, raw, where)
+    try:
+        asked.check(fleet)
+    except ValueError as error:
+        raise ScenarioError(f"{where} {error}") from error
+    return asked
 
 
 def _incidents(raw: tuple[Any, ...], fleet: Fleet | None, name: str) -> tuple[Incident, ...]:
