@@ -1,7 +1,7 @@
 """The chaos matrix: every process at every named transition, killed or stopped for ten seconds; and the servers.
 
-`make test` runs one transition per process and fault, drawn by seed; `python -m tests.chaos.matrix` runs them all and
-writes the table.
+Two meshes: `stages` crosses what every request crosses, `operations` what a planner does to requests that run. `make
+test` runs a few transitions of both, drawn by seed; `python -m tests.chaos.matrix` runs them all and writes the tables.
 """
 
 import argparse
@@ -11,11 +11,15 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from headrace.cli.plan import MeshConfig
 from headrace.cli.supervisor import Mesh
 from headrace.mesh.faults import TRANSITIONS
-from tests.chaos.faults import Fault, Verdict, inject
+from tests.chaos.faults import STAGES, Fault, Load, Trial, Verdict
+from tests.chaos.operations import LOAD, operations_mesh
 from tests.e2e.meshes import chaos_mesh
 
 # The room of a transition's name -> the process that crosses it.
@@ -26,13 +30,29 @@ PROCESSES = {
     "prefill": "prefill-0",
     "decode": "decode-0",
 }
-# These come about with a planner alone, which the chaos mesh does not have: tests/worker kills there.
-OPERATIONS = frozenset(
-    {
-        *(f"queue.{name}" for name in ("evict_sent", "evicted", "resume_sent", "move_sent", "load_sent")),
+# These come about with a planner alone. The worker of their mesh prefills and decodes.
+OPERATIONS = {
+    "qm-0": tuple(f"queue.{name}" for name in ("evict_sent", "evicted", "resume_sent", "move_sent", "load_sent")),
+    "worker-0": (
         *(f"decode.{name}" for name in ("evicting", "evicted", "resuming", "resumed", "moved")),
-    }
-)
+        *(f"worker.{name}" for name in ("loading", "loaded")),
+    ),
+}
+# What `make test` draws one of each from: the queue manager at any, a worker in an eviction, a restore, a swap. A move
+# away from one worker takes long to come: it is left to the matrix.
+DRAWN_OPERATIONS = {
+    "qm-0": (OPERATIONS["qm-0"],),
+    "worker-0": (
+        ("decode.evicting", "decode.evicted"),
+        ("decode.resuming", "decode.resumed"),
+        ("worker.loading", "worker.loaded"),
+    ),
+}
+# At which crossing a process is hit, at most: what every request crosses comes soon, operations now and then.
+CROSSINGS_MAX, OPERATIONS_MAX = 9, 2
+RARE = ("queue.move_sent", "decode.moved")  # the first one is waited for
+
+
 SERVER_FAULTS = (
     Fault("nats-server", "restart"),
     Fault("nats-server", "kill"),
@@ -44,23 +64,34 @@ SERVER_FAULTS = (
 
 def transitions_of(process: str) -> list[str]:
     room = next(room for room, name in PROCESSES.items() if name == process)
-    return sorted(name for name in TRANSITIONS if name.startswith(room + ".") and name not in OPERATIONS)
+    apart = {name for names in OPERATIONS.values() for name in names}
+    return sorted(name for name in TRANSITIONS if name.startswith(room + ".") and name not in apart)
 
 
 def drawn(seed: int) -> list[Fault]:
     """One transition per process and action."""
     rng = random.Random(seed)
     return [
-        Fault(process, action, rng.choice(transitions_of(process)), rng.randint(2, 9))
+        Fault(process, action, rng.choice(transitions_of(process)), rng.randint(2, CROSSINGS_MAX))
         for action in ("kill", "stop")
         for process in PROCESSES.values()
+    ]
+
+
+def drawn_operations(seed: int) -> list[Fault]:
+    """Each at its first crossing: that takes two or three seconds to come."""
+    rng = random.Random(seed)
+    return [
+        Fault(process, "kill", rng.choice(transitions))
+        for process, kinds in DRAWN_OPERATIONS.items()
+        for transitions in kinds
     ]
 
 
 def everything(seed: int) -> list[Fault]:
     rng = random.Random(seed)
     named = [
-        Fault(process, action, transition, rng.randint(2, 9))
+        Fault(process, action, transition, rng.randint(2, CROSSINGS_MAX))
         for process in PROCESSES.values()
         for transition in transitions_of(process)
         for action in ("kill", "stop")
@@ -68,12 +99,38 @@ def everything(seed: int) -> list[Fault]:
     return [*named, *SERVER_FAULTS]
 
 
-async def run(faults: list[Fault], seed: int, folder: Path) -> list[Verdict]:
-    """All of them against one mesh, one after another."""
+def all_operations(seed: int) -> list[Fault]:
+    rng = random.Random(seed)
+    named = [
+        Fault(process, action, transition, rng.randint(1, 1 if transition in RARE else OPERATIONS_MAX))
+        for process, transitions in OPERATIONS.items()
+        for transition in transitions
+        for action in ("kill", "stop")
+    ]
+    return [*named, *SERVER_FAULTS]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Of the matrix: faults against one mesh, one after another."""
+
+    faults: Callable[[int], list[Fault]]
+    mesh: Callable[[Path], MeshConfig]
+    load: Load
+
+
+PARTS = {
+    "stages": Part(everything, chaos_mesh, STAGES),
+    "operations": Part(all_operations, operations_mesh, LOAD),
+}
+
+
+async def run(part: Part, faults: list[Fault], seed: int, folder: Path) -> list[Verdict]:
     verdicts: list[Verdict] = []
-    async with Mesh(chaos_mesh(folder)) as mesh:
+    async with Mesh(part.mesh(folder)) as mesh:
+        trial = Trial(mesh, part.load)
         for fault in faults:
-            verdict = await inject(mesh, fault, seed + len(verdicts))
+            verdict = await trial.inject(fault, seed + len(verdicts))
             verdicts.append(verdict)
             say(verdict.line())
     return verdicts
@@ -94,15 +151,20 @@ def table(verdicts: list[Verdict]) -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--mesh", choices=PARTS, help="this part alone")
     parser.add_argument("--only", default="", help="processes or transitions that begin with this")
-    parser.add_argument("--data-dir", type=Path, help="where the mesh keeps its logs; else they go with it")
+    parser.add_argument("--data-dir", type=Path, help="where the meshes keep their logs; else they go with them")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     args = parser.parse_args(argv)
-    chosen = [fault for fault in everything(args.seed) if args.only in f"{fault.process} {fault.transition}"]
     began_s = time.monotonic()
+    verdicts: list[Verdict] = []
     with tempfile.TemporaryDirectory(prefix="headrace-chaos-") as folder:
-        verdicts = asyncio.run(run(chosen, args.seed, args.data_dir or Path(folder)))
-    print(table(verdicts))
+        for name in [args.mesh] if args.mesh else PARTS:
+            chosen = [fault for fault in PARTS[name].faults(args.seed) if args.only in fault.name]
+            if chosen:
+                done = asyncio.run(run(PARTS[name], chosen, args.seed, (args.data_dir or Path(folder)) / name))
+                print(table(done))
+                verdicts += done
     bad = [verdict for verdict in verdicts if not verdict.good]
     say(f"{len(verdicts) - len(bad)} of {len(verdicts)} faults survived in {time.monotonic() - began_s:.0f} s")
     if args.json:

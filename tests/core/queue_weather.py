@@ -2,6 +2,7 @@
 
 import random
 from abc import ABC, abstractmethod
+from collections import Counter
 
 from headrace.core import events as ev
 from tests.core.queue_world import World
@@ -14,6 +15,11 @@ class Weather(ABC):
         self.world = world
         self.draw = draw
         self._faults = faults
+        self.before = Counter[str]()  # operations of earlier leaderships
+
+    def done(self) -> dict[str, int]:
+        """Operations of the present leadership."""
+        return self.world.core.inspect(self.world.now_s).operations
 
     @abstractmethod
     def arrive(self) -> None:
@@ -46,6 +52,7 @@ class Weather(ABC):
             case 2:
                 worker.stopped ^= True
             case 3 | 4:
+                self.before.update(self.done())
                 world.restart_manager()
             case 5:
                 world.send(ev.Cancel(f"{self.draw.randrange(world.seq + 1):032x}", "gw", self.draw.random() < 0.5))

@@ -1,6 +1,5 @@
 """Request groups in virtual queues: evictions, resumptions, moves and model swaps, in calm weather and in storms."""
 
-import random
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,6 @@ from headrace.core import effects as fx
 from headrace.core import events as ev
 from headrace.core.queue import QueueConfig
 from headrace.core.slo import SloClass
-from tests.core.queue_weather import Weather
 from tests.core.queue_world import World
 
 URGENT = SloClass("interactive", ttft_s=2.0, timeout_s=1e5, queue_limit=1000)
@@ -138,6 +136,49 @@ def test_a_swap_evicts_what_runs_and_the_old_model_comes_back_for_it() -> None:
     world.calm()
     assert operations(world)["load_warm"] == 2
     assert world.gateway.ends[patient].reason == "length"
+
+
+def test_the_model_that_makes_way_can_still_be_asked_for() -> None:
+    """From the load's command to its end: its requests wait in line, and gateways go on to let them in."""
+    world = world_of(slots=1, models=("m", "n"))
+    world.submit(model="n", max_tokens=2)
+    world.submit(model="n", max_tokens=2)
+    waiting = world.submit(slo_class="batch-2", max_tokens=2)
+    shown = []
+    while world.core.explain(waiting, world.now_s).state == "queued":
+        view, inspection = world.core.view(world.now_s), world.core.inspect(world.now_s)
+        shown.append((view.workers[0].loading, all(model.servable for model in view.models), inspection.unplaced))
+        world.pass_time(0.5)
+    assert {loading for loading, _, _ in shown} >= {"n", "m"}
+    assert all(servable and not unplaced for _, servable, unplaced in shown), shown
+    world.calm()
+
+
+def test_whoever_is_cancelled_on_the_way_out_stands_in_no_line() -> None:
+    world = world_of(slots=1)
+    patient = world.submit(slo_class="batch-2", max_tokens=60)
+    world.pass_time(3.0)
+    world.submit(max_tokens=2)
+    while not any(isinstance(what, ev.Evicted) for _, what, _ in world.mail):
+        world.deliver(0)
+    world.handle(ev.Cancel(patient, "gw"))
+    world.deliver_all()  # the invariants are checked after each event
+    assert "resume" not in operations(world)
+    world.calm()
+    assert world.gateway.ends[patient].reason == "cancelled"
+
+
+def test_a_new_leadership_takes_over_what_is_evicted_and_to_be_cancelled() -> None:
+    world = world_of(slots=1)
+    patient = world.submit(slo_class="batch-2", max_tokens=30)
+    world.pass_time(3.0)
+    world.submit(max_tokens=40)
+    world.pass_time(3.0)
+    assert world.core.explain(patient, world.now_s).state == "evicted"
+    world.restart_manager()
+    world.handle(ev.Cancel(patient, "gw"))
+    world.calm()
+    assert world.gateway.ends[patient].reason == "cancelled"
 
 
 def test_without_the_switch_no_other_model_is_loaded() -> None:
@@ -274,65 +315,6 @@ def test_srpt_takes_out_whoever_has_most_to_do() -> None:
     assert world.core.explain(long, world.now_s).state == "decode"
     world.send(ev.Cancel(long, "gw"))
     world.calm()
-
-
-# --- storms: by chance, with everything at once ---
-
-
-PLANNED = ("headrace", "headrace", "fcfs", "edf", "shepherd")
-
-
-class Changeable(Weather):
-    def __init__(self, seed: int) -> None:
-        world = World(config(planner=PLANNED[seed % len(PLANNED)], pull=seed % 7 != 6))
-        super().__init__(world, random.Random(seed), faults=9)
-        world.host_bytes = (0, 40, 1 << 20)[seed % 3]
-        models = ("m", "n") if seed % 2 else ("m",)
-        self.models = models
-        if seed % 6 == 4:
-            world.add_worker("p", "prefill", slots=2)
-            world.add_worker("d", "decode", slots=2)
-            world.add_worker("d2", "decode", slots=2)
-            self.models = ("m",)
-        else:
-            world.add_worker("a", "encode", "prefill", "decode", slots=2, models=models)
-            world.add_worker("b", "prefill", "decode", slots=2, models=tuple(reversed(models)))
-        world.add_worker("e", "encode")
-        world.pass_time(0.5)
-
-    def arrive(self) -> None:
-        draw = self.draw
-        for _ in range(draw.randrange(3)):
-            model = draw.choice(self.models)
-            self.world.submit(
-                images=draw.choice((0, 0, 0, 2)) if model == "m" else 0,
-                max_tokens=draw.choice((1, 2, 5, 20)),
-                slo_class=draw.choice(("interactive", "batch-2", "batch-2")),
-                model=model,
-                tenant=draw.choice("xy"),
-                priority=draw.choice((0, 0, 0, -1, 2)),
-            )
-
-
-@pytest.mark.parametrize("seed", range(12, 44))
-def test_weather_over_virtual_queues(seed: int) -> None:
-    weather = Changeable(seed)
-    for _ in range(60):
-        weather.blow()
-    weather.world.declining = False
-    weather.world.calm()
-
-
-def test_the_weather_does_everything() -> None:
-    """Else the storms would prove little."""
-    done: dict[str, int] = {}
-    for seed in (37, 41):
-        weather = Changeable(seed)
-        for _ in range(60):
-            weather.blow()
-        for name, count in operations(weather.world).items():
-            done[name] = done.get(name, 0) + count
-    assert {"evict", "resume", "move", "load_warm", "balance"} <= done.keys(), done
 
 
 def test_a_new_leadership_finds_it_evicted_where_it_was_to_be_decoded() -> None:

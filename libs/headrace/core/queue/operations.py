@@ -5,6 +5,7 @@ Operations"). When they are worth it serving.py and planning.py decide; here is 
 from headrace.core.commands import MoveCommand
 from headrace.core.effects import SendEvict, SendLoad, SendMove, SendResume
 from headrace.core.events import Evicted, Joined
+from headrace.core.instance import Loadable
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.job import Job
 from headrace.core.queue.recovery import retry
@@ -52,6 +53,8 @@ def keep_evicted(cell: Cell, worker: Worker, job: Job, size_bytes: int, now_s: f
     job.sent_s = job.ready_s = now_s
     job.due_s = _due_s(cell, job, now_s)
     cell.move(job, "evicted")
+    if job.stop:
+        cell.step_out(job)  # its end is on the way
 
 
 def _due_s(cell: Cell, job: Job, now_s: float) -> float:
@@ -100,8 +103,19 @@ def load(cell: Cell, worker: Worker, model: str, now_s: float) -> None:
     assert not worker.slots_used, f"{worker.id} still runs {worker.slots_used} requests"
     worker.loading = model
     cell.count("load_warm" if worker.loadable[model].warm else "load_cold")
+    keep_loadable(worker)
     cell.rebuild_pools()
     send_load(cell, worker, now_s)
+
+
+def keep_loadable(worker: Worker) -> None:
+    """The model that it gives up may be loaded again behind this one: its requests go on waiting there, and new ones
+    are let in. What that takes the worker says once it has loaded this one; until then, as long."""
+    wanted = worker.loadable.get(worker.loading)
+    if wanted is not None and worker.model not in worker.loadable:
+        worker.loadable[worker.model] = Loadable(
+            worker.model, wanted.load_s, True, worker.slots, worker.blocks, worker.block_tokens, worker.pace.pace
+        )
 
 
 def send_load(cell: Cell, worker: Worker, now_s: float) -> None:

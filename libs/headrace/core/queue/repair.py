@@ -15,7 +15,7 @@ from headrace.core.queue.cell import Cell
 from headrace.core.queue.encoding import lose_part, send_part
 from headrace.core.queue.job import AT_WORKER, Job, Part
 from headrace.core.queue.launching import send_prefill
-from headrace.core.queue.operations import evicted, eviction_declined, send_load, send_on
+from headrace.core.queue.operations import evicted, eviction_declined, keep_loadable, send_load, send_on
 from headrace.core.queue.recovery import bury, retry
 from headrace.core.queue.stages import joined, leave_prefill, part_encoded, prefilled
 from headrace.core.queue.worker import Worker
@@ -78,8 +78,14 @@ def _as_planned(model: Loadable) -> Loadable:
 def _follow_load(cell: Cell, worker: Worker, event: Heartbeat, now_s: float) -> None:
     """What model it has, or is getting: by its own word, and by what it was told and may not have heard."""
     before, worker.loadable = worker.loadable, {each.model: each for each in event.loadable}
-    if before != worker.loadable and [*map(_as_planned, before.values())] != [*map(_as_planned, event.loadable)]:
+    _follow_loading(cell, worker, event, now_s)
+    if worker.loading:
+        keep_loadable(worker)
+    if {*map(_as_planned, before.values())} != {*map(_as_planned, worker.loadable.values())}:
         cell.planning.instances_changed = True
+
+
+def _follow_loading(cell: Cell, worker: Worker, event: Heartbeat, now_s: float) -> None:
     if event.loading:
         if worker.loading != event.loading:
             worker.loading = event.loading
