@@ -91,6 +91,10 @@ class Gate:
     def open(self) -> None:
         self._left = math.inf
 
+    @property
+    def shut(self) -> bool:
+        return self._left <= 0
+
     def let(self, tokens: int) -> None:
         """So many more, and then none: iterations that emit something."""
         self._left = tokens

@@ -114,8 +114,16 @@ async def begun(peer: Peer, shop: Shop, model: str) -> Key:
     """Some tokens of an answer; then nobody gets any until the gate is opened again."""
     shop.gate.let(0)
     key = await asked(peer, model)
-    shop.gate.let(6)
-    await until(lambda: len(peer.tokens.get(key, ())) == 6)
+
+    def some() -> bool:
+        if len(peer.tokens.get(key, ())) >= 6:
+            return True
+        if shop.gate.shut:  # others had their turn before this one was there
+            shop.gate.let(1)
+        return False
+
+    await until(some)
+    shop.gate.let(0)
     return key
 
 
