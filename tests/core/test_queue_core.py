@@ -76,6 +76,20 @@ def run_all(core: QueueCore, count: int) -> int:
     return stored
 
 
+def test_a_heartbeat_that_lay_about_is_no_reason_to_send_again() -> None:
+    """It was written before the command could arrive; the worker's clock is elsewhere altogether."""
+    core, off_s = started(), 500.0
+
+    def sent_again(written_s: float, heard_s: float) -> bool:
+        done = core.handle(replace(WORKER, sent_s=written_s - off_s), heard_s)
+        return any(isinstance(effect, fx.SendPrefill) for effect in done)
+
+    assert not sent_again(NOW_S, NOW_S)
+    assert any(isinstance(effect, fx.SendPrefill) for effect in accept(core, 1))
+    assert not sent_again(NOW_S + 0.4, NOW_S + 3.0)
+    assert sent_again(NOW_S + 3.1, NOW_S + 3.1)
+
+
 def test_ten_thousand_requests_take_well_under_two_seconds() -> None:
     """The core's own work in processor time: other processes may share the machine."""
     core = started(QueueConfig(epoch=3, classes={"interactive": replace(CLASSES["interactive"], queue_limit=20_000)}))

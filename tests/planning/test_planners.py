@@ -197,6 +197,18 @@ def test_solve_is_never_worse_than_the_search(seed: int) -> None:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(4))
+def test_where_enumerating_is_too_much_the_program_proves_the_same(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = random_problem(seed, 4, 2, load=0.8)
+    enumerated = solve(problem, budget=1)
+    monkeypatch.setattr("headrace.core.planning.solve.ENUMERATED_WORK", 0)
+    programmed = solve(problem, budget=1)
+    assert (enumerated.optimal, programmed.optimal) == (True, True)
+    assert programmed.cost == pytest.approx(enumerated.cost, rel=1e-4)
+    assert programmed.solver != "enumeration"
+
+
+@pytest.mark.timeout(600)
 def test_the_search_is_near_the_optimum() -> None:
     gaps = []
     for seed in range(16):

@@ -1,8 +1,7 @@
 """The best plan that is found within limits: searched, and where it is small enough proven or improved.
 
-Up to nine groups an enumeration over sets of groups, exact in the same cost, is ten to forty times faster than the
-mixed-integer program ("headrace bench planner" measures both), so the program has what is left: few groups on many
-instances.
+Up to nine groups an enumeration over sets of groups, exact in the same cost, is at least ten times faster than the
+mixed-integer program on two or three instances (docs/figures.md), so the program has what is left: few groups on many.
 """
 
 from math import inf

@@ -36,10 +36,11 @@ def heartbeat(cell: Cell, event: Heartbeat, now_s: float) -> None:
             bury(cell, worker, now_s, blame=False)
         return
     worker = _renew(cell, worker, event, now_s)
+    worker.written_s = _written_s(worker, event, now_s)
     _follow_load(cell, worker, event, now_s)
     worker.pace.observe(event.done)
     if cell.caught_up:
-        _reconcile(cell, worker, event.holds, _written_s(worker, event, now_s), now_s)
+        _reconcile(cell, worker, event.holds, now_s)
 
 
 def _written_s(worker: Worker, event: Heartbeat, now_s: float) -> float:
@@ -53,6 +54,11 @@ def _written_s(worker: Worker, event: Heartbeat, now_s: float) -> float:
     more_s = lag_s - worker.lag_s if worker.lag_s is not None else 0.0
     worker.lag_s = lag_s if more_s <= 0.0 or worker.lag_s is None else worker.lag_s + LAG_FOLLOWS * more_s
     return now_s - max(0.0, more_s)
+
+
+def _overdue(cell: Cell, worker: Worker, sent_s: float) -> bool:
+    """Its heartbeat should show by now that it was told so."""
+    return worker.written_s - sent_s >= cell.config.resend_s
 
 
 def _renew(cell: Cell, worker: Worker | None, event: Heartbeat, now_s: float) -> Worker:
@@ -100,11 +106,11 @@ def _follow_loading(cell: Cell, worker: Worker, event: Heartbeat, now_s: float) 
         worker.loading = ""
         cell.count("load_failed")
         cell.rebuild_pools()
-    elif worker.loading and now_s - worker.load_sent_s >= cell.config.resend_s:
+    elif worker.loading and _overdue(cell, worker, worker.load_sent_s):
         send_load(cell, worker, now_s)
 
 
-def _reconcile(cell: Cell, worker: Worker, holds: tuple[Hold, ...], written_s: float, now_s: float) -> None:
+def _reconcile(cell: Cell, worker: Worker, holds: tuple[Hold, ...], now_s: float) -> None:
     listed: set[str] = set()
     listed_parts: set[tuple[str, int]] = set()
     for hold in holds:
@@ -115,10 +121,10 @@ def _reconcile(cell: Cell, worker: Worker, holds: tuple[Hold, ...], written_s: f
             listed.add(hold.key.request_id)
     silent = [seat.job for seat in worker.seats.values() if seat.job.request.id not in listed]
     for job in silent:
-        if written_s - job.sent_s >= cell.config.resend_s and job.state in AT_WORKER:
+        if _overdue(cell, worker, job.sent_s) and job.state in AT_WORKER:
             _SILENT[job.state](cell, worker, job, now_s)
     for job, part in [entry for place, entry in worker.parts.items() if place not in listed_parts]:
-        if written_s - part.sent_s >= cell.config.resend_s:
+        if _overdue(cell, worker, part.sent_s):
             _part_silent(cell, job, part, now_s)
 
 
@@ -151,7 +157,7 @@ def _catch_up(cell: Cell, worker: Worker, job: Job, hold: Hold, now_s: float) ->
         prefilled(cell, Prefilled(worker.id, job.key, hold.next_index, hold.handle), now_s)
     elif hold.state == "decode" and job.state in ("prefill", "handover"):
         joined(cell, Joined(worker.id, job.key), now_s)
-    elif hold.state == "decode" and job.evict_sent_s and now_s - job.evict_sent_s >= cell.config.resend_s:
+    elif hold.state == "decode" and job.evict_sent_s and _overdue(cell, worker, job.evict_sent_s):
         eviction_declined(cell, worker, job, now_s)
     job.progress = max(job.progress, hold.next_index)
     if job.died_at == "llm" and job.progress - job.start_index >= cell.config.exonerated_after:
@@ -163,7 +169,7 @@ def _catch_up_evicted(cell: Cell, worker: Worker, job: Job, hold: Hold, now_s: f
     news = job.state in ("prefill", "decode") or worker.id == job.decode != job.prefill
     if news and hold.handle is not None:
         evicted(cell, Evicted(worker.id, job.key, hold.next_index, hold.handle), now_s)
-    elif job.state == "handover" and worker.id == job.prefill and now_s - job.sent_s >= cell.config.resend_s:
+    elif job.state == "handover" and worker.id == job.prefill and _overdue(cell, worker, job.sent_s):
         job.resends += 1
         if job.resends > cell.config.resends_max:
             retry(cell, [job], now_s)

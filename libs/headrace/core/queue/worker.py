@@ -69,6 +69,7 @@ class Worker:
         "slots_used",
         "stages",
         "unloadable",
+        "written_s",
     )
 
     def __init__(self, worker_id: str, now_s: float) -> None:
@@ -101,6 +102,7 @@ class Worker:
         self.last_seen_s = now_s
         self.sent_s = 0.0  # by its own clock: tells old heartbeats from new ones
         self.lag_s: float | None = None  # its heartbeats' usual time under way, and what our clocks differ by
+        self.written_s = now_s  # its last heartbeat, by our clock
         self.alone = ""  # the job that has this worker to itself, or is about to
         self.seats: dict[str, Seat] = {}  # by request id
         self.slots_used = 0

@@ -45,7 +45,7 @@ class _Memory:
 
 @dataclass(slots=True)
 class Forecast:
-    """All constants are ours [I]; tests and the bench of elastic.toml hold what they do."""
+    """All constants are ours [I], chosen on loadtest/scenarios/elastic.toml."""
 
     name: str = "headrace"
     utilisation: float = 0.8  # as Published: what is beyond is queueing

@@ -1,4 +1,4 @@
-"""What came lately: a load over any of the last seconds, and how many of the last answers were in time.
+"""What came lately: amounts over any of the last seconds, and means of the last values.
 
 Sums in buckets, so that memory is bounded by the span and not by the requests.
 """
@@ -18,14 +18,14 @@ class Window:
         self._since_s = since_s
         self._buckets: deque[list[float]] = deque(maxlen=math.ceil(span_s / BUCKET_S) + 1)
 
-    def add(self, amount: float, now_s: float, requests: int = 1) -> None:
+    def add(self, amount: float, now_s: float) -> None:
         number = now_s // BUCKET_S
         if not self._buckets or self._buckets[-1][0] < number:
             self._buckets.append([number, 0.0, 0.0, 0.0])
         bucket = self._buckets[-1]
         bucket[1] += amount
         bucket[2] += amount * amount
-        bucket[3] += requests
+        bucket[3] += 1.0
 
     def over(self, span_s: float, now_s: float, until_s: float = 0.0) -> Load:
         """The rate over the last seconds, or over those since the beginning; until_s: ... that were over so long ago.
