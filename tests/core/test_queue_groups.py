@@ -1,4 +1,4 @@
-"""Request groups in virtual queues: evictions, resumptions, moves and model swaps, in calm weather and in storms."""
+"""Request groups in virtual queues: evictions, resumptions, moves and model swaps."""
 
 from dataclasses import replace
 from typing import Any
