@@ -1,11 +1,14 @@
 """The encode stage: parts become embeddings that a prefill worker finds, and failures name their part."""
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from headrace.core.types import Key, MediaSpan, Prompt
+from headrace.core.types import Key, MediaSpan, Prompt, TensorHandle
 from headrace.engines.families import family
+from headrace.mesh.store import Store
 from headrace.v1 import queue_pb2
 from headrace.wire.convert import handle_from_proto
 from tests.worker.kit import ATTEMPT, MODEL, Mesh, Peer, command, picture, prefill, request_id, until
@@ -119,3 +122,28 @@ async def test_embeddings_that_are_gone_fail_the_attempt(mesh: Mesh, peer: Peer)
         await until(lambda: key in peer.failed)
         assert peer.failed[key].retryable
         assert not mesh.workers["both-0"].holds
+
+
+async def test_no_heartbeat_overtakes_the_event(mesh: Mesh, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event alone carries the spans: who had learnt of the part from a heartbeat would not take them any more."""
+    at_store, go = asyncio.Event(), asyncio.Event()
+    put_handles = Store.put_handles
+
+    async def slowly(store: Store, handles: Sequence[TensorHandle]) -> None:
+        at_store.set()
+        await go.wait()
+        await put_handles(store, handles)
+
+    monkeypatch.setattr(Store, "put_handles", slowly)
+    key = Key(request_id(), ATTEMPT)
+    async with mesh.worker("encoder-0", "encode"):
+        peer.send("encoder-0", encode=await command(mesh, key, 0, picture("red")))
+        await asyncio.wait_for(at_store.wait(), 10.0)
+        peer.beats.clear()
+        await until(lambda: peer.holds("encoder-0"))
+        assert [hold.state for hold in peer.holds("encoder-0")] == [queue_pb2.HOLD_STATE_ENCODING]
+        go.set()
+        await until(lambda: (key, 0) in peer.encoded)
+        await until(lambda: peer.holds("encoder-0")[0].state == queue_pb2.HOLD_STATE_ENCODED)
+        peer.send("encoder-0", release=key)
+        await until(lambda: not mesh.workers["encoder-0"].holds)

@@ -127,6 +127,7 @@ class Embeddings:
 
     def _tell(self, part: Part, spans: Iterable[StageSpan]) -> None:
         self._outbox.encoded(part, spans)
+        part.told = True
         if not part.traced:
             return
         for span in spans:

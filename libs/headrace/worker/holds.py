@@ -88,13 +88,14 @@ class Held:
 
 @dataclass(slots=True, eq=False)
 class Part:
-    """One media part: waiting for or in the encoder until it has a handle."""
+    """One media part: waiting for or in the encoder until its handle is told."""
 
     key: Key
     command: EncodeCommand
     received_s: float
     traced: bool
     handle: TensorHandle | None = None
+    told: bool = False  # the event with its spans went first: a heartbeat that overtook it would cost the timeline
     embedding: NDArray[np.float32] | None = None  # for a prefill stage in this very process
 
     @property
@@ -147,5 +148,5 @@ def _request_hold(held: Held) -> Hold:
 
 
 def _part_hold(part: Part) -> Hold:
-    state: HoldState = "encoding" if part.handle is None else "encoded"
+    state: HoldState = "encoded" if part.told else "encoding"
     return Hold(key=part.key, state=state, part=part.command.part, handle=part.handle)
