@@ -85,6 +85,9 @@ load: $(DEV) ## a minute of load (HTTP and gRPC, text and images) on the running
 bench-%: $(DEV) ## a bench by its name: make bench-overhead ARGS="--quick --json"
 	@$(BIN)/headrace bench $* $(ARGS)
 
+reproduce-%: $(DEV) ## a paper's comparison again: make reproduce-modserve ARGS="--quick"
+	@$(BIN)/headrace reproduce $* --out docs/reproduce $(ARGS)
+
 model: $(TRAIN) ## train the image adapter again from packaged data (about half an hour on two quiet cores)
 	@$(PY) -m headrace.training $(ARGS)
 

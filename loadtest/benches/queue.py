@@ -17,11 +17,12 @@ from headrace.sim.sweep import cores
 from loadtest.benches import queue_live, queue_tuning
 from loadtest.benches.queue_clairvoyant import REPLAYS, Search
 from loadtest.benches.queue_figures import figures, table, verdicts
-from loadtest.benches.queue_rows import Job, Rows
+from loadtest.benches.queue_rows import Job, work
 from loadtest.benches.queue_runs import CLOCKS, PLANNING, PREDICTOR, Cell, Run, policies
 from loadtest.benches.queue_saturation import Question
 from loadtest.benches.queue_workloads import DRAIN_S, HORIZON_S, LOADS, MAX_TOKENS, WORKLOADS
 from loadtest.benches.report import finish, say
+from loadtest.rows import Rows
 
 SEEDS = 20
 _QUICK_POLICIES = ("fcfs", "edf", "shepherd", "headrace")
@@ -57,7 +58,7 @@ QUICK = Extent(
 )
 
 
-def saturation(extent: Extent, rows: Rows) -> dict[str, float]:
+def saturation(extent: Extent, rows: Rows[Job]) -> dict[str, float]:
     say(f"saturation of {', '.join(extent.workloads)} ...")
     questions: list[Job] = [Question(name, extent.saturation_s, extent.saturation_steps) for name in extent.workloads]
     rates_rps = {job.workload: row["rps"] for job, row in rows.of(questions) if isinstance(job, Question)}
@@ -66,7 +67,7 @@ def saturation(extent: Extent, rows: Rows) -> dict[str, float]:
     return rates_rps
 
 
-def measure(extent: Extent, rows: Rows, rates_rps: dict[str, float]) -> dict[str, Any]:
+def measure(extent: Extent, rows: Rows[Job], rates_rps: dict[str, float]) -> dict[str, Any]:
     tuned = _tuned(extent, rates_rps, rows) if extent.tune else {}
     cells = [Cell(name, load, load * rps, extent.horizon_s) for name, rps in rates_rps.items() for load in extent.loads]
     jobs = [job for seed in range(1, extent.seeds + 1) for cell in cells for job in _jobs(extent, cell, seed, tuned)]
@@ -105,7 +106,7 @@ def _settings(tuned: dict[str, Any], workload: str, policy: str) -> tuple[tuple[
     return tuple(tuned.get(workload, {}).get(family, {}).get("settings", {}).items())
 
 
-def _tuned(extent: Extent, rates_rps: dict[str, float], rows: Rows) -> dict[str, Any]:
+def _tuned(extent: Extent, rates_rps: dict[str, float], rows: Rows[Job]) -> dict[str, Any]:
     jobs = queue_tuning.jobs(rates_rps, extent.horizon_s)
     say(f"tuning: {len(jobs)} runs on seeds {', '.join(map(str, queue_tuning.SEEDS))} ...")
     found = [(job, row) for job, row in rows.of(jobs) if isinstance(job, Run)]
@@ -155,7 +156,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     extent = replace(extent, **{name: value for name, value in changes.items() if value})
     extent = replace(extent, tune=extent.tune and not args.no_tuning)
-    rows = Rows(args.rows)
+    rows = Rows(args.rows, work)
     rates_rps = saturation(extent, rows)
     found = {} if args.live_only else measure(extent, rows, rates_rps)
     if args.live or args.live_only:

@@ -15,9 +15,10 @@ from headrace.sim.sweep import Outcome
 from loadtest.benches import queue_live, queue_tuning
 from loadtest.benches.queue_figures import figures, table, verdicts
 from loadtest.benches.queue_live import Live
-from loadtest.benches.queue_rows import Rows
+from loadtest.benches.queue_rows import work
 from loadtest.benches.queue_runs import Cell, Run, carry_out, policies
 from loadtest.benches.queue_workloads import CLASSES, MAX_TOKENS, SLOTS, WORKLOADS, unhurried
+from loadtest.rows import Rows
 
 # --- workloads ---
 
@@ -110,8 +111,8 @@ def test_rows_that_are_there_are_not_run_again(tmp_path: Path) -> None:
     done = Counted([])
     cell, path = Cell("W_A", 1.0, 1.0), tmp_path / "rows.jsonl"
     one, two, broken = Run(cell, "fcfs", 1), Run(cell, "fcfs", 2), Run(cell, "broken", 1)
-    assert [row["attainment"] for _, row in Rows(path, done).of([one])] == [1.0]
-    again = Rows(path, done)
+    assert [row["attainment"] for _, row in Rows(path, work, done).of([one])] == [1.0]
+    again = Rows(path, work, done)
     assert [row["attainment"] for _, row in again.of([two, broken, one])] == [2.0, 1.0]
     assert done.calls == [str(one), str(two), str(broken)]
     assert again.failed == [f"{broken}: why"]

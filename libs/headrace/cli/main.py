@@ -21,6 +21,7 @@ COMMANDS = {
     "simulate": "try policies on a scenario or a trace in simulated time",
     "characterize": "where a model's time goes, stage by stage, or what a trace is like",
     "bench": "run a bench by its name",
+    "reproduce": "a paper's comparison again, in the simulator, beside the paper's numbers",
 }
 
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"headrace {words[0]}", description=COMMANDS[words[0]])
     command.add_arguments(parser)
     args, rest = parser.parse_known_args(words[1:])
-    if rest and words[0] != "bench":  # a bench parses its own options
+    if rest and words[0] not in ("bench", "reproduce"):  # which parse their own
         parser.error(f"unknown option: {' '.join(rest)}")
     args.rest = rest
     try:
