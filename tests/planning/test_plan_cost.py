@@ -7,7 +7,17 @@ import pytest
 
 from headrace.core.instance import Pace
 from headrace.core.planning.board import Board
-from headrace.core.planning.cost import SWAP_COST, WAIT_COST, Outlook, Site, Terms, outlook, plan_cost, stragglers_s
+from headrace.core.planning.cost import (
+    SWAP_COST,
+    TARDY_WEIGHT,
+    WAIT_COST,
+    Outlook,
+    Site,
+    Terms,
+    outlook,
+    plan_cost,
+    stragglers_s,
+)
 from headrace.core.planning.heuristic import replan
 from headrace.core.planning.problem import GroupSpec, InstanceModel, InstanceSpec, Problem
 from loadtest.benches.planner_problems import random_problem
@@ -80,10 +90,10 @@ def test_the_chance_constraint_counts_all_that_lies_before() -> None:
 def test_what_a_plan_costs() -> None:
     problem = Problem(1, (group(1), group(2, "b", due_s=-10.0)), (instance(),), 0.0, 0.0)
     tardiness_s = 10 + 10.1 + 2.25
-    expected = SWAP_COST + 10 * (1 + 0.1 * tardiness_s / 20.0) + 10 * WAIT_COST * (0 + 10)
+    expected = SWAP_COST + 10 * (1 + TARDY_WEIGHT * tardiness_s / 20.0) + 10 * WAIT_COST * (0 + 10)
     assert plan_cost(problem, [[1, 2]]) == pytest.approx(expected)
     late = Problem(1, (group(2, due_s=-1e6),), (instance(),), 0.0, 0.0)
-    assert plan_cost(late, [[2]]) == pytest.approx(10 * (1 + 0.1 * 10))
+    assert plan_cost(late, [[2]]) == pytest.approx(10 * (1 + TARDY_WEIGHT * 10))
 
 
 def test_a_worker_that_says_nothing_of_its_pace_is_still_planned_for() -> None:

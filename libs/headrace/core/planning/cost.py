@@ -13,7 +13,7 @@ standard deviations longer, those of the group's middle request: of all that is 
 own group (the chance constraint). The late share of the group then is a straight line of its start, cut at 0 and 1,
 and its tardiness that of its middle request.
 
-Cost: the sum over groups of count x (late share + 0.1 x min(tardiness / target, 10)), 0.01 a swap, and a millionth of
+Cost: the sum over groups of count x (late share + 0.005 x min(tardiness / target, 10)), 0.01 a swap, and a millionth of
 each request's wait, so that of two equal plans the one that ends early is cheaper.
 """
 
@@ -25,7 +25,7 @@ from typing import NamedTuple
 from headrace.core.instance import Pace
 from headrace.core.planning.problem import GroupSpec, InstanceModel, InstanceSpec, Problem
 
-TARDY_WEIGHT = 0.1  # of a request that is one target late, beside 1 for being late at all
+TARDY_WEIGHT = 0.005  # of a request that is one target late, beside 1 for being late: it waits behind who can be on time
 TARDY_TARGETS_MOST = 10.0
 SWAP_COST = 0.01
 WAIT_COST = 1e-6  # per second and request
