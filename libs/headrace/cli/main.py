@@ -20,6 +20,7 @@ COMMANDS = {
     "calibrate": "measure the running mesh, so that the simulator can stand in for it",
     "simulate": "try policies on a scenario or a trace in simulated time",
     "characterize": "where a model's time goes, stage by stage, or what a trace is like",
+    "plant": "fit the simulated plant's thermal constants to a GPU's own log",
     "bench": "run a bench by its name",
     "reproduce": "a paper's comparison again, in the simulator, beside the paper's numbers",
 }

@@ -1,0 +1,16 @@
+"""One speed for ever, low enough for the worst day."""
+
+import numpy as np
+
+from headrace.control.constants import GpuKind
+from headrace.control.thermal.base import Floats, Observed
+
+SPEED = 0.85  # [I] the highest that kept within the limit on the hot day of the bench's nominal plant
+
+
+class Static:
+    def __init__(self, kind: GpuKind, gpus: int) -> None:
+        self._speed = np.full(gpus, SPEED)
+
+    def act(self, seen: Observed) -> Floats:
+        return self._speed
