@@ -144,7 +144,7 @@ class Planner:
 
 
 def solved(effect: SolvePlan) -> Plan:
-    return solve(effect.problem, effect.node_limit, time_limit_s=PROGRAM_S)
+    return solve(effect.problem, effect.node_limit, effect.moves, time_limit_s=PROGRAM_S)
 
 
 def _within(limit_s: float, solving: Solve, effect: SolvePlan) -> Plan:

@@ -65,14 +65,14 @@ async def planner(told: Told) -> AsyncIterator[Planner]:
 
 
 def asked(version: int) -> SolvePlan:
-    return SolvePlan(replace(PROBLEM, version=version), node_limit=100)
+    return SolvePlan(replace(PROBLEM, version=version), node_limit=100, moves=1_000)
 
 
 @pytest.mark.timeout(300)
 async def test_a_plan_comes_back(told: Told) -> None:
     planner = Planner(told)
     planner.start()
-    assert planner.take(SolvePlan(PROBLEM, node_limit=100))
+    assert planner.take(SolvePlan(PROBLEM, node_limit=100, moves=1_000))
     assert not planner.take(DeleteRecord("r", 1))
     plan = await told.plan()
     planner.close()

@@ -100,7 +100,7 @@ def test_what_a_request_asks_for_reaches_the_queue_manager() -> None:
 def test_one_plan_at_a_time_and_of_those_that_wait_the_newest() -> None:
     stage = Stage()
     for version, at_s in ((1, 1.0), (2, 1.05), (3, 1.1), (4, 2.0)):
-        stage.at(at_s, stage.tell, fx.SolvePlan(Problem(version, (), ()), 10))
+        stage.at(at_s, stage.tell, fx.SolvePlan(Problem(version, (), ()), 10, 1_000))
     stage.until(4.0)
     assert [(at_s, event.plan.version) for at_s, event in stage.said(PlanSolved)] == [(1.2, 1), (1.4, 3), (2.2, 4)]
 

@@ -82,6 +82,7 @@ class SolvePlan:
 
     problem: Problem
     node_limit: int
+    moves: int
 
 
 @dataclass(frozen=True, slots=True)

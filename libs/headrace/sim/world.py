@@ -151,7 +151,7 @@ class World:
         from headrace.core.planning.solve import solve  # a solver that only planners need
 
         self.ledger.count("plans")
-        self.handle(PlanSolved(solve(effect.problem, effect.node_limit)))
+        self.handle(PlanSolved(solve(effect.problem, effect.node_limit, effect.moves)))
         self._solving = False
         waiting, self._to_solve = self._to_solve, None
         if waiting is not None:

@@ -25,9 +25,8 @@ from typing import NamedTuple
 from headrace.core.instance import Pace
 from headrace.core.planning.problem import GroupSpec, InstanceModel, InstanceSpec, Problem
 
-TARDY_WEIGHT = (
-    0.005  # of a request that is one target late, beside 1 for being late: it waits behind who can be on time
-)
+# Of a request that is one target late, beside 1 for being late: whoever is late waits behind those who need not be.
+TARDY_WEIGHT = 0.005
 TARDY_TARGETS_MOST = 10.0
 SWAP_COST = 0.01
 WAIT_COST = 1e-6  # per second and request

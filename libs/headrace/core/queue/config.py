@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from headrace.core.planning.heuristic import BUDGET
 from headrace.core.slo import CLASSES, SloClass
 
 EncoderSharing = Literal["off", "tenant", "all"]
@@ -31,7 +32,8 @@ class QueueConfig:
     group_batches: float = 4.0  # a group is closed at so many batches of its instances (QLM's delta)
     group_max: int = 512  # and at so many requests
     replan_s: float = 1.0  # between two plans asked for, at least
-    plan_nodes: int = 200  # of the solver's search
+    plan_nodes: int = 200  # of the mixed-integer program
+    plan_moves: int = BUDGET  # groups counted in the search's moves
     bound_z: float = 1.28  # standard deviations that count as waiting: nine promises of ten are kept
     unpulled_batches: int = 8  # that a worker is sent beyond what it has room for, without pull
     evictions_max: int = 4  # of one request

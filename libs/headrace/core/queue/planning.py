@@ -242,7 +242,8 @@ def ask_for_plan(cell: Cell, virtual: VirtualQueues, now_s: float) -> None:
     if not _at_stake(board_of(cell, virtual, now_s), now_s):
         return
     planning.asked_s = now_s
-    cell.emit(SolvePlan(problem_of(cell, virtual, now_s), cell.config.plan_nodes))
+    config = cell.config
+    cell.emit(SolvePlan(problem_of(cell, virtual, now_s), config.plan_nodes, config.plan_moves))
 
 
 def _at_stake(board: Board, now_s: float) -> bool:
