@@ -44,9 +44,9 @@ def test_what_peaks_at_another_hour_fits_where_the_sum_of_peaks_would_not() -> N
 def test_opaque_and_serving_stand_in_every_row() -> None:
     books = ground()
     for kind in ("opaque", "serving") * 4:
-        placed = place(ask(kind), books)  # type: ignore[arg-type]
+        placed = place(ask(kind), books)
         assert placed is not None
-        books.take(ask(kind), placed.server)  # type: ignore[arg-type]
+        books.take(ask(kind), placed.server)
     assert books.counts.tolist() == [[1.0, 1.0]] * 4
 
 

@@ -1,8 +1,8 @@
 """How fast, and with which model, each serving instance runs: from a Pareto table, least change first.
 
-Speed (frequency) is changed at once; precision and model size need a reload, so they wait until speed alone cannot do it
-for a while, at most one reload in ten minutes. Stage by stage, which TAPAS is not: what an instance decodes is slowed
-down before what it prefills or encodes, since decode waits for memory and loses nothing down to its free speed.
+Speed (frequency) is changed at once; precision and model size need a reload, so they wait until speed alone cannot do
+it for a while, at most one reload in ten minutes. The rate of a speed is of the stages' mixture, which TAPAS has not:
+prefill and encode are compute-bound, decode waits for memory and loses nothing down to its free speed.
 """
 
 from collections.abc import Sequence

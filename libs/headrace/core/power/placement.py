@@ -1,4 +1,4 @@
-"""Where a new instance or tenant goes: within the limits at the weekly peak of all templates together, then by preference.
+"""Where a new instance or tenant goes: within the limits at the weekly peak of all templates, then by preference.
 
 Hard (the validator): the row's power and the aisle's airflow at every hour of the week, the GPUs' temperature on the
 hottest day. Soft: rows and aisles that have few of its kind (opaque tenants cannot be slowed, so those that can must
