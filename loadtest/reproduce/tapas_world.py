@@ -6,6 +6,7 @@ its power limit is capped as a whole, and a server with a GPU above its soft lim
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from headrace.control.plant import Bursts, Plant, Seen, Weather
 from headrace.core.power import configuration, placement, routing
 from headrace.core.power.configuration import Config, Hysteresis, Point, Wanted, pareto
-from headrace.core.power.emergency import Emergency
+from headrace.core.power.emergency import Emergency, Event
 from headrace.core.power.models import Models, Sample, WorstCase
 from headrace.core.power.placement import Ask, Ground, Mask
 from headrace.core.power.routing import Instances, Room
