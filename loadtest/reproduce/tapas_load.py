@@ -63,6 +63,7 @@ class Case:
     servers_of_row: int = 20
     over: float = 0.0
     gpu: str = "h100"
+    warm_k: float = 0.0  # by which the hall's air is warmer than the inlet law has it
 
     @property
     def layout(self) -> Layout:

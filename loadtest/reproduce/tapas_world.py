@@ -7,10 +7,12 @@ its power limit is capped as a whole, and a server with a GPU above its soft lim
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
+from headrace.control.constants import InletLaw
 from headrace.control.plant import Bursts, Plant, Seen, Weather
 from headrace.core.power import configuration, placement, routing
 from headrace.core.power.configuration import Config, Hysteresis, Point, Wanted, pareto
@@ -21,7 +23,9 @@ from headrace.core.power.routing import Instances, Room
 from loadtest.reproduce.tapas_load import ENDPOINTS, SERVER_FULL_W, Case, Floats, Load, Numbers
 
 SOFT_C = 83.0
-SAFE_C = 79.0  # [I] that configuration and routing keep: bursts add to it
+MARGIN_C = 1.0  # [I] below the soft limit, bursts included
+BURST_KEEP = 0.999  # of the highest burst seen, from minute to minute
+NEWS = 0.05  # [I] relative change of an instance's work that makes its configuration a question
 SPEEDS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
 # Quality: MMLU of Llama 2 beside its 70B (68.9, 54.8, 45.3) [R]; throughput by size, 8-bit 1.5 x [I].
 CONFIGS = (
@@ -35,7 +39,13 @@ UNEVEN = 0.10  # [I] deviation of an endpoint's instances' shares, without routi
 THROTTLED = 0.5  # speed of a server that is too hot
 LEARN_DAYS, LEARN_S = 2, 300.0
 TARGET = 0.93  # [I] of a row's limit that configuration steers to
-STARVED = 0.98  # [I] busy share from which an instance wants to be faster, if its row has room
+STATIC_SPEED = 0.75  # [I] down to which decode loses nothing
+SLACK = 0.85  # [I] busy share up to which promises are kept, for those who slow down by slack
+
+
+# Static caps (as Dynamo's planner is given), caps by the row's power alone (as POLCA's), speed by each instance's slack
+# (as VoltanaLLM's): stated simply, not their code.
+Rival = Literal["", "static", "row", "slack"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +53,12 @@ class Variant:
     place: bool = False
     route: bool = False
     configure: bool = False
+    rival: Rival = ""  # instead of configuration: what others do
 
     @property
     def name(self) -> str:
+        if self.rival:
+            return self.rival
         on = [name for name in ("place", "route", "configure") if getattr(self, name)]
         return {0: "none", 3: "all"}.get(len(on), "+".join(on))
 
@@ -88,6 +101,7 @@ class Kept:
             "quality": self.quality / self.served,
             "capped_share": self.capped_minutes / self.row_minutes,
             "joules": self.energy_j,
+            "joules_per_unit": self.energy_j / (self.served + self.opaque_served),
             "reloads": float(self.reloads),
         }
 
@@ -131,7 +145,8 @@ class World:
         self.kind, self.server = case.kind, case.server
         self.emergencies: Mapping[int, set[Event]] = emergencies or {}
         self.emergency = Emergency()
-        self.plant = Plant(case.layout, self.kind, self.server, case.seed, aisle_airflow_m3s=case.aisle_most_m3s)
+        law = replace(InletLaw(), floor_c=InletLaw().floor_c + case.warm_k)
+        self.plant = Plant(case.layout, self.kind, self.server, case.seed, law, aisle_airflow_m3s=case.aisle_most_m3s)
         self.models = learn(case, self.plant)
         self.rng = np.random.default_rng([case.seed, 23])
         self.points: list[list[Point]] = [self._table(endpoint.prefill) for endpoint in ENDPOINTS]
@@ -143,6 +158,8 @@ class World:
         self.where = self._place()
         self.throttled: Mask = np.zeros(case.layout.servers, dtype=bool)
         self.opaque_w = np.zeros(loads.opaques)
+        self.known_work = np.full(loads.servings, np.inf)  # that each was configured for
+        self.burst_k = np.zeros(case.layout.servers)
 
     def _table(self, prefill: float) -> list[Point]:
         return pareto(
@@ -189,14 +206,14 @@ class World:
         return Ground.empty(case.layout.row, case.layout.aisle, case.row_most_w, case.aisle_most_m3s, heat, 24)
 
     def _ask(self, each: int) -> Ask:
-        """Opaque ones by the hours of the day before; an endpoint's share at the load that it is packed to."""
+        """Opaque ones by the hours of the day before; an endpoint's share at the load up to which promises are kept."""
         kind, gpus = self.kind, self.server.gpus
         if each < self.loads.opaques:
             own = self.loads.before[:, each].reshape(24, 60)
             busy = np.minimum(1.0, own.mean(axis=1) + 2.33 * own.std(axis=1))
             dynamic = busy * (kind.prefill_w - kind.context_w)
         else:
-            dynamic = np.full(24, routing.PACKED * self.full_w[each - self.loads.opaques])
+            dynamic = np.full(24, SLACK * self.full_w[each - self.loads.opaques])
         gpu_w = kind.context_w + dynamic
         air = self.server.airflow_least + (1 - self.server.airflow_least) * gpu_w / kind.prefill_w
         server_w = self.server.rest_w + gpus * gpu_w * (1 + self.server.rest_share) + self.server.fan_w * air**3
@@ -206,6 +223,7 @@ class World:
     # --- a minute ---
 
     def run(self) -> dict[str, float]:
+        """The whole of it; figures of Kept, and processor seconds."""
         began = time.process_time()
         for minute in range(self.case.minutes):
             self.emergency.events = self.emergencies.get(minute, self.emergency.events)
@@ -221,8 +239,11 @@ class World:
         )
         inlet = self.models.inlet_c(weather.outside_c, weather.load)
         busy = self._route(minute, inlet, row_most, aisle_most)
-        if self.variant.configure:
-            self._configure(minute, busy, inlet, row_most)
+        if self.variant.configure or self.variant.rival:
+            if self.variant.rival:
+                self._configure_as_others_do(minute, busy, row_most)
+            else:
+                self._configure(minute, busy, inlet, row_most)
             busy = self._route(minute, inlet, row_most, aisle_most)
         capacity, dynamic = self._running()
         opaque_w = opaque * (self.kind.prefill_w - self.kind.context_w)
@@ -232,6 +253,7 @@ class World:
         gpu_w = self._gpus(dynamic_w * (speed / slowed) ** self.kind.speed_exponent)
         seen = self.plant.step(gpu_w, weather, 60.0, self._bursts(gpu_w, dynamic, speed))
         self.throttled = np.any(seen.peak_c >= SOFT_C, axis=1)
+        self.burst_k = np.maximum(BURST_KEEP * self.burst_k, (seen.peak_c - seen.die_c).max(axis=1))
         self.opaque_w = opaque_w
         self._count(minute, seen, busy, capacity, speed, row_most)
         kept.opaque_asked += float(opaque.sum())
@@ -252,7 +274,7 @@ class World:
             base = self._gpus(np.concatenate([self.opaque_w, np.zeros(loads.servings)]))
             row_w = self.plant.by_row(self.models.server_w(base))
             air = self.plant.by_aisle(self.models.airflow_m3s(base))
-            room_w = self.models.gpu_w_for(SAFE_C, inlet).min(axis=1)[servers]
+            room_w = self._room_w(inlet)[servers]
             coolest = np.clip((room_w - self.kind.context_w) / np.maximum(dynamic * self.full_w, 1.0), 0.0, 1.0)
         for at in range(len(ENDPOINTS)):
             own = np.flatnonzero(loads.endpoint == at)
@@ -274,6 +296,12 @@ class World:
             air = air + np.bincount(aisles, busy[own] * load_air, case.layout.aisles)
         return busy
 
+    def _room_w(self, inlet: Floats) -> Floats:
+        """Watts of a GPU of each server at which its hottest stays below the soft limit, in its bursts as well."""
+        safe_c = SOFT_C - MARGIN_C - self.burst_k
+        found: Floats = np.min(self.models.gpu_w_for(safe_c[:, None], inlet), axis=1)
+        return found
+
     def _uneven(self, minute: int, endpoint: int, count: int) -> Floats:
         """The same for every variant, whatever else it draws."""
         return np.random.default_rng([self.case.seed, minute // 10, endpoint]).normal(size=count)
@@ -289,15 +317,37 @@ class World:
         drawn_w = busy * dynamic * self.full_w * factor
         row_w = base_w + np.bincount(rows, drawn_w, self.case.rows)
         must, may = self.hysteresis.look(row_w / row_most, 60.0 * minute)
-        room_w = self.models.gpu_w_for(SAFE_C, inlet).min(axis=1)[servers] - self.kind.context_w
+        room_w = self._room_w(inlet)[servers] - self.kind.context_w
         hot = busy * dynamic * self.full_w > room_w
-        starved = (busy >= STARVED) & ~must[rows]
-        wanted = self._wanted(minute, busy * capacity)
+        wanted = self._wanted(minute, busy * capacity) / SLACK
+        news = ~must[rows] & (np.abs(wanted - self.known_work) > NEWS * np.maximum(self.known_work, NEWS))
         left = np.maximum(TARGET * row_most - base_w, 0.0) / np.maximum(np.bincount(rows, drawn_w, self.case.rows), 1.0)
-        for each in np.flatnonzero(must[rows] | hot | starved | (may[rows] & (self.config > 0))).tolist():
+        for each in np.flatnonzero(must[rows] | hot | news | (may[rows] & (self.config > 0))).tolist():
             own_w = left[rows[each]] * drawn_w[each] / factor if drawn_w[each] else self.full_w[each]
             most = min(own_w, room_w[each]) / self.full_w[each]
+            self.known_work[each] = wanted[each]
             self._reconfigure(each, minute, float(wanted[each]), max(0.0, float(most)))
+
+    def _configure_as_others_do(self, minute: int, busy: Floats, row_most: Floats) -> None:
+        """Speeds of the one model that there is, without reloads: static, by the row alone, or by each one's slack."""
+        loads = self.loads
+        capacity, dynamic = self._running()
+        drawn = self._gpus(np.concatenate([self.opaque_w, busy * dynamic * self.full_w]))
+        risk = self.plant.by_row(self.models.server_w(drawn)) / row_most
+        rows = self.case.layout.row[self.where[loads.opaques :]]
+        wanted = self._wanted(minute, busy * capacity)
+        for each in range(loads.servings):
+            points = self.points[int(loads.endpoint[each])]
+            speeds = [at for at, point in enumerate(points) if point.config == CONFIGS[0]]  # the fastest first
+            now = speeds.index(int(self.config[each]))
+            if self.variant.rival == "static":
+                now = next((n for n, at in enumerate(speeds) if points[at].speed <= STATIC_SPEED), len(speeds) - 1)
+            elif self.variant.rival == "row":
+                now += int(risk[rows[each]] > configuration.HIGH) - int(risk[rows[each]] < configuration.CALM)
+            else:
+                enough = [n for n, at in enumerate(speeds) if points[at].capacity * SLACK >= wanted[each]]
+                now = enough[-1] if enough else 0
+            self.config[each] = speeds[min(max(now, 0), len(speeds) - 1)]
 
     def _wanted(self, minute: int, doing: Floats) -> Floats:
         """Of each serving instance: what it does, and its part of what its endpoint cannot do now."""

@@ -92,8 +92,10 @@ class Models:
         most = self._worst.server_w
         return np.where(self._power.trusted(POWER_ERROR * most), found, most)
 
-    def gpu_w_for(self, gpu_c: float, inlet_c: Floats) -> Floats:
-        """Watts at which each GPU would settle at gpu_c if all of its server drew as much; 0: nothing is known."""
+    def gpu_w_for(self, gpu_c: float | Floats, inlet_c: Floats) -> Floats:
+        """Watts at which each GPU would settle at gpu_c if all of its server drew as much; 0: nothing is known.
+
+        gpu_c: one for all, or [server, 1]."""
         a0, a1, a2, a3 = np.moveaxis(self._gpu.coefficients, -1, 0)
         rise = np.maximum(gpu_c - a0 - a1 * inlet_c[:, None], 0.0)
         # a2 p + a3 p^2 = rise, the smaller root; where the fans win for good, the vertex.

@@ -1,8 +1,10 @@
 """How an endpoint's work is spread over its instances so that no row, aisle or GPU comes near its limit.
 
-TAPAS filters instances whose risk is above a threshold and packs what is left; here the same is one rule: the lowest
-level of risk at which all work fits. Up to a calm level instances are packed, so that others idle; above it rows are
-filled to the same share of their limits. What fits nowhere is spread evenly: it is the configuration's turn then.
+TAPAS filters instances whose risk is above a threshold, then packs the others. Here the same is one rule: the lowest
+level of risk at which all work fits; every row, aisle and GPU is filled to the same share of what it can take. Packing
+was tried and left out: an idle GPU with a model loaded draws context power anyway, power rises with the cube of speed,
+so few busy instances are hotter and no cheaper than many slow ones. What fits nowhere below the high level is spread
+evenly: it is the configuration's turn then.
 """
 
 from dataclasses import dataclass
@@ -12,9 +14,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
-CALM, HIGH = 0.80, 0.95  # [I] shares of a limit: no risk at all; where an instance is avoided
-PACKED = 0.8  # [I] utilisation up to which promises are kept
-_HALVINGS = 24
+HIGH = 0.95  # [I] share of a limit from which on an instance is avoided
+_HALVINGS = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,7 @@ def spread(work: float, instances: Instances, room: Room) -> Floats:
     total = float(instances.capacity.sum())
     if work <= 0.0 or total <= 0.0:
         return np.zeros(len(instances.row))
-    if _able(_packed(CALM, instances, room), instances) >= work:
-        return _pack(work, _packed(CALM, instances, room), instances)
-    low, high = CALM, HIGH
+    low, high = 0.0, HIGH
     if _able(_level(high, instances, room), instances) < work:
         return _evenly(work, instances)
     for _ in range(_HALVINGS):
@@ -76,21 +75,6 @@ def _share(left: Floats, group: Numbers, each: Floats) -> Floats:
     wanted = np.bincount(group, each, len(left))
     found: Floats = np.where(wanted > 0, np.maximum(left, 0.0) / np.maximum(wanted, 1e-9), 1.0)[group]
     return found
-
-
-def _packed(level: float, instances: Instances, room: Room) -> Floats:
-    return np.minimum(_level(level, instances, room), PACKED)
-
-
-def _pack(work: float, most: Floats, instances: Instances) -> Floats:
-    """Instances one after the other up to their most, those with most room first; ties by number, so that they stay."""
-    order = np.lexsort((np.arange(len(most)), -np.round(most, 2)))
-    able = np.cumsum((most * instances.capacity)[order])
-    before = np.concatenate(([0.0], able[:-1]))
-    part = np.clip((work - before) / np.maximum(able - before, 1e-12), 0.0, 1.0)
-    loads = np.zeros(len(most))
-    loads[order] = part * most[order]
-    return loads
 
 
 def _evenly(work: float, instances: Instances) -> Floats:
