@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -21,9 +22,9 @@ class Asked:
     failed: str = ""
 
 
-async def ask(client: AsyncClient, prompt: str, max_tokens: int) -> Asked:
+async def ask(client: AsyncClient, prompt: str, max_tokens: int, images: Sequence[bytes] = ()) -> Asked:
     asked, began_s = Asked(), time.perf_counter()
-    stream = client.generate(prompt, max_tokens=max_tokens, temperature=0.0, ignore_eos=True)
+    stream = client.generate(prompt, images=images, max_tokens=max_tokens, temperature=0.0, ignore_eos=True)
     try:
         async for delta in stream:
             now_s = time.perf_counter() - began_s

@@ -30,7 +30,8 @@ class Cell:
 
     heard_s: float
     classes: Mapping[str, ClassLoad] = field(default_factory=dict)
-    modalities: Mapping[str, frozenset[str]] = field(default_factory=dict)  # of each servable model
+    # Of each servable model: what an encoder can encode, or could if the autoscaler started one.
+    modalities: Mapping[str, frozenset[str]] = field(default_factory=dict)
     epoch: int = 0
     led_s: float = float("-inf")  # when this leadership took over from one that this gateway had heard
 
@@ -49,7 +50,7 @@ def cell_of(status: queue_pb2.CellStatus, last: Cell | None, now_s: float) -> Ce
     return Cell(
         now_s,
         {told.slo_class: _load_of(told) for told in status.classes},
-        {model.model: frozenset(model.modalities) for model in status.models if model.servable},
+        {model.model: frozenset((*model.modalities, *model.startable)) for model in status.models if model.servable},
         status.epoch,
         led_since_s(last, status.epoch, now_s),
     )

@@ -7,6 +7,7 @@ from functools import partial
 from headrace.mesh.config import Settings
 from headrace.mesh.lifecycle import run
 from headrace.mesh.subjects import check_process_id
+from services.queue_manager.scaling_options import ScalingOptions
 from services.queue_manager.wiring import Options, main
 
 if __name__ == "__main__":
@@ -20,5 +21,6 @@ if __name__ == "__main__":
         planner=os.environ.get("HEADRACE_PLANNER", ""),
         without=tuple(os.environ.get("HEADRACE_WITHOUT", "").replace(",", " ").split()),
         predict=os.environ.get("HEADRACE_PREDICT") or "auto",
+        scaling=ScalingOptions.from_env(os.environ),
     )
     run(partial(main, options))

@@ -10,9 +10,11 @@ from headrace.core.queue.inspect import Inspection
 from headrace.core.queue.views import CellView, ClassView, WorkerView
 from headrace.core.waiting.errors import WaitErrorRow
 from headrace.mesh.metrics import Reading, Values, registry
+from services.queue_manager.scaling import Scaling
+from services.queue_manager.scaling_shown import scaling_readings
 
 
-def queue_registry(core: Callable[[], QueueCore | None]) -> CollectorRegistry:
+def queue_registry(core: Callable[[], QueueCore | None], scaling: Callable[[], Scaling | None]) -> CollectorRegistry:
     """core returns None while this process is a standby: then only headrace_queue_leading is there."""
 
     def view() -> CellView | None:
@@ -42,6 +44,7 @@ def queue_registry(core: Callable[[], QueueCore | None]) -> CollectorRegistry:
     operations = inspected(lambda shown: {(name,): count for name, count in shown.operations.items()})
     by_class, by_worker = ("slo_class",), ("worker",)
     return registry(
+        *scaling_readings(scaling),
         Reading("headrace_queue_leading", "1: this process leads", lambda: {(): float(core() is not None)}),
         Reading("headrace_queue_epoch", "Leadership epoch", total(lambda shown: shown.epoch)),
         Reading("headrace_queue_accepted_total", "Requests read from the journal", total(lambda shown: shown.accepted)),

@@ -12,6 +12,8 @@ from headrace.mesh.bus import Bus
 from headrace.mesh.errors import BusDown, StoreDown
 from headrace.mesh.store import Store
 from headrace.wire.status import status_to_proto
+from services.queue_manager.scaling import Scaling
+from services.queue_manager.scaling_shown import mark_startable
 
 STATUS_S = 0.25
 KEEP_S = 0.5
@@ -24,10 +26,13 @@ class Mirror:
         self._bus = bus
         self._store = store
 
-    async def publish(self, core: QueueCore) -> None:
+    async def publish(self, core: QueueCore, scaling: Scaling | None) -> None:
         while True:
+            status = status_to_proto(core.view(time.time()))
+            if scaling is not None:
+                mark_startable(status, scaling)
             with contextlib.suppress(BusDown):  # gateways see the same outage
-                self._bus.send(subjects.STATUS, status_to_proto(core.view(time.time())).SerializeToString())
+                self._bus.send(subjects.STATUS, status.SerializeToString())
             await asyncio.sleep(STATUS_S)
 
     async def keep(self, core: QueueCore) -> None:

@@ -11,6 +11,8 @@ from headrace.mesh import rpc
 from headrace.v1 import queue_pb2, queue_pb2_grpc
 from headrace.wire.inspection import inspection_to_proto
 from headrace.wire.status import explanation_to_proto, status_to_proto
+from services.queue_manager.scaling import Scaling
+from services.queue_manager.scaling_shown import scaling_to_proto
 
 SERVICE = "headrace.v1.QueueManagerService"
 GROUPS_DEFAULT, GROUPS_MAX = 100, 1_000  # of each virtual queue, in one answer
@@ -19,13 +21,15 @@ GROUPS_DEFAULT, GROUPS_MAX = 100, 1_000  # of each virtual queue, in one answer
 class QueueManagerService(queue_pb2_grpc.QueueManagerServiceServicer):
     def __init__(self) -> None:
         self.core: QueueCore | None = None  # set once this process leads
+        self.scaling: Scaling | None = None  # also None where nothing is scaled
 
     async def GetStatus(
         self, request: queue_pb2.GetStatusRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> queue_pb2.GetStatusResponse:
         if self.core is None:
             await _standby(context)
-        return queue_pb2.GetStatusResponse(status=status_to_proto(self.core.view(time.time())))
+        scaling = scaling_to_proto(self.scaling) if self.scaling is not None else None
+        return queue_pb2.GetStatusResponse(status=status_to_proto(self.core.view(time.time())), scaling=scaling)
 
     async def Explain(
         self, request: queue_pb2.ExplainRequest, context: "grpc.aio.ServicerContext[Any, Any]"

@@ -21,6 +21,7 @@ from services.queue_manager.outbox import Outbox
 from services.queue_manager.planner import Planner
 from services.queue_manager.recorder import Recorder
 from services.queue_manager.recovery import Recovery
+from services.queue_manager.scaling import Scaling
 from services.queue_manager.sweeper import Sweeper
 
 TICK_S = 0.1  # a quarter of the time that cancel and deadline may take, and of a heartbeat
@@ -44,8 +45,10 @@ class QueueManager:
         recorder: Recorder,
         predictor: Thread | None = None,
         planner: Callable[[Callable[[Event], None]], Planner] | None = None,
+        scaling: Scaling | None = None,
     ) -> None:
         self.core = QueueCore(config)
+        self.scaling = scaling
         self._bus = bus
         self._journal = journal
         self._inbox = Inbox(self._take)
@@ -91,8 +94,9 @@ class QueueManager:
 
     def _services(self) -> list[Coroutine[Any, Any, None]]:
         mirror, sweeper = self._mirror, self._sweeper
-        own = [self._tick(), mirror.publish(self.core), mirror.keep(self.core), sweeper.run(self.core)]
-        return [*own, *self._chores.services()]
+        own = [self._tick(), mirror.publish(self.core, self.scaling), mirror.keep(self.core), sweeper.run(self.core)]
+        scaling = [self.scaling.run(self.core)] if self.scaling is not None else []
+        return [*own, *scaling, *self._chores.services()]
 
     def _on_bus(self, up: bool) -> None:
         self._inbox.put(BusUp() if up else BusDown())
@@ -108,6 +112,8 @@ class QueueManager:
         for event in events:
             effects = self.core.handle(event, now_s)
             self._recorder.record(now_s, event, effects)
+            if self.scaling is not None:
+                self.scaling.heard(event, effects, now_s)
             for effect in effects:
                 self._carry_out(effect)
         self._outbox.flush()

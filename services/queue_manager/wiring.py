@@ -1,6 +1,7 @@
 """A queue manager process: connections first, then standby until the leadership is free, then the core."""
 
 import asyncio
+import os
 import secrets
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -23,11 +24,13 @@ from headrace.mesh.classes import read_classes
 from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup
 from headrace.mesh.journal import Journal
+from headrace.mesh.kubernetes import Cluster, Kubernetes
 from headrace.mesh.leader import Leadership
 from headrace.mesh.lifecycle import Lifecycle, collect_less
 from headrace.mesh.store import Store
 from headrace.predictor.service import PredictorThread
 from headrace.v1 import queue_pb2_grpc
+from services.queue_manager.actuators import Actuator, Deployments, Supervisor
 from services.queue_manager.chores import Chores
 from services.queue_manager.lengths import start_predictor
 from services.queue_manager.metrics import queue_registry
@@ -36,6 +39,8 @@ from services.queue_manager.planner import Planner
 from services.queue_manager.recorder import Recorder
 from services.queue_manager.recovery import Recovery
 from services.queue_manager.rpc import SERVICE, QueueManagerService
+from services.queue_manager.scaling import Scaling, Served
+from services.queue_manager.scaling_options import ScalingOptions
 from services.queue_manager.service import QueueManager
 from services.queue_manager.sweeper import Sweeper
 
@@ -53,6 +58,7 @@ class Options:
     planner: str = ""  # of headrace.core.planning, or off: lines; empty: off where an order is named, else headrace
     without: tuple[str, ...] = ()  # operations that are switched off
     predict: str = "auto"  # the length predictor for each request: auto is on where all of it is installed
+    scaling: ScalingOptions | None = None  # None: the instances are those that somebody starts
 
     def __post_init__(self) -> None:
         if self.order and self.order not in ORDERS:
@@ -90,8 +96,9 @@ async def main(options: Options, lifecycle: Lifecycle) -> None:
         epoch = await _acquire(leadership, lifecycle.stopping)
         if epoch is None:
             return
-        manager = _manager(options, classes, epoch, bus, journal, store, predictor)
-        face.core = manager.core
+        scaling = await _scaling(options, classes, bus, epoch, stack)
+        manager = _manager(options, classes, epoch, bus, journal, store, predictor, scaling)
+        face.core, face.scaling = manager.core, scaling
         collect_less()
         await manager.run(lifecycle.stopping)
 
@@ -117,7 +124,9 @@ async def _open_faces(options: Options, face: QueueManagerService, stack: AsyncE
     settings = options.settings
     server = await rpc.serve(settings.grpc_addr, add, [SERVICE])
     stack.push_async_callback(server.stop, 0.5)
-    scraped = await metrics.serve_metrics(settings.metrics_addr, queue_registry(lambda: face.core))
+    scraped = await metrics.serve_metrics(
+        settings.metrics_addr, queue_registry(lambda: face.core, lambda: face.scaling)
+    )
     stack.push_async_callback(scraped.stop)
     return settings.advertised(server.port)
 
@@ -130,6 +139,7 @@ def _manager(
     journal: Journal,
     store: Store,
     predictor: PredictorThread | None,
+    scaling: Scaling | None,
 ) -> QueueManager:
     specs = [family(model).spec for model in options.settings.served]
     prefixes = {name: tokens for spec in specs for name, tokens in spec.prefix_tokens.items()}
@@ -158,7 +168,23 @@ def _manager(
         Recorder(options.tape, config),
         predictor,
         Planner if options.planning else None,
+        scaling,
     )
+
+
+async def _scaling(options: Options, classes: Classes, bus: Bus, epoch: int, stack: AsyncExitStack) -> Scaling | None:
+    """Raises BadSetup: on Kubernetes, without a service account."""
+    scaling = options.scaling
+    if scaling is None:
+        return None
+    specs = [family(model).spec for model in options.settings.served]
+    served = Served(tuple([spec.name for spec in specs]), specs[0].modalities, classes.named)
+    actuator: Actuator = Supervisor(bus, epoch)
+    if scaling.way == "kubernetes":
+        kubernetes = Kubernetes(Cluster.of_pod(os.environ))
+        stack.push_async_callback(kubernetes.close)
+        actuator = Deployments(kubernetes, {pool.name: pool.deployment_name for pool in scaling.pools})
+    return Scaling(scaling, served, actuator)
 
 
 def _encoder_sharing(settings: Settings) -> EncoderSharing:

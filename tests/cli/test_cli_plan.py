@@ -1,11 +1,14 @@
 """Which processes a configuration means, how threads are shared, what a service is told."""
 
+import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from headrace.cli.environment import Addresses, service_command, service_environment
-from headrace.cli.plan import MeshConfig, parse_colocate, plan_services
+from headrace.cli.options import add_mesh, mesh_config, mesh_words
+from headrace.cli.plan import MeshConfig, parse_colocate, plan_services, pools, worker_plan
 from headrace.cli.ports import Ports
 
 # changes, cores -> {id: threads} of the workers
@@ -75,3 +78,49 @@ def test_a_taken_port_is_not_given() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         assert Ports().take(port) != port
+
+
+def parsed(*words: str) -> MeshConfig:
+    parser = argparse.ArgumentParser()
+    add_mesh(parser)
+    return mesh_config(parser.parse_args(words), tethered=False)
+
+
+SCALED = [
+    # words -> pools that the queue manager is told
+    ("", ""),
+    ("--autoscale headrace", "encode:1-2 prefill:1-2 decode:1-2"),
+    (
+        "--autoscale published --encoders 0 --min-encoders 0 --max-encoders 6 --decode 3",
+        "encode:0-6 prefill:1-2 decode:1-6",
+    ),
+    ("--autoscale headrace --colocate prefill,decode --max-decode 3", "encode:1-2 prefill+decode:1-3"),
+    ("--autoscale headrace --min-decode 2 --max-decode 2", "encode:1-2 prefill:1-2 decode:2-2"),
+]
+
+
+@pytest.mark.parametrize(("words", "told_pools"), SCALED)
+def test_the_queue_manager_is_told_which_pools_it_scales(words: str, told_pools: str, tmp_path: Path) -> None:
+    config = parsed(*words.split())
+    plans = plan_services(config)
+    addresses = Addresses.choose(config, plans, Ports(), tmp_path, tmp_path)
+    told = service_environment(plans[0], config, addresses)
+    assert (plans[0].id, told.get("HEADRACE_AUTOSCALE_POOLS", "")) == ("qm-0", told_pools)
+    assert told.get("HEADRACE_AUTOSCALE", "") == config.autoscale
+
+
+@pytest.mark.parametrize("words", [words for words, _ in SCALED])
+def test_a_mesh_in_the_background_is_told_the_same(words: str) -> None:
+    parser = argparse.ArgumentParser()
+    add_mesh(parser)
+    args = parser.parse_args(words.split())
+    assert parsed(*mesh_words(args)) == mesh_config(args, tethered=False)
+
+
+def test_a_worker_that_is_added_is_like_the_others_of_its_pool() -> None:
+    config = MeshConfig(cores=8, colocate=("prefill", "decode"))
+    assert pools(config) == (("encode",), ("prefill", "decode"))
+    for stages in pools(config):
+        [first] = [plan for plan in plan_services(config) if plan.stages == stages]
+        assert worker_plan(config, stages, 0) == first
+        assert worker_plan(config, stages, 5) == replace(first, id=first.id.replace("-0", "-5"))

@@ -72,7 +72,7 @@ def test_the_boards_are_those_of_their_tables() -> None:
 
 def exported_names() -> set[str]:
     """Everything that any process of ours exports, as Prometheus calls it; histograms without their suffix."""
-    families = [*GatewayMetrics(("any",)).collect(), *queue_registry(lambda: None).collect()]
+    families = [*GatewayMetrics(("any",)).collect(), *queue_registry(lambda: None, lambda: None).collect()]
     found = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
     nobody: Any = None  # a reading's name is known before anything is read
     return found | {reading.name for reading in readings(nobody)} | set(WORKER_FIELDS)

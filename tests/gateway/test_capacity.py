@@ -1,9 +1,12 @@
 """Admission by the queue manager's last status: what counts as knowing that nobody serves."""
 
+import contextlib
+
 import pytest
 
 from headrace.core.errors import HeadraceError, Overloaded, TooLate, Unavailable
-from services.gateway.capacity import RETRY_S_MAX, SETTLE_S, STALE_S, Bid, Cell, ClassLoad, admit, led_since_s
+from headrace.v1 import queue_pb2
+from services.gateway.capacity import RETRY_S_MAX, SETTLE_S, STALE_S, Bid, Cell, ClassLoad, admit, cell_of, led_since_s
 
 SERVED = {"m": frozenset({"image"})}
 FULL = {"interactive": ClassLoad(queued=4, limit=4, oldest_wait_s=2.0)}
@@ -95,3 +98,17 @@ def test_a_leadership_is_new_to_a_gateway_that_knew_another() -> None:
     assert led_since_s(cell, 7, 100.25) == first_s
     cell = Cell(101.0, epoch=9, led_s=led_since_s(cell, 9, 101.0))
     assert (cell.led_s, led_since_s(cell, 9, 101.25)) == (101.0, 101.0)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "startable", "refused"),
+    [(["image"], [], False), ([], ["image"], False), ([], [], True), (["audio"], [], True)],
+    ids=["an encoder is there", "one can be started", "nobody, and nobody scales", "another kind"],
+)
+def test_a_picture_may_wait_for_an_encoder_that_can_be_started(
+    encoded: list[str], startable: list[str], refused: bool
+) -> None:
+    told = queue_pb2.ModelStatus(model="m", servable=True, modalities=encoded, startable=startable)
+    cell = cell_of(queue_pb2.CellStatus(models=[told]), None, 100.0)
+    with pytest.raises(Unavailable) if refused else contextlib.nullcontext():
+        admit(cell, 100.0, Bid("m", "interactive", ("image",)), lambda: 0)

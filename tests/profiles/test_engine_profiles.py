@@ -1,11 +1,12 @@
 """The profile engine's packaged profiles cost what they did as linear forms: the old formula is written out here."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from headrace.core.cost import StepWork
-from headrace.profiles import engine_profile, instance, packaged_engine_profiles
+from headrace.profiles import ProfileError, engine_profile, instance, packaged_engine_profiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +89,14 @@ def test_any_instance_by_name() -> None:
     assert (engine.name, engine.source) == (profile.name, profile.source)
     assert (engine.cost, engine.kv_bytes_per_token) == (profile.step, profile.kv_bytes_per_token)
     assert (engine.chunk_tokens, engine.output.mean_tokens) == (profile.chunk_tokens, 0)
+
+
+def test_an_encoder_takes_what_its_profile_says(tmp_path: Path) -> None:
+    plain = 'source = "[I] a test"\nkv_bytes_per_token = 0\n[cost]\ntokens = [0]\ntokens_s = [0.0]\n'
+    (tmp_path / "plain.toml").write_text(plain)
+    (tmp_path / "encodes.toml").write_text(plain + "[encode]\ntoken_s = 0.02\n")
+    (tmp_path / "wrong.toml").write_text(plain + "[encode]\ntoken_s = 0.02\ntile_s = 1\n")
+    assert engine_profile(str(tmp_path / "plain.toml")).encode_token_s == 0.0
+    assert engine_profile(str(tmp_path / "encodes.toml")).encode_token_s == 0.02
+    with pytest.raises(ProfileError, match="tile_s"):
+        engine_profile(str(tmp_path / "wrong.toml"))

@@ -6,9 +6,9 @@ import pytest
 
 from headrace.core.queue.views import CellView, ClassView, ModelView, WorkerView
 from headrace.core.scaling import SCALERS
-from headrace.core.scaling.autoscaler import OUTPUT_TOKENS, Autoscaler, Costs, Limits, ScaledPool
-from headrace.core.scaling.base import ClassWait, Sight, Target
-from headrace.core.scaling.events import Answered, Arrived, Count, Ended, Look, look
+from headrace.core.scaling.autoscaler import OUTPUT_TOKENS, Autoscaler, Limits, ScaledPool
+from headrace.core.scaling.base import ClassWait, Costs, Sight, Target
+from headrace.core.scaling.events import Answered, Arrived, Count, Ended, Look, Paced, Started, look
 from headrace.core.scaling.windows import Window
 from headrace.core.slo import CLASSES
 
@@ -134,3 +134,29 @@ def test_a_young_window_counts_the_time_that_there_was() -> None:
     for at in range(100, 120):
         window.add(3.0, float(at))
     assert window.over(300.0, 120.0).per_s == pytest.approx(3.0)
+
+
+def test_starts_and_paces_are_learnt() -> None:
+    scaler, seen = made(ENCODE, LLM)
+    scaler.handle(Look({}), 1.0)
+    scaler.handle(Started("encode", 4.0), 2.0)
+    scaler.handle(Started("encode", 8.0), 3.0)
+    scaler.handle(Paced("encode", Costs(encode_token_s=0.01)), 3.0)
+    scaler.handle(Look({}), 4.0)
+    before, after = (sight.pools[0] for sight in seen.sights)
+    assert [round(each.start_s, 6) for each in (before, after)] == [20.0, 6.0], "as configured, then as measured"
+    assert [round(each.capacity_per_s, 6) for each in (before, after)] == [1000.0, 100.0]
+
+
+def test_an_instance_that_costs_nothing_is_no_division_by_zero() -> None:
+    scaler, seen = made(ENCODE, LLM)
+    for name in ("encode", "llm"):
+        scaler.handle(Paced(name, Costs()), 0.0)
+    scaler.handle(Look({}), 1.0)
+    assert all(pool.capacity_per_s > 1e6 for pool in seen.sights[0].pools)
+
+
+@pytest.mark.parametrize(("long_s", "short_s", "before_s"), [(300.0, 30.0, 60.0), (90.0, 30.0, 60.0), (9.0, 3.0, 6.0)])
+def test_windows_shorten_with_a_short_epoch(long_s: float, short_s: float, before_s: float) -> None:
+    limits = Limits(4, long_s=long_s)
+    assert [round(limits.short_s, 6), round(limits.before_s, 6)] == [short_s, before_s]

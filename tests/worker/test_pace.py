@@ -32,3 +32,13 @@ async def test_what_sending_takes_is_made_up_for_while_it_works() -> None:
             time.sleep(CARRY_S / 2)  # noqa: ASYNC251 the work between two iterations
         took.append(time.perf_counter() - began_s)
     assert min(took) < 10 * STEP_S + 5 * CARRY_S
+
+
+async def test_stages_of_one_device_take_turns() -> None:
+    """A batch of pictures in a colocated worker: the iteration that comes meanwhile waits for its end."""
+    loop, pace, began_s = asyncio.get_running_loop(), Pace(), time.perf_counter()
+    encoding = asyncio.create_task(pace.wait(5 * STEP_S, loop.time()))
+    await asyncio.sleep(0)
+    await pace.wait(STEP_S, loop.time())
+    assert encoding.done()
+    assert time.perf_counter() - began_s >= 6 * STEP_S - 1e-4

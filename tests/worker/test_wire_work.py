@@ -4,7 +4,7 @@ import pytest
 
 from headrace.core.commands import Hold, MoveCommand, ResendCommand, WorkBatch
 from headrace.core.events import Evicted, Heartbeat, Joined
-from headrace.core.instance import Done, Loadable, Pace
+from headrace.core.instance import Done, Encoded, Loadable, Pace
 from headrace.core.types import Key, TensorHandle
 from headrace.v1 import queue_pb2
 from headrace.wire.convert import handle_to_proto, key_to_proto
@@ -70,6 +70,7 @@ def test_heartbeats() -> None:
         sent_s=1.5,
         pace=PACE,
         done=Done(1.25, 40, 700, 390),
+        encoded=Encoded(2.5, 96),
         kv_bytes_per_token=768,
         host_bytes=1 << 30,
         loadable=(

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.cli.plan import MeshConfig, ServicePlan
+from headrace.cli.plan import MeshConfig, ServicePlan, pool_name, pools
 from headrace.cli.ports import Ports
 
 _HOST = "127.0.0.1"
@@ -36,6 +36,9 @@ class Addresses:
         http = {name: f"{_HOST}:{ports.take(http_port.get(name, 0))}" for name in gateways}
         grpc = {plan.id: f"{_HOST}:{ports.take(grpc_port.get(plan.id, 0))}" for plan in plans}
         return cls(ports.take(), ports.take(), http, grpc, data_dir, shm_dir)
+
+    def add(self, service: str, port: int) -> None:
+        self.grpc[service] = f"{_HOST}:{port}"
 
     @property
     def nats_url(self) -> str:
@@ -80,4 +83,8 @@ def service_environment(plan: ServicePlan, config: MeshConfig, addresses: Addres
         variables["HEADRACE_PROFILE"] = config.profile
     if plan.serves_http:
         variables["HEADRACE_HTTP_ADDR"] = addresses.http[plan.id]
+    if config.autoscale:
+        limits = {pool_name(stages): config.limits(stages) for stages in pools(config)}
+        variables["HEADRACE_AUTOSCALE"] = config.autoscale
+        variables["HEADRACE_AUTOSCALE_POOLS"] = " ".join([f"{name}:{lo}-{hi}" for name, (lo, hi) in limits.items()])
     return {**variables, **config.environment}

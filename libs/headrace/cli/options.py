@@ -5,11 +5,13 @@ import os
 from pathlib import Path
 
 from headrace.cli.environment import GRPC_PORT, HTTP_PORT
-from headrace.cli.plan import COUNT_MAX, MODEL, MeshConfig, parse_colocate
+from headrace.cli.plan import COUNT_MAX, LEAST, MODEL, MeshConfig, parse_colocate
+from headrace.core.scaling import SCALERS
 
 DATA_DIR = Path(".headrace")
 ENGINES = ("onnx", "torch", "vllm", "profile")
 WEIGHTS = ("fp32", "q4", "int8")
+SCALED = {"encoders": "encode", "prefill": "prefill", "decode": "decode"}  # option -> stage
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +36,15 @@ def add_mesh(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="all that are served, the first one first; loaded in turn",
     )
-    for name in ("encoders", "prefill", "decode", "gateways"):
+    parser.add_argument("--encoders", type=_count_or_none, default=1, metavar="N")
+    for name in ("prefill", "decode", "gateways"):
         parser.add_argument(f"--{name}", type=_count, default=1, metavar="N")
+    parser.add_argument("--autoscale", choices=tuple(SCALERS), default="", help="start and drain workers by the load")
+    for name in SCALED:
+        parser.add_argument(f"--max-{name}", type=_count, metavar="N", help="autoscaled: twice what it starts with")
+    parser.add_argument("--min-encoders", type=_count_or_none, metavar="N", help=f"autoscaled: {LEAST}; 0 when idle")
+    for name in ("prefill", "decode"):
+        parser.add_argument(f"--min-{name}", type=_count, metavar="N", help=f"autoscaled: {LEAST}")
     parser.add_argument("--colocate", type=_colocate, default=(), metavar="STAGES", help="prefill,decode or all")
     parser.add_argument("--sync-always", action="store_true", help="fsync the journal at every request")
     parser.add_argument("--no-restart", action="store_true", help="leave dead processes dead")
@@ -58,6 +67,9 @@ def mesh_config(args: argparse.Namespace, *, tethered: bool) -> MeshConfig:
         restart=not args.no_restart,
         tethered=tethered,
         cores=len(os.sched_getaffinity(0)),
+        autoscale=args.autoscale,
+        least=_limits(args, "min"),
+        most=_limits(args, "max"),
         http_port=HTTP_PORT,
         grpc_port=GRPC_PORT,
     )
@@ -70,6 +82,12 @@ def mesh_words(args: argparse.Namespace) -> list[str]:
     words += ["--weights", args.weights]
     for name in ("encoders", "prefill", "decode", "gateways"):
         words += [f"--{name}", str(getattr(args, name))]
+    if args.autoscale:
+        words += ["--autoscale", args.autoscale]
+    for end in ("min", "max"):
+        for name in SCALED:
+            value = getattr(args, f"{end}_{name}")
+            words += [f"--{end}-{name}", str(value)] if value is not None else []
     if args.profile:
         words += ["--profile", args.profile]
     if args.models:
@@ -77,6 +95,12 @@ def mesh_words(args: argparse.Namespace) -> list[str]:
     if args.colocate:
         words += ["--colocate", ",".join(args.colocate)]
     return words + ["--sync-always"] * args.sync_always + ["--no-restart"] * args.no_restart
+
+
+def _limits(args: argparse.Namespace, end: str) -> dict[str, int]:
+    """By stage, those that were said."""
+    said = {stage: getattr(args, f"{end}_{name}") for name, stage in SCALED.items()}
+    return {stage: value for stage, value in said.items() if value is not None}
 
 
 def _model(text: str) -> str:
@@ -88,11 +112,15 @@ def _models(text: str) -> tuple[str, ...]:
     return tuple(_model(name) for part in text.split(",") if (name := part.strip()))
 
 
-def _count(text: str) -> int:
+def _count(text: str, least: int = 1) -> int:
     value = int(text)
-    if not 1 <= value <= COUNT_MAX:
-        raise argparse.ArgumentTypeError(f"{value} is not between 1 and {COUNT_MAX}")
+    if not least <= value <= COUNT_MAX:
+        raise argparse.ArgumentTypeError(f"{value} is not between {least} and {COUNT_MAX}")
     return value
+
+
+def _count_or_none(text: str) -> int:
+    return _count(text, least=0)
 
 
 def _colocate(text: str) -> tuple[str, ...]:

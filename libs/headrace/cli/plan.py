@@ -13,7 +13,7 @@ _IDS = {"encode": "encoder", "prefill": "prefill", "decode": "decode"}
 # A machine runs few of each; more is a typing error rather than a plan.
 COUNT_MAX = 16
 
-
+LEAST = 1  # workers of a pool that is scaled
 MODEL = "smollm2-135m"
 
 
@@ -39,8 +39,22 @@ class MeshConfig:
     start_timeout_s: float = 120.0  # the first start builds the graph of the default model (about 10 s a worker)
     environment: Mapping[str, str] = field(default_factory=dict)  # for every service
     service_environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by service id
+    autoscale: str = ""  # a policy of headrace.core.scaling; empty: the workers are those that it starts with
+    least: Mapping[str, int] = field(default_factory=dict)  # instances by stage, where it is not LEAST
+    most: Mapping[str, int] = field(default_factory=dict)  # ... where it is not twice what it starts with
     http_port: int = 0  # 0: any free one
     grpc_port: int = 0
+
+    def count(self, stages: tuple[str, ...]) -> int:
+        """Workers with these stages that it starts with."""
+        counts = {"encode": self.encoders, "prefill": self.prefill, "decode": self.decode}
+        return max(counts[stage] for stage in stages)
+
+    def limits(self, stages: tuple[str, ...]) -> tuple[int, int]:
+        """Least and most workers with these stages, where they are scaled."""
+        least = max(self.least.get(stage, LEAST) for stage in stages)
+        asked = [self.most[stage] for stage in stages if stage in self.most]
+        return least, max(least, *asked) if asked else max(least, 2 * self.count(stages))
 
     @property
     def model_name(self) -> str:
@@ -88,18 +102,24 @@ def plan_services(config: MeshConfig) -> tuple[ServicePlan, ...]:
 
 
 def _workers(config: MeshConfig) -> list[ServicePlan]:
-    counts = {"encode": config.encoders, "prefill": config.prefill, "decode": config.decode}
-    groups: list[tuple[str, ...]] = [(stage,) for stage in STAGES if stage not in config.colocate]
-    if config.colocate:
-        groups.append(config.colocate)
-    sized = [(stages, max(counts[stage] for stage in stages)) for stages in groups]
-    heavy = sum(count for stages, count in sized if stages != ("encode",))
-    threads = max(1, config.cores // max(1, heavy))
-    return [_worker(stages, n, threads) for stages, count in sized for n in range(count)]
+    return [worker_plan(config, stages, n) for stages in pools(config) for n in range(config.count(stages))]
 
 
-def _worker(stages: tuple[str, ...], n: int, threads: int) -> ServicePlan:
+def pools(config: MeshConfig) -> tuple[tuple[str, ...], ...]:
+    """The stages of each kind of worker."""
+    apart = [(stage,) for stage in STAGES if stage not in config.colocate]
+    return (*apart, config.colocate) if config.colocate else tuple(apart)
+
+
+def pool_name(stages: tuple[str, ...]) -> str:
+    """As the queue manager calls them: prefill+decode."""
+    return "+".join(stages)
+
+
+def worker_plan(config: MeshConfig, stages: tuple[str, ...], n: int) -> ServicePlan:
     """The tower of an encoder is small: one thread is enough for it, the rest goes to the LLM workers."""
+    heavy = sum(config.count(each) for each in pools(config) if each != ("encode",))
+    threads = max(1, config.cores // max(1, heavy))
     if len(stages) > 1:
         return ServicePlan(f"worker-{n}", "services.prefill", ("--stages", ",".join(stages)), stages, threads)
     (stage,) = stages

@@ -13,6 +13,8 @@ from headrace.cli.runstate import RunState
 from headrace.cli.view import Console
 from headrace.client import operator
 
+DECISIONS_SHOWN = 5  # of the autoscaler, the last ones
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_dir(parser)
@@ -40,11 +42,37 @@ def _processes(console: Console, state: RunState) -> None:
 async def _ask(console: Console, state: RunState) -> int:
     try:
         await _cell(console, state)
+        await _pools(console, state)
         await _devices(console, state)
     except grpc.RpcError as error:
         console.error(f"a manager does not answer: {error}")
         return 1
     return 0
+
+
+async def _pools(console: Console, state: RunState) -> None:
+    """Where an autoscaler starts and drains workers: what it wants, and why."""
+    scaling = await operator.scaling_status(state.services["qm-0"])
+    if scaling is None:
+        return
+    rows = [
+        [
+            pool.pool,
+            f"{pool.ready}" + f" +{pool.starting}" * bool(pool.starting) + f" -{pool.draining}" * bool(pool.draining),
+            f"{pool.target} of {pool.least} to {pool.most}",
+            f"{pool.load_per_s:.0f} of {pool.capacity_per_s:.0f}/s each",
+            f"{pool.start_s:.1f} s",
+            pool.reason,
+        ]
+        for pool in scaling.pools
+    ]
+    columns = ("pool", "workers", "target", "tokens", "start", "why")
+    console.table(f"pools ({scaling.policy})", columns, rows)
+    for made in list(scaling.decisions)[-DECISIONS_SHOWN:]:
+        failed = f" FAILED: {made.error}" if made.error else ""
+        console.note(f"{_age(made.at_s)} ago: {made.pool} {made.before} -> {made.after}: {made.reason}{failed}")
+    if scaling.trouble:
+        console.error(f"nothing can be scaled: {scaling.trouble}")
 
 
 async def _cell(console: Console, state: RunState) -> None:

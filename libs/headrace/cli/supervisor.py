@@ -15,6 +15,7 @@ from typing import Self
 import grpc
 
 from headrace.cli import runstate
+from headrace.cli.elastic import Elastic
 from headrace.cli.environment import Addresses, service_command, service_environment
 from headrace.cli.plan import MeshConfig, ServicePlan, plan_services
 from headrace.cli.ports import Ports
@@ -51,6 +52,8 @@ class Mesh:
         self._progress = progress
         self._restarts = Restarts()
         self._watcher: asyncio.Task[None] | None = None
+        self._ports = Ports()
+        self.elastic: Elastic | None = None  # carries out what the queue manager's autoscaler orders
         self._held: set[str] = set()  # ids that the watcher leaves alone: being restarted or stopped by the owner
 
     async def __aenter__(self) -> Self:
@@ -102,8 +105,7 @@ class Mesh:
 
     async def start(self) -> None:
         self._prepare_directories()
-        ports = Ports()
-        self.addresses = Addresses.choose(self.config, self.plans, ports, self.data_dir, self.shm_dir)
+        self.addresses = Addresses.choose(self.config, self.plans, self._ports, self.data_dir, self.shm_dir)
         self._write_state("starting", ("nats-server", "redis-server"))
         self.nats, self.redis = self._servers()
         self.nats.start()
@@ -114,6 +116,8 @@ class Mesh:
             self._services[plan.id].start(self.config.service_environment.get(plan.id))
         await self._wait_ready(self.ids)
         self._watcher = asyncio.create_task(self._watch(), name="mesh-watcher")
+        if self.config.autoscale:
+            self.elastic = await Elastic.open(self, self.addresses.nats_url)
         await self.until_servable()
         self._write_state("ready", ())
 
@@ -183,7 +187,7 @@ class Mesh:
         while True:
             await asyncio.sleep(_POLL_S)
             self._watch_servers()
-            for service, process in self._services.items():
+            for service, process in list(self._services.items()):
                 if not process.alive() and service not in self._held and self.config.restart:
                     self._revive(service, process)
 
@@ -204,6 +208,35 @@ class Mesh:
         self._restarts.started(service, time.monotonic())
         self._write_state("ready", ())
 
+    # --- more and fewer workers ---
+
+    def add_worker(self, plan: ServicePlan) -> None:
+        """Starts it; it serves once the queue manager hears it."""
+        self.addresses.add(plan.id, self._ports.take())
+        self.plans = (*self.plans, plan)
+        self._services[plan.id] = self._process(plan)
+        self._services[plan.id].start(self.config.service_environment.get(plan.id))
+        self._progress(f"{plan.id} is started")
+        self._write_state("ready", ())
+
+    async def drain_worker(self, service: str, drain_s: float) -> None:
+        """It takes nothing new and ends what it has; what is left then goes on elsewhere, as after a death."""
+        process = self._services[service]
+        self._held.add(service)
+        process.send(signal.SIGCONT)
+        process.send(signal.SIGTERM)
+        for _ in range(round(drain_s / _POLL_S)):
+            if not process.alive():
+                break
+            await asyncio.sleep(_POLL_S)
+        process.send(signal.SIGKILL)
+        await asyncio.to_thread(process.wait, STOP_TIMEOUT_S)
+        del self._services[service], self.addresses.grpc[service]
+        self.plans = tuple(plan for plan in self.plans if plan.id != service)
+        self._held.discard(service)
+        self._progress(f"{service} has left")
+        self._write_state("ready", ())
+
     # --- what chaos does to it ---
 
     def kill(self, service: str, number: signal.Signals = signal.SIGKILL) -> None:
@@ -211,6 +244,9 @@ class Mesh:
 
     def alive(self, service: str) -> bool:
         return self._services[service].alive()
+
+    def ready(self, service: str) -> bool:
+        return self._services[service].ready()
 
     async def restart(self, service: str, environment: Mapping[str, str] | None = None) -> None:
         """Stop the service in an orderly way and start it with extra environment, which holds for this start."""
@@ -242,6 +278,9 @@ class Mesh:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
             self._watcher = None
+        if self.elastic is not None:
+            await self.elastic.close()
+            self.elastic = None
         order = [service for service in reversed(self.ids) if service in self._services]
         gateways = [service for service in order if service.startswith("gateway")]
         await self._stop_services(gateways)

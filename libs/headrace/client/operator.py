@@ -20,6 +20,7 @@ from headrace.v1.queue_pb2 import (
     InspectRequest,
     InspectResponse,
 )
+from headrace.v1.scaling_pb2 import ScalingStatus
 from headrace.v1.worker_pb2 import GetStateRequest, GetStateResponse, WorkerState
 
 # Each answers from memory; a service that takes longer is stopped or gone.
@@ -48,6 +49,12 @@ async def _ask(address: str, method: str, question: _Message, answer: type[Answe
 
 async def cell_status(queue_manager: str) -> CellStatus:
     return (await _ask(queue_manager, "QueueManagerService/GetStatus", GetStatusRequest(), GetStatusResponse)).status
+
+
+async def scaling_status(queue_manager: str) -> ScalingStatus | None:
+    """None: nothing is scaled."""
+    answer = await _ask(queue_manager, "QueueManagerService/GetStatus", GetStatusRequest(), GetStatusResponse)
+    return answer.scaling if answer.HasField("scaling") else None
 
 
 async def explain(queue_manager: str, request_id: str) -> ExplainResponse:

@@ -6,7 +6,7 @@ Any of these may arrive twice, late or out of order, and all but the journal's m
 from dataclasses import dataclass
 
 from headrace.core.commands import Hold
-from headrace.core.instance import NO_PACE, NOTHING_DONE, Done, Loadable, Pace
+from headrace.core.instance import NO_PACE, NOTHING_DONE, NOTHING_ENCODED, Done, Encoded, Loadable, Pace
 from headrace.core.planning.problem import Plan
 from headrace.core.types import End, Failure, Key, Logprobs, Request, StageSpan, TensorHandle
 
@@ -114,6 +114,7 @@ class Heartbeat:
     loadable: tuple[Loadable, ...] = ()  # empty: it serves its model for ever
     loading: str = ""  # the model that is being loaded: it serves nothing until then
     load_error: str = ""  # why `loading` did not come about; the model before it is served again
+    encoded: Encoded = NOTHING_ENCODED
 
 
 @dataclass(frozen=True, slots=True)

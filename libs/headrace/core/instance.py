@@ -26,7 +26,15 @@ class Done:
     decode_tokens: int = 0
 
 
-NO_PACE, NOTHING_DONE = Pace(), Done()
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What a worker's encoders have computed since its start; what was known already is not counted."""
+
+    busy_s: float = 0.0
+    tokens: int = 0  # of media
+
+
+NO_PACE, NOTHING_DONE, NOTHING_ENCODED = Pace(), Done(), Encoded()
 
 
 @dataclass(frozen=True, slots=True)

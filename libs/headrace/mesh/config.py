@@ -43,6 +43,7 @@ class Settings:
     trace_file: str = ""  # "-": the console
     trace_sample: float = 0.01
     log_level: str = "info"
+    drain_s: float = 29.0  # that a worker which is to stop goes on with what it has; the rest then goes on elsewhere
     transfer: str = "auto"
     kv_pipeline: str = "auto"  # on: KV caches travel while they are computed; off: afterwards; auto: the large ones
     kv_wire: str = "raw"  # int8: KV caches travel in a quarter of their bytes, and answers may differ
@@ -176,6 +177,7 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "trace_file": _text,
     "trace_sample": _number(float, 0.0, 1.0),
     "log_level": _choice("debug", "info", "warning", "error"),
+    "drain_s": _number(float, 0.0, 29.0),
     "transfer": _choice("auto", "grpc"),
     "kv_pipeline": _choice("on", "off", "auto"),
     "kv_wire": _choice("raw", "int8"),

@@ -17,6 +17,7 @@ HEARTBEAT = "hr.v1.heartbeat"
 TELEMETRY = "hr.v1.telemetry"
 CONTROL = "hr.v1.control"
 STATUS = "hr.v1.status"
+SCALE = "hr.v1.scale"
 
 _PROCESS_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 

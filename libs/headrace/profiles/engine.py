@@ -26,6 +26,7 @@ class EngineProfile:
     output: OutputRule = field(default_factory=OutputRule)
     load_cold_s: float = 0.0  # until a model serves whose weights lie on the disk of its machine
     load_warm_s: float = 0.0  # in host memory
+    encode_token_s: float = 0.0  # of media, at an encoder
 
 
 def engine_profile(name_or_path: str) -> EngineProfile:
@@ -53,7 +54,8 @@ def packaged_engine_profiles() -> list[str]:
 
 
 def _engine(top: Table, name: str) -> EngineProfile:
-    cost, output = top.table("cost"), top.table("output") if "output" in top else None
+    cost = top.table("cost")
+    output, encode = (top.table(name) if name in top else None for name in ("output", "encode"))
     profile = EngineProfile(
         name=name,
         source=top.source(),
@@ -63,8 +65,9 @@ def _engine(top: Table, name: str) -> EngineProfile:
         output=OutputRule(output.number("mean_tokens") if output else 0.0),
         load_cold_s=top.number("load_cold_s", 0.0),
         load_warm_s=top.number("load_warm_s", 0.0),
+        encode_token_s=encode.number("token_s") if encode else 0.0,
     )
-    for table in (top, cost, output):
+    for table in (top, cost, output, encode):
         if table is not None:
             table.end()
     return profile

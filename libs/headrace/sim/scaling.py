@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from headrace.core.queue.views import WorkerView
 from headrace.core.scaling import SCALERS
-from headrace.core.scaling.autoscaler import Autoscaler, Costs, Limits, ScaledPool
+from headrace.core.scaling.autoscaler import Autoscaler, Limits, ScaledPool
+from headrace.core.scaling.base import Costs
 from headrace.core.scaling.events import Answered, Arrived, Ended, Scale, look
 from headrace.profiles import model
 from headrace.sim.asked import Asked

@@ -1,4 +1,5 @@
 from headrace.v1 import common_pb2 as _common_pb2
+from headrace.v1 import scaling_pb2 as _scaling_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -331,6 +332,14 @@ class Done(_message.Message):
     decode_tokens: int
     def __init__(self, busy_s: _Optional[float] = ..., iterations: _Optional[int] = ..., prefill_tokens: _Optional[int] = ..., decode_tokens: _Optional[int] = ...) -> None: ...
 
+class Encoded(_message.Message):
+    __slots__ = ("busy_s", "tokens")
+    BUSY_S_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    busy_s: float
+    tokens: int
+    def __init__(self, busy_s: _Optional[float] = ..., tokens: _Optional[int] = ...) -> None: ...
+
 class Loadable(_message.Message):
     __slots__ = ("model", "load_s", "warm", "slots", "blocks", "block_tokens", "pace")
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -350,7 +359,7 @@ class Loadable(_message.Message):
     def __init__(self, model: _Optional[str] = ..., load_s: _Optional[float] = ..., warm: _Optional[bool] = ..., slots: _Optional[int] = ..., blocks: _Optional[int] = ..., block_tokens: _Optional[int] = ..., pace: _Optional[_Union[Pace, _Mapping]] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("worker", "incarnation", "stages", "model", "host", "grpc_address", "slots", "blocks", "block_tokens", "draining", "leaving", "epoch", "holds", "sent_s", "modalities", "pace", "done", "kv_bytes_per_token", "host_bytes", "loadable", "loading", "load_error")
+    __slots__ = ("worker", "incarnation", "stages", "model", "host", "grpc_address", "slots", "blocks", "block_tokens", "draining", "leaving", "epoch", "holds", "sent_s", "modalities", "pace", "done", "kv_bytes_per_token", "host_bytes", "loadable", "loading", "load_error", "encoded")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
@@ -373,6 +382,7 @@ class Heartbeat(_message.Message):
     LOADABLE_FIELD_NUMBER: _ClassVar[int]
     LOADING_FIELD_NUMBER: _ClassVar[int]
     LOAD_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ENCODED_FIELD_NUMBER: _ClassVar[int]
     worker: str
     incarnation: str
     stages: _containers.RepeatedScalarFieldContainer[str]
@@ -395,7 +405,8 @@ class Heartbeat(_message.Message):
     loadable: _containers.RepeatedCompositeFieldContainer[Loadable]
     loading: str
     load_error: str
-    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., stages: _Optional[_Iterable[str]] = ..., model: _Optional[str] = ..., host: _Optional[str] = ..., grpc_address: _Optional[str] = ..., slots: _Optional[int] = ..., blocks: _Optional[int] = ..., block_tokens: _Optional[int] = ..., draining: _Optional[bool] = ..., leaving: _Optional[bool] = ..., epoch: _Optional[int] = ..., holds: _Optional[_Iterable[_Union[Hold, _Mapping]]] = ..., sent_s: _Optional[float] = ..., modalities: _Optional[_Iterable[str]] = ..., pace: _Optional[_Union[Pace, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., kv_bytes_per_token: _Optional[int] = ..., host_bytes: _Optional[int] = ..., loadable: _Optional[_Iterable[_Union[Loadable, _Mapping]]] = ..., loading: _Optional[str] = ..., load_error: _Optional[str] = ...) -> None: ...
+    encoded: Encoded
+    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., stages: _Optional[_Iterable[str]] = ..., model: _Optional[str] = ..., host: _Optional[str] = ..., grpc_address: _Optional[str] = ..., slots: _Optional[int] = ..., blocks: _Optional[int] = ..., block_tokens: _Optional[int] = ..., draining: _Optional[bool] = ..., leaving: _Optional[bool] = ..., epoch: _Optional[int] = ..., holds: _Optional[_Iterable[_Union[Hold, _Mapping]]] = ..., sent_s: _Optional[float] = ..., modalities: _Optional[_Iterable[str]] = ..., pace: _Optional[_Union[Pace, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., kv_bytes_per_token: _Optional[int] = ..., host_bytes: _Optional[int] = ..., loadable: _Optional[_Iterable[_Union[Loadable, _Mapping]]] = ..., loading: _Optional[str] = ..., load_error: _Optional[str] = ..., encoded: _Optional[_Union[Encoded, _Mapping]] = ...) -> None: ...
 
 class CancelRequest(_message.Message):
     __slots__ = ("request_id", "gateway", "deadline")
@@ -566,18 +577,20 @@ class WorkerStatus(_message.Message):
     def __init__(self, worker: _Optional[str] = ..., stages: _Optional[_Iterable[str]] = ..., model: _Optional[str] = ..., slots: _Optional[int] = ..., slots_used: _Optional[int] = ..., blocks: _Optional[int] = ..., blocks_used: _Optional[int] = ..., draining: _Optional[bool] = ..., last_seen_s: _Optional[float] = ..., pending_media_tokens: _Optional[int] = ..., loading: _Optional[str] = ..., evicted: _Optional[int] = ..., evicted_bytes: _Optional[int] = ..., host_bytes: _Optional[int] = ...) -> None: ...
 
 class ModelStatus(_message.Message):
-    __slots__ = ("model", "servable", "modalities", "waiting", "running")
+    __slots__ = ("model", "servable", "modalities", "waiting", "running", "startable")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SERVABLE_FIELD_NUMBER: _ClassVar[int]
     MODALITIES_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
+    STARTABLE_FIELD_NUMBER: _ClassVar[int]
     model: str
     servable: bool
     modalities: _containers.RepeatedScalarFieldContainer[str]
     waiting: int
     running: int
-    def __init__(self, model: _Optional[str] = ..., servable: _Optional[bool] = ..., modalities: _Optional[_Iterable[str]] = ..., waiting: _Optional[int] = ..., running: _Optional[int] = ...) -> None: ...
+    startable: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., servable: _Optional[bool] = ..., modalities: _Optional[_Iterable[str]] = ..., waiting: _Optional[int] = ..., running: _Optional[int] = ..., startable: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CellStatus(_message.Message):
     __slots__ = ("epoch", "leader", "sent_s", "classes", "workers", "models", "accepted", "ended", "ended_by_reason")
@@ -776,7 +789,9 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("status",)
+    __slots__ = ("status", "scaling")
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    SCALING_FIELD_NUMBER: _ClassVar[int]
     status: CellStatus
-    def __init__(self, status: _Optional[_Union[CellStatus, _Mapping]] = ...) -> None: ...
+    scaling: _scaling_pb2.ScalingStatus
+    def __init__(self, status: _Optional[_Union[CellStatus, _Mapping]] = ..., scaling: _Optional[_Union[_scaling_pb2.ScalingStatus, _Mapping]] = ...) -> None: ...

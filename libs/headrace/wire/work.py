@@ -26,7 +26,7 @@ from headrace.core.events import (
     StageFailed,
     Stalled,
 )
-from headrace.core.instance import Done, Loadable, Pace
+from headrace.core.instance import Done, Encoded, Loadable, Pace
 from headrace.v1 import queue_pb2
 from headrace.wire import convert
 from headrace.wire.convert import (
@@ -295,6 +295,7 @@ def heartbeat_to_proto(heartbeat: Heartbeat) -> queue_pb2.Heartbeat:
         modalities=heartbeat.modalities,
         pace=pace_to_proto(heartbeat.pace),
         done=done_to_proto(heartbeat.done),
+        encoded=queue_pb2.Encoded(busy_s=heartbeat.encoded.busy_s, tokens=heartbeat.encoded.tokens),
         kv_bytes_per_token=heartbeat.kv_bytes_per_token,
         host_bytes=heartbeat.host_bytes,
         loadable=map(loadable_to_proto, heartbeat.loadable),
@@ -324,6 +325,7 @@ def heartbeat_from_proto(message: queue_pb2.Heartbeat) -> Heartbeat:
         modalities=tuple(message.modalities),
         pace=pace_from_proto(message.pace),
         done=done_from_proto(message.done),
+        encoded=Encoded(message.encoded.busy_s, message.encoded.tokens),
         kv_bytes_per_token=message.kv_bytes_per_token,
         host_bytes=message.host_bytes,
         loadable=tuple(map(loadable_from_proto, message.loadable)),

@@ -39,6 +39,7 @@ from headrace.worker.models import Card, Models
 from headrace.worker.offers import Offers
 from headrace.worker.outbox import Outbox
 from headrace.worker.outfit import Loaded, Outfit
+from headrace.worker.pace import Pace
 from headrace.worker.pulse import Gauges, Identity, Pulse
 from headrace.worker.requests import Requests
 from headrace.worker.spans import Spans
@@ -109,6 +110,7 @@ class Worker:
         self._tasks = asyncio.TaskGroup()
         self._work = asyncio.Event()
         self._tally = Tally()
+        self._pace = Pace()
         self._lease = Lease(time.monotonic())
         self._log = TokenLog(carriers.store, self.holds, self._lease)
         self._outbox = Outbox(carriers.bus, me, address.incarnation, self._log.writing)
@@ -142,7 +144,7 @@ class Worker:
             carried.tensors, carried.store, self.holds, self._outbox, self._lease, in_memory=in_memory
         )
         return EncodeStage(
-            self._me, self._models.loaded, carried.blobs, embeddings, self.holds, self._tally, cache_bytes
+            self._me, self._models.loaded, carried.blobs, embeddings, self.holds, self._tally, self._pace, cache_bytes
         )
 
     def _equip(self, outfit: Outfit, engine: Engine) -> None:
@@ -232,6 +234,7 @@ class Worker:
                 self._outbox,
                 self._announce,
                 self._tally,
+                self._pace,
             )
             await llm.run(self._work, self._other_wanted)
             await self._change_model(requests)
@@ -334,11 +337,12 @@ class Worker:
         return services
 
     async def _drain(self, drain_s: float) -> None:
-        """Until everything is released: an end that is not stored yet would be lost with the process."""
+        """Until everything is released: an end that is not stored yet would be lost with the process. One look at
+        least: what was sent before the queue manager has heard of this still arrives."""
         self._pulse.draining = True
         self._pulse.beat()
         waited_s = 0.0
-        while len(self.holds) and waited_s < drain_s:
+        while waited_s < drain_s and (len(self.holds) or not waited_s):
             await asyncio.sleep(DRAIN_LOOK_S)
             waited_s += DRAIN_LOOK_S
         log.info("drained", left=len(self.holds), waited_s=round(waited_s, 2))

@@ -24,6 +24,7 @@ from headrace.modalities import Input, Rows
 from headrace.worker.embeddings import Embedding, Embeddings, Outgoing
 from headrace.worker.holds import Holds, Part
 from headrace.worker.outfit import Outfit
+from headrace.worker.pace import Pace
 from headrace.worker.tally import Tally
 
 # Towers here take tens of milliseconds a picture: a batch stays within a few hundred, and so does a cancel.
@@ -62,6 +63,7 @@ class EncodeStage:
         embeddings: Embeddings,
         holds: Holds,
         tally: Tally,
+        pace: Pace,
         cache_bytes: int,
     ) -> None:
         """cache_bytes: of embeddings kept for who asks the same again; 0: every part is computed for itself."""
@@ -71,6 +73,7 @@ class EncodeStage:
         self._embeddings = embeddings
         self._holds = holds
         self._tally = tally
+        self._pace = pace
         self._cache = EncoderCache[Embedding](cache_bytes)
         self._line = EncodeLine[Part](embeddings.wanted)
         self._work = asyncio.Event()
@@ -91,6 +94,7 @@ class EncodeStage:
             for job in jobs:
                 await self._read(job)
             await asyncio.get_running_loop().run_in_executor(self._thread, self._encode, jobs)
+            await self._pass_modelled(jobs)
             await self._embeddings.publish([each for job in jobs for each in self._outgoing(job)])
 
     async def _answer(self) -> None:
@@ -171,8 +175,18 @@ class EncodeStage:
             encoder = outfit.encoders[inputs[0][0].encoding.modality]
             for (job, _), rows in zip(inputs, encoder.encode([data for _, data in inputs]), strict=True):
                 self._take(job, rows)
-        self._tally.encode_busy_s += time.perf_counter() - start_s
+        tokens = sum([job.command.media.tokens for job, _ in inputs])
+        self._tally.encode(tokens, time.perf_counter() - start_s + tokens * outfit.encode_token_s)
         self._tally.encoded_parts += len(inputs)
+
+    async def _pass_modelled(self, jobs: list[Job]) -> None:
+        """What a profile's tower takes: the device's time, which an LLM in this process waits for."""
+        tokens = sum([job.command.media.tokens for job in jobs if job.embedding is not None])
+        modelled_s = tokens * self._outfit.encode_token_s
+        if modelled_s:
+            await self._pace.wait(modelled_s, asyncio.get_running_loop().time())
+            for job in jobs:
+                job.encoded_s = time.time()
 
     def _preprocess(self, job: Job, outfit: Outfit) -> Input | None:
         if not job.data:

@@ -46,6 +46,7 @@ class Llm:
         outbox: Outbox,
         announce: Callable[[list[Held]], None],
         tally: Tally,
+        pace: Pace,
     ) -> None:
         """thread: of one worker alone, all that the engine computes runs there.
 
@@ -62,7 +63,7 @@ class Llm:
         self._outbox = outbox
         self._announce = announce
         self._tally = tally
-        self._pace = Pace()
+        self._pace = pace
         self._flushed_s = 0.0
 
     async def run(self, work: asyncio.Event, replaced: Callable[[], bool]) -> None:

@@ -22,6 +22,7 @@ class Outfit:
     encoders: Mapping[str, Encoder]
     hands_over: bool = True  # the engine's KV caches can leave and enter it
     pace: Pace = field(default_factory=Pace)  # as far as it is known
+    encode_token_s: float = 0.0  # of media, as a profile says; 0: the encoders take the time they take
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""How the profile engine's modelled seconds pass: a steady beat, although a timer is only good to a millisecond."""
+"""How the profile engine's modelled seconds pass: a steady beat, although a timer is only good to a millisecond.
+
+One for each process: stages that share a device take turns on it, an iteration or a batch of media at a time.
+"""
 
 import asyncio
 

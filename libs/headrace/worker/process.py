@@ -140,7 +140,9 @@ def load_outfit(options: Options, model: str) -> Outfit:
     encoders = _encoders(settings, kind) if "encode" in options.stages else {}
     leaves = hands_over(settings.engine)
     kv_travel(settings, engine if leaves else None)
-    return Outfit(kind.spec, kind.pieces, engine, encoders, leaves, _pace(settings) if runs_llm else Pace())
+    pace, profile = _pace(settings) if runs_llm else Pace(), _profile(settings)
+    encode_token_s = profile.encode_token_s if profile is not None else 0.0
+    return Outfit(kind.spec, kind.pieces, engine, encoders, leaves, pace, encode_token_s)
 
 
 def _profile(settings: Settings) -> EngineProfile | None:
@@ -235,7 +237,7 @@ async def serve(options: Options, lifecycle: Lifecycle) -> None:
         await server.set_serving(True)
         collect_less()
         ready = partial(lifecycle.ready, options.id, stages=options.stages, grpc=address.grpc_address)
-        await worker.run(lifecycle.stopping, ready, DRAIN_S)
+        await worker.run(lifecycle.stopping, ready, min(settings.drain_s, DRAIN_S))
 
 
 async def _connect(options: Options, incarnation: str, stack: AsyncExitStack) -> Carriers:

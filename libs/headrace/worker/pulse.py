@@ -126,6 +126,7 @@ class Pulse:
             loadable=identity.loadable,
             loading=identity.loading,
             load_error=identity.load_error,
+            encoded=self._tally.encoded,
         )
 
     def _telemetry(self) -> governor_pb2.Telemetry:
@@ -148,7 +149,7 @@ class Pulse:
             encoder_cache_bytes=tally.encoder_cache_bytes,
             prefill_busy_s=tally.prefill_busy_s,
             decode_busy_s=tally.decode_busy_s,
-            encode_busy_s=tally.encode_busy_s,
+            encode_busy_s=tally.encoded.busy_s,
             iterations=tally.iterations,
             evictions=tally.evictions,
             devices=[to_proto(reading) for reading in self._devices],

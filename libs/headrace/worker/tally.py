@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass, field
 
-from headrace.core.instance import Done, Pace
+from headrace.core.instance import Done, Encoded, Pace
 from headrace.engines.base import StepResult
 from headrace.worker.measured import Step, pace_of_steps
 
@@ -20,9 +20,9 @@ class Tally:
     encoder_cache_bytes: int = 0  # kept now
     prefill_busy_s: float = 0.0
     decode_busy_s: float = 0.0
-    encode_busy_s: float = 0.0
     iterations: int = 0
     evictions: int = 0
+    encoded: Encoded = field(default_factory=Encoded)  # replaced as a whole, as `done`
     # Of the loaded model; replaced as a whole, so that another thread reads one moment.
     done: Done = field(default_factory=Done)
     _steps: deque[Step] = field(default_factory=lambda: deque(maxlen=STEPS_KEPT))
@@ -46,6 +46,9 @@ class Tally:
             done.decode_tokens + result.decode_tokens,
         )
         self._steps.append((result.decode_tokens, result.prefill_tokens, took_s))
+
+    def encode(self, tokens: int, took_s: float) -> None:
+        self.encoded = Encoded(self.encoded.busy_s + took_s, self.encoded.tokens + tokens)
 
     def pace(self) -> Pace:
         """Of the loaded model, measured. Between two iterations."""

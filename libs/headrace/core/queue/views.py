@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from headrace.core.instance import NO_PACE, Pace
 from headrace.core.queue.admission import AT_LEAST
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.job import Job
@@ -40,6 +41,8 @@ class WorkerView:
     evicted: int = 0  # requests whose KV cache waits in its host memory
     evicted_bytes: int = 0
     host_bytes: int = 0
+    block_tokens: int = 1
+    pace: Pace = NO_PACE  # as it was measured, as far as it was
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,8 @@ def _worker_views(cell: Cell) -> tuple[WorkerView, ...]:
             evicted=sum(seat.host_bytes > 0 for seat in worker.seats.values()),
             evicted_bytes=worker.host_used,
             host_bytes=worker.host_bytes,
+            block_tokens=worker.block_tokens,
+            pace=worker.pace.pace if worker.instance or worker.decodes else NO_PACE,
         )
         for worker in known
         if worker.incarnation

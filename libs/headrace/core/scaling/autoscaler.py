@@ -6,26 +6,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from headrace.core.scaling.base import PoolSight, Scaler, Sight
-from headrace.core.scaling.events import Answered, Arrived, Count, Ended, Event, Look, Scale
+from headrace.core.scaling.base import Costs, PoolSight, Scaler, Sight, Target
+from headrace.core.scaling.events import Answered, Arrived, Count, Ended, Event, Look, Paced, Scale, Started
 from headrace.core.scaling.grants import granted
-from headrace.core.scaling.windows import Mean, Window
+from headrace.core.scaling.windows import BUCKET_S, Mean, Window
 from headrace.core.types import StageName
 
 SHORT_S = 30.0  # [I] of ModServe's early trigger, whose window is not published
 BEFORE_S = 60.0  # [I] that the short window is held against for a trend
 MEMORY = 500  # [I] requests that mean sizes are of
 OUTPUT_TOKENS = 200  # [I] of an answer, until one has ended: between the Azure LMM trace's median and mean
-
-
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """Seconds of one instance for each token, at a full batch: from a profile, or the pace that workers tell."""
-
-    encode_token_s: float = 0.0  # of media
-    prefill_token_s: float = 0.0
-    cross_token_s: float = 0.0  # of media that stand beside the sequence
-    decode_token_s: float = 0.0
+STARTS = 8  # [I] that the time of a start is the mean of
+BUSY_S_LEAST = 1e-9  # of a request at an instance that costs nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +26,8 @@ class ScaledPool:
     stages: tuple[StageName, ...]
     models: tuple[str, ...]  # that its instances serve, or may load
     gpus: int  # of each instance
-    start_s: float
-    costs: Costs
+    start_s: float  # until a start has been measured
+    costs: Costs  # until workers have told their pace
     least: int = 1
     most: int = 1
     modalities: tuple[str, ...] = ()  # that it encodes
@@ -52,8 +44,14 @@ class Limits:
     look_s: float = 5.0  # [I] between two looks
     long_s: float = 300.0  # [I] the long window is ModServe's epoch
 
-    def __post_init__(self) -> None:
-        assert self.long_s >= SHORT_S + BEFORE_S, "the long window holds the other two"
+    @property
+    def short_s(self) -> float:
+        """The long window holds the other two: where it is a test's, they are shorter."""
+        return min(SHORT_S, self.long_s * SHORT_S / (SHORT_S + BEFORE_S))
+
+    @property
+    def before_s(self) -> float:
+        return min(BEFORE_S, self.long_s * BEFORE_S / (SHORT_S + BEFORE_S))
 
 
 @dataclass(slots=True)
@@ -61,6 +59,8 @@ class _Measured:
     """Of one pool."""
 
     load: Window
+    start_s: Mean
+    costs: Costs
     prompt_tokens: Mean = field(default_factory=lambda: Mean(0.0, MEMORY))
     media_tokens: Mean = field(default_factory=lambda: Mean(0.0, MEMORY))
     with_media_tokens: Mean = field(default_factory=lambda: Mean(0.0, MEMORY))  # of requests that have some
@@ -73,10 +73,15 @@ class Autoscaler:
         self._policy = policy
         self._pools = pools
         self._limits = limits
-        self._measured = {pool.name: _Measured(Window(limits.long_s, now_s)) for pool in pools}
-        self._in_time = Window(SHORT_S, now_s)
-        self._answered = Window(SHORT_S, now_s)
+        bucket_s = BUCKET_S * limits.short_s / SHORT_S
+        self._measured = {
+            pool.name: _Measured(Window(limits.long_s, now_s, bucket_s), Mean(pool.start_s, STARTS), pool.costs)
+            for pool in pools
+        }
+        self._in_time = Window(limits.short_s, now_s, bucket_s)
+        self._answered = Window(limits.short_s, now_s, bucket_s)
         self._counts: Mapping[str, Count] = {}
+        self.last: tuple[tuple[PoolSight, Target], ...] = ()  # what was seen at the last look, and what was decided
 
     def handle(self, event: Event, now_s: float) -> list[Scale]:
         if isinstance(event, Arrived):
@@ -88,6 +93,10 @@ class Autoscaler:
             for pool in self._pools:
                 if event.model in pool.models and event.output_tokens:
                     self._measured[pool.name].output_tokens.add(event.output_tokens)
+        elif isinstance(event, Started):
+            self._measured[event.pool].start_s.add(event.took_s)
+        elif isinstance(event, Paced):
+            self._measured[event.pool].costs = event.costs
         else:
             return self._look(event, now_s)
         return []
@@ -130,27 +139,30 @@ class Autoscaler:
         self._counts = event.pools
         sight = self._sight(event, now_s)
         targets = granted(sight.pools, self._policy.targets(sight, now_s), self._limits.gpus_max)
+        self.last = tuple(zip(sight.pools, targets, strict=True))
         return [
             Scale(pool.name, pool.current, target.instances, target.reason)
-            for pool, target in zip(sight.pools, targets, strict=True)
+            for pool, target in self.last
             if target.instances != pool.current
         ]
 
     def _sight(self, event: Look, now_s: float) -> Sight:
-        answered, in_time = (window.over(SHORT_S, now_s) for window in (self._answered, self._in_time))
+        limits = self._limits
+        answered, in_time = (window.over(limits.short_s, now_s) for window in (self._answered, self._in_time))
         return Sight(
             pools=tuple([self._see(pool, event, now_s) for pool in self._pools]),
-            short_s=SHORT_S,
-            before_s=BEFORE_S,
-            long_s=self._limits.long_s,
-            look_s=self._limits.look_s,
+            short_s=limits.short_s,
+            before_s=limits.before_s,
+            long_s=limits.long_s,
+            look_s=limits.look_s,
             attainment=in_time.per_s / answered.per_s if answered.requests else 1.0,
             answered=answered.requests,
             waits=event.waits,
         )
 
     def _see(self, pool: ScaledPool, event: Look, now_s: float) -> PoolSight:
-        count, load = event.pools.get(pool.name, Count()), self._measured[pool.name].load
+        limits, measured = self._limits, self._measured[pool.name]
+        count, load = event.pools.get(pool.name, Count()), measured.load
         return PoolSight(
             name=pool.name,
             stages=pool.stages,
@@ -159,13 +171,13 @@ class Autoscaler:
             gpus=pool.gpus,
             least=pool.least,
             most=pool.most,
-            start_s=pool.start_s,
+            start_s=measured.start_s.value,
             ready=count.ready,
             starting=count.starting,
             draining=count.draining,
-            short=load.over(SHORT_S, now_s),
-            before=load.over(BEFORE_S, now_s, SHORT_S),
-            long=load.over(self._limits.long_s, now_s),
+            short=load.over(limits.short_s, now_s),
+            before=load.over(limits.before_s, now_s, limits.short_s),
+            long=load.over(limits.long_s, now_s),
             capacity_per_s=self._capacity(pool),
             backlog=self._backlog(pool, event, now_s),
         )
@@ -174,16 +186,17 @@ class Autoscaler:
         """In the pool's unit: what one instance does a second with requests of the mean sizes of late."""
         if pool.capacity_per_s:
             return pool.capacity_per_s
-        costs, mean = pool.costs, self._measured[pool.name]
+        mean = self._measured[pool.name]
+        costs = mean.costs
         if not pool.generates:
-            return 1.0 / costs.encode_token_s
+            return 1.0 / max(BUSY_S_LEAST, costs.encode_token_s)
         prompt_tokens, media_tokens = max(1.0, mean.prompt_tokens.value), mean.media_tokens.value
         busy_s = media_tokens * costs.encode_token_s if "encode" in pool.stages else 0.0
         if "prefill" in pool.stages:
             busy_s += prompt_tokens * costs.prefill_token_s + media_tokens * costs.cross_token_s
         if "decode" in pool.stages:
             busy_s += mean.output_tokens.value * costs.decode_token_s
-        return prompt_tokens / busy_s
+        return prompt_tokens / max(BUSY_S_LEAST, busy_s)
 
     def _backlog(self, pool: ScaledPool, event: Look, now_s: float) -> float:
         """Requests that wait, times their mean size. The views count those at encoders for all models together:

@@ -12,6 +12,16 @@ from headrace.core.types import StageName
 
 
 @dataclass(frozen=True, slots=True)
+class Costs:
+    """Seconds of one instance for each token, at a full batch: from a profile, or the pace that workers tell."""
+
+    encode_token_s: float = 0.0  # of media
+    prefill_token_s: float = 0.0
+    cross_token_s: float = 0.0  # of media that stand beside the sequence
+    decode_token_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """What came in a window, in a pool's unit."""
 

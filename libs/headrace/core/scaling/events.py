@@ -1,10 +1,12 @@
-"""What an autoscaler is told, and what it decides. Gateways know the first three, the queue's views the fourth."""
+"""What an autoscaler is told, and what it decides. Gateways know of requests, workers of their pace, the queue's views
+of what is there and waits.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from headrace.core.queue.views import CellView, WorkerView
-from headrace.core.scaling.base import ClassWait
+from headrace.core.scaling.base import ClassWait, Costs
 from headrace.core.slo import SloClass
 
 
@@ -31,6 +33,22 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Started:
+    """An instance that was ordered serves."""
+
+    pool: str
+    took_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """How fast the instances of a pool really are."""
+
+    pool: str
+    costs: Costs
+
+
+@dataclass(frozen=True, slots=True)
 class Count:
     """Instances of a pool."""
 
@@ -49,7 +67,7 @@ class Look:
     waiting: Mapping[str, int] | None = None  # model -> requests that wait for an LLM
 
 
-Event = Arrived | Answered | Ended | Look
+Event = Arrived | Answered | Ended | Started | Paced | Look
 
 
 @dataclass(frozen=True, slots=True)

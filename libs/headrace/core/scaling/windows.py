@@ -12,14 +12,15 @@ BUCKET_S = 5.0  # [I] a sixth of the short window
 
 
 class Window:
-    """Amounts that came in the last `span_s`."""
+    """Amounts that came in the last `span_s`, to `bucket_s`."""
 
-    def __init__(self, span_s: float, since_s: float) -> None:
+    def __init__(self, span_s: float, since_s: float, bucket_s: float = BUCKET_S) -> None:
         self._since_s = since_s
-        self._buckets: deque[list[float]] = deque(maxlen=math.ceil(span_s / BUCKET_S) + 1)
+        self._bucket_s = bucket_s
+        self._buckets: deque[list[float]] = deque(maxlen=math.ceil(span_s / bucket_s) + 1)
 
     def add(self, amount: float, now_s: float) -> None:
-        number = now_s // BUCKET_S
+        number = now_s // self._bucket_s
         if not self._buckets or self._buckets[-1][0] < number:
             self._buckets.append([number, 0.0, 0.0, 0.0])
         bucket = self._buckets[-1]
@@ -32,9 +33,10 @@ class Window:
 
         Its standard deviation is a compound Poisson process's: the root of the sum of squares, over the time.
         """
-        first, last = (math.ceil((now_s - ago_s) / BUCKET_S) for ago_s in (span_s + until_s, until_s))
-        end_s = now_s if not until_s else last * BUCKET_S
-        elapsed_s = max(BUCKET_S, end_s - max(first * BUCKET_S, self._since_s))
+        bucket_s = self._bucket_s
+        first, last = (math.ceil((now_s - ago_s) / bucket_s) for ago_s in (span_s + until_s, until_s))
+        end_s = now_s if not until_s else last * bucket_s
+        elapsed_s = max(bucket_s, end_s - max(first * bucket_s, self._since_s))
         amount = squares = requests = 0.0
         for number, each, its_squares, count in reversed(self._buckets):
             if number < first:
