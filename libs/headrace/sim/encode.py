@@ -9,9 +9,12 @@ from headrace.core.stages.content import Content, EncoderCache, content_of
 from headrace.core.stages.encoder_batch import EncodeLine, Encoding
 from headrace.core.types import Key, TensorHandle
 from headrace.sim.asked import Part
+from headrace.sim.places import Places, Turns
 
 if TYPE_CHECKING:
     from headrace.sim.worker import Worker
+
+_LINGER = 1.1  # times the way to the queue manager and back
 
 
 @dataclass(slots=True, eq=False)
@@ -22,6 +25,7 @@ class Keeping:
     command: EncodeCommand
     part: Part
     modality: str
+    place: float
     embedding: TensorHandle | None = None
 
 
@@ -31,7 +35,9 @@ class EncodeStage:
         self._kind = worker.kind
         self.parts: dict[str, dict[int, Keeping]] = {}  # by request id, by number of the part
         self._cache = EncoderCache[bool](self._kind.encoder_cache_bytes)  # of what the values are nobody asks
-        self._line = EncodeLine[Keeping](self._holds_still)
+        world, kind = worker.world, worker.kind
+        self._places = Places(kind, world.config.together and kind.generates, world.ledger.target_s)
+        self._line = EncodeLine[Keeping](self._holds_still, _place if kind.line != "fifo" else None)
         self._batch: list[Encoding[Keeping]] = []
 
     @property
@@ -47,7 +53,11 @@ class EncodeStage:
         known = parts.get(command.part)
         if known is not None and known.key.attempt >= command.key.attempt:
             return
-        keeping = parts[command.part] = Keeping(command.key, command, part, command.media.meta.modality)
+        asked = self._worker.world.asked[command.key.request_id]
+        place = self._places.to_encode(asked)
+        keeping = parts[command.part] = Keeping(command.key, command, part, command.media.meta.modality, place)
+        if self._turns is not None:
+            self._turns.encodes(command.key.request_id, place)
         content = self._content(command)
         if content is not None and self._cache.get(content):
             world = self._worker.world
@@ -65,6 +75,8 @@ class EncodeStage:
             del parts[number]
         if not parts:
             self.parts.pop(key.request_id, None)
+        if self._turns is not None:
+            self._turns.left(key.request_id)
 
     def begin(self) -> bool:
         """The next batch, if there is one: read one after the other, then through the tower together."""
@@ -106,9 +118,26 @@ class EncodeStage:
             for keeping in keepings:
                 self._tell(keeping)
         worker.world.ledger.count("encoded_parts", len(batch))
-        worker.over()
+        if self._turns is not None:
+            mesh = worker.world.mesh
+            worker.world.agenda.after(_LINGER * (mesh.event_s + mesh.queue_s), self._let_go)
+        else:
+            worker.over()
+
+    @property
+    def _turns(self) -> Turns | None:
+        return self._worker.llm.turns if self._worker.llm is not None else None
+
+    def _let_go(self) -> None:
+        """What has been encoded is prefilled before anything else, if it was told in time."""
+        if self._worker.runs(self._let_go):
+            self._worker.over()
 
     def _tell(self, keeping: Keeping) -> None:
         worker, tokens = self._worker, keeping.command.media.tokens
         keeping.embedding = worker.tensor(tokens * self._kind.embed_bytes_per_token, tokens)
         worker.send(PartEncoded(worker.id, keeping.key, keeping.command.part, keeping.embedding))
+
+
+def _place(keeping: Keeping) -> float:
+    return keeping.place

@@ -70,6 +70,7 @@ def _kind(pool: PoolSpec, name: str) -> Kind:
         batch_max=pool.batch_max or ENCODER_BATCH,
         encoder_cache_bytes=pool.encoder_cache_mb << 20,
         start_s=start_s,
+        line=pool.line,
         pace=pace_of(llm.step, fitting, usual_tokens),
         host=llm.host,
         host_bytes=int(pool.host_gb * GB) if "decode" in pool.stages else 0,
@@ -81,8 +82,14 @@ def _kind(pool: PoolSpec, name: str) -> Kind:
 def _tower(pool: PoolSpec, name: str) -> EncoderProfile | None:
     """The one of the pool's own file, or its GPU's. None: neither is said, and encoding costs nothing."""
     if holds_encoder(pool.profile):
-        return encoder(pool.profile)
-    return encoder(f"{pool.gpu}/{name}/tp{pool.tp}") if pool.gpu else None
+        tower = encoder(pool.profile)
+    elif pool.gpu:
+        tower = encoder(f"{pool.gpu}/{name}/tp{pool.tp}")
+    else:
+        return None
+    tiles_s = tower.cost.tiles_s
+    slower = replace(tiles_s, ys=tuple(y * pool.encode_times for y in tiles_s.ys))
+    return replace(tower, cost=replace(tower.cost, tiles_s=slower))
 
 
 def _encoder_kind(pool: PoolSpec, name: str, tower: EncoderProfile | None, start_s: float) -> Kind:
@@ -98,6 +105,7 @@ def _encoder_kind(pool: PoolSpec, name: str, tower: EncoderProfile | None, start
         batch_max=pool.batch_max or ENCODER_BATCH,
         encoder_cache_bytes=pool.encoder_cache_mb << 20,
         start_s=start_s,
+        line=pool.line,
     )
 
 

@@ -48,6 +48,7 @@ class Held:
     emitted: int  # output tokens, those of earlier attempts included
     filled: int = 0  # tokens that its KV covers when it enters the engine
     place: Place = "outside"
+    line_place: float = 0.0  # among those that wait for prefill here
     began_s: float = 0.0  # when its prefill began
     last_s: float = 0.0  # when its last token went out; 0: none has, of this attempt
     kv: TensorHandle | None = None  # waits here, or is to be pulled

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from headrace.core.cost import EncodeCost, Link, Power, StepCost
 from headrace.core.instance import NO_PACE, Pace
+from headrace.core.stages.places import Line
 from headrace.core.types import StageName
 
 
@@ -34,6 +35,7 @@ class Kind:
     host_bytes: int = 0  # of that memory, for the KV caches of evicted requests
     load_cold_s: float = 0.0  # of this model into a worker that serves another
     load_warm_s: float = 0.0  # ... with its weights in host memory
+    line: Line = "fifo"  # in which order its workers take what waits at them
     others: tuple["Kind", ...] = ()  # what its workers may become; theirs are empty
     warm_models: int = 0  # beside the loaded one, kept in host memory
 

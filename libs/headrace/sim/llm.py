@@ -14,6 +14,7 @@ from headrace.core.instance import Done
 from headrace.core.stages.batch import Batch, Chunk, Live, work_of
 from headrace.core.stages.roster import Roster
 from headrace.sim.held import Counted, Held
+from headrace.sim.places import Places, Turns
 
 if TYPE_CHECKING:
     from headrace.sim.worker import Worker
@@ -43,7 +44,11 @@ class LlmStage:
             block_tokens=kind.block_tokens,
             context_tokens=kind.context_tokens,
             chunk_tokens=kind.chunk_tokens,
+            place=_place if kind.line != "fifo" else None,
         )
+        together = worker.world.config.together and kind.encodes
+        self.places = Places(kind, together, worker.world.ledger.target_s)
+        self.turns = Turns(self._let_in) if together else None
         self.roster: Roster[Held] = Roster(kind.slots, kind.blocks)
         self._cost = _with_loop(kind.step, worker.world.mesh.iteration_s)
         self._iteration: Iteration | None = None
@@ -58,6 +63,19 @@ class LlmStage:
     @property
     def waiting(self) -> int:
         return len(self.batch) - self.running
+
+    def wait(self, held: Held) -> None:
+        """Its inputs are here."""
+        held.line_place = self.places.to_prefill(held.asked)
+        if self.turns is not None and held.state == "waiting":
+            self.turns.ready(held, held.line_place)
+        else:
+            self.roster.wait(held)
+
+    def _let_in(self, held: Held) -> None:
+        if held.state == "waiting" and held.place == "outside":  # not cancelled meanwhile
+            self.roster.wait(held)
+            self._worker.wake()
 
     # --- schedule ---
 
@@ -330,3 +348,7 @@ def _with_loop(cost: StepCost, loop_s: float) -> StepCost:
         return cost
     curve = cost.tokens_s
     return replace(cost, tokens_s=replace(curve, ys=tuple(y + loop_s for y in curve.ys)))
+
+
+def _place(live: Live[Counted, Held]) -> float:
+    return live.state.line_place

@@ -248,6 +248,7 @@ def _config(scenario: Scenario, policy: Policy, mesh: Mesh) -> QueueConfig:
     off: dict[str, Any] = dict.fromkeys([name for name in policy.off if name != "warm"], False)  # that is the workers'
     return QueueConfig(
         epoch=1,
+        **scenario.queue.settings(),
         order=policy.order,
         planner=policy.planner,
         **off,

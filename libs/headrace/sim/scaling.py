@@ -17,7 +17,7 @@ from headrace.sim.kind import Kind
 from headrace.sim.result import Scaling
 from headrace.sim.turnover import Turnover
 from headrace.sim.world import START_S, World
-from headrace.workload.autoscale import Autoscale
+from headrace.workload.autoscale import Autoscale, PoolLimits
 from headrace.workload.fleet import Fleet
 from headrace.workload.tables import ScenarioError
 
@@ -128,7 +128,7 @@ def _pool(kind: Kind, asked: Autoscale, gpus_max: int) -> ScaledPool:
         models=(kind.model, *(each.model for each in kind.others)),
         gpus=kind.gpus,
         start_s=kind.start_s,
-        costs=_costs(kind),
+        costs=_costs(kind, limits),
         least=limits.min,
         most=min(limits.max or gpus_max, gpus_max // kind.gpus),
         modalities=kind.modalities if kind.encodes else (),
@@ -141,12 +141,13 @@ def _pool(kind: Kind, asked: Autoscale, gpus_max: int) -> ScaledPool:
     return pool
 
 
-def _costs(kind: Kind) -> Costs:
+def _costs(kind: Kind, limits: PoolLimits) -> Costs:
     """Full batches; a decoding sequence's share of its iteration."""
+    measured_s = 1.0 / limits.media_capacity if limits.media_capacity else 0.0
     pace = kind.pace
     slots = max(1, min(kind.slots, kind.blocks * kind.block_tokens // USUAL_TOKENS))
     return Costs(
-        encode_token_s=_encode_token_s(kind) if kind.encodes else 0.0,
+        encode_token_s=(measured_s or _encode_token_s(kind)) if kind.encodes else 0.0,
         prefill_token_s=pace.prefill_token_s,
         cross_token_s=kind.step.cross_token_s,
         decode_token_s=pace.step_s / slots + pace.sequence_s,

@@ -233,7 +233,7 @@ class Worker:
         """Its inputs are here."""
         if self.runs(self.ready, held) and self._holds(held) and held.place == "outside" and held.state in ENTERING:
             assert self.llm is not None, f"{self.id} runs no LLM"
-            self.llm.roster.wait(held)
+            self.llm.wait(held)
             self.wake()
 
     def _holds(self, held: Held) -> bool:

@@ -17,6 +17,9 @@ class PoolLimits:
     min: CountOrNone = 1
     max: CountOrNone = 0  # 0: as many as there are GPUs for
     capacity: NotNegative = 0.0  # tokens a second of one instance, measured; 0: the profile's
+    # Media tokens that one instance encodes in a second; 0: the profile's, with ModServe's example image. Where a tower
+    # always computes as many tiles, the seconds of a token hang on how large the pictures are.
+    media_capacity: NotNegative = 0.0
 
 
 @dataclass(frozen=True, slots=True)

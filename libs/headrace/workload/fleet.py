@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from headrace.core.stages.places import Line
 from headrace.core.types import StageName
-from headrace.workload.tables import Count, CountOrNone, NotNegative
+from headrace.workload.tables import Count, CountOrNone, NotNegative, Positive
 
 LinkName = Literal["nvlink", "infiniband", "ethernet", "pcie"]
 IncidentKind = Literal["kill", "stop", "drain", "start", "swap", "bus_down", "clock"]
@@ -24,6 +25,8 @@ class PoolSpec:
     chunk_tokens: CountOrNone = 0  # prefilled in one iteration at most
     batch_max: CountOrNone = 0  # media parts that an encoder takes at once
     encoder_cache_mb: CountOrNone = 256  # of an encoder's memory, for embeddings of what is asked about again; 0: none
+    line: Line = "fifo"  # in which order a worker takes what waits at it
+    encode_times: Positive = 1.0  # its tower's seconds, times the profile's: to see what hangs on them
     start_s: NotNegative | None = None  # from the order to ready; the profile's cold start, unless said
     profile: str = ""  # an instance profile by name or file, instead of the one that gpu, model and tp name
     models: tuple[str, ...] = ()  # that its workers may load instead of their own; `profile` stands for all, where said

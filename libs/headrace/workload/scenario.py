@@ -15,6 +15,7 @@ from headrace.workload.arrival import Arrival
 from headrace.workload.autoscale import Autoscale
 from headrace.workload.fleet import Fleet, Incident, PoolSpec
 from headrace.workload.open import SOURCES, Generated, Streams, Traced, open_arrivals, read_streams
+from headrace.workload.queueing import Queueing
 from headrace.workload.tables import Count, NotNegative, Positive, ScenarioError, build, build_kind, only_known
 from headrace.workload.users import User, Users
 
@@ -57,6 +58,7 @@ class Scenario:
     incidents: tuple[Incident, ...] = ()  # in order of time
     mesh: Mapping[str, float] = field(default_factory=dict)  # seconds: what the simulated mesh takes for its own work
     autoscale: Autoscale | None = None  # none: the fleet stays as it is
+    queue: Queueing = field(default_factory=Queueing)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -117,6 +119,7 @@ class _File:
     incidents: tuple[Any, ...] = ()
     mesh: Mapping[str, NotNegative] = field(default_factory=dict)
     autoscale: Mapping[str, Any] | None = None
+    queue: Queueing = field(default_factory=Queueing)
 
 
 def names(folder: Path | None = None) -> list[str]:
@@ -173,6 +176,7 @@ def parse(raw: Mapping[str, Any], path: Path) -> Scenario:
         fleet=fleet,
         incidents=_incidents(file.incidents, fleet, path.name),
         mesh=file.mesh,
+        queue=file.queue,
         autoscale=None if file.autoscale is None else _autoscale(file.autoscale, fleet, path.name),
     )
 

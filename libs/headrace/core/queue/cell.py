@@ -1,7 +1,7 @@
 """The queue manager's whole state: jobs, workers, lines, timers and counters. Handlers change it and emit effects."""
 
 import heapq
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from functools import partial
 from typing import Literal
 
@@ -63,6 +63,7 @@ class Cell:
             self.virtual = VirtualQueues(config.share_half_life_s, config.flows_max, fair=config.fair)
         self.planning = Planning()
         self.affinity = Affinity(config.affinity_contents_max, config.affinity_homes_max)
+        self.turns: Counter[str] = Counter()  # of routing by turns: how many were sent to each stage
         self.waits = WaitErrors()
         self.operations: dict[str, int] = {}  # how often each was done
         self.dirty = False  # something was freed or became ready: dispatch has work

@@ -6,6 +6,7 @@ from typing import Literal
 
 from headrace.core.planning.heuristic import BUDGET
 from headrace.core.slo import CLASSES, SloClass
+from headrace.core.stages.routing import Routing
 
 EncoderSharing = Literal["off", "tenant", "all"]
 
@@ -18,6 +19,8 @@ class QueueConfig:
     name: str = "qm-0"
     order: str = "fcfs"  # of each model's line; with a planner, of the lines before the encoders alone
     planner: str = ""  # of headrace.core.planning: groups in virtual queues; empty: a line for each model
+    routing: Routing = "least-pending"  # to encoders, and without a planner to LLM workers; the others: to compare with
+    together: bool = False  # a request is encoded where it is prefilled: all its parts go to one worker that does both
     solve: bool = True  # plan anew in a process of its own (SolvePlan); off: new groups are put in where they fit best
     pull: bool = True  # a worker gets what it has room for; off: it gets its requests at once and queues them itself
     evict: bool = True  # take running requests out, KV cache to host memory, for more urgent ones

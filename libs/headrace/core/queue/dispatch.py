@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from headrace.core.queue.alone import claim_one
 from headrace.core.queue.cell import Cell
-from headrace.core.queue.encoding import place_parts
+from headrace.core.queue.config import QueueConfig
+from headrace.core.queue.encoding import place_parts, whole_load
 from headrace.core.queue.job import Job
 from headrace.core.queue.launching import Pair, decode_load, launch, prefill_load, refuse_if_too_large
 from headrace.core.queue.line import Line
@@ -15,6 +16,7 @@ from headrace.core.queue.pool import Pool
 from headrace.core.queue.preempting import go_on_if_room, preempt_for
 from headrace.core.queue.serving import serve
 from headrace.core.queue.worker import Worker
+from headrace.core.stages.routing import blindly
 
 
 def dispatch(cell: Cell, now_s: float) -> None:
@@ -36,7 +38,7 @@ def _serve(cell: Cell, model: str, line: Line, now_s: float) -> None:
             if not go_on_if_room(cell, pool, job, now_s):
                 return
             continue
-        pair = _choose(pool, job)
+        pair = _choose(cell, pool, job)
         if pair is not None:
             launch(cell, job, pair, now_s)
         elif not refuse_if_too_large(cell, job, now_s):
@@ -56,17 +58,34 @@ def _serve_suspects(cell: Cell, model: str, line: Line, now_s: float) -> None:
         launch(cell, job, pair, now_s)
 
 
-def _choose(pool: Pool, job: Job) -> Pair | None:
+def _choose(cell: Cell, pool: Pool, job: Job) -> Pair | None:
     """A worker that does both, else the prefill worker with least pending work and the emptiest decode worker."""
     whole = _free(pool.prefills if job.one_left else pool.decodes, job.kv_tokens)
-    both = min(_doing_both(whole, job), key=prefill_load, default=None)
+    both = _best(cell, _doing_both(whole, job), job)
     if both is not None:
         return both, both
     decodes = [worker for worker in whole if worker.decodes]
     prefills = _free(pool.prefills, job.prefill_tokens) if decodes else []
-    if not prefills:
-        return None
-    return min(prefills, key=prefill_load), min(decodes, key=decode_load)
+    prefill = _best(cell, prefills, job)
+    return (prefill, min(decodes, key=decode_load)) if prefill is not None else None
+
+
+def _best(cell: Cell, workers: list[Worker], job: Job) -> Worker | None:
+    """Of those that may prefill it."""
+    config = cell.config
+    home = cell.workers.get(job.parts[0].worker) if config.together and job.parts else None
+    if home is not None and not home.draining:
+        return home if home in workers else None
+    if config.routing != "least-pending":
+        chosen = blindly(workers, config.routing, cell.turns[_stage(config)], job.request.id)
+        cell.turns[_stage(config)] += chosen is not None
+        return chosen
+    return min(workers, key=whole_load if config.together else prefill_load, default=None)
+
+
+def _stage(config: QueueConfig) -> str:
+    """Whose turns are counted: requests with media and without take turns together where both run whole."""
+    return "encode" if config.together else "prefill"
 
 
 def _free(workers: list[Worker], kv_tokens: int) -> list[Worker]:

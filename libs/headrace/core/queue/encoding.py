@@ -12,7 +12,7 @@ from headrace.core.queue.line import Line
 from headrace.core.queue.spans import add_span
 from headrace.core.queue.worker import Worker
 from headrace.core.stages.content import Content, Home, content_of
-from headrace.core.stages.routing import least_pending_at_home
+from headrace.core.stages.routing import blindly, least_pending_at_home, roomy
 from headrace.core.types import Key
 
 
@@ -112,11 +112,38 @@ def _candidates(cell: Cell, job: Job, part: Part) -> list[Worker]:
 def _encoder(cell: Cell, job: Job, part: Part) -> Worker | None:
     free = [worker for worker in _candidates(cell, job, part) if not worker.alone]
     config, content = cell.config, _content(cell, job, part)
+    if config.together:
+        return _with_the_others(cell, job, part, free)
+    if config.routing != "least-pending":
+        return _in_turn(cell, roomy(free, part.tokens, config.encoder_window_tokens), f"{job.request.id}/{part.index}")
     homes = cell.affinity.homes(content) if content is not None else ()
     chosen = least_pending_at_home(free, homes, part.tokens, config.encoder_window_tokens, config.affinity_factor)
     if chosen is not None and content is not None:
         cell.affinity.sent(content, Home(chosen.id, chosen.incarnation))
     return chosen
+
+
+def _with_the_others(cell: Cell, job: Job, part: Part, free: list[Worker]) -> Worker | None:
+    """Where its request's first part went, full or not: only prefill frees room there, and it needs all of them."""
+    went = {other.worker for other in job.parts}
+    there = next((worker for worker in free if worker.id in went), None)
+    if there is not None:
+        return there
+    able = roomy([worker for worker in free if worker.prefills], part.tokens, cell.config.encoder_window_tokens)
+    if cell.config.routing != "least-pending":
+        return _in_turn(cell, able, job.request.id)
+    return min(able, key=whole_load, default=None)
+
+
+def _in_turn(cell: Cell, able: list[Worker], name: str) -> Worker | None:
+    chosen = blindly(able, cell.config.routing, cell.turns["encode"], name)
+    cell.turns["encode"] += chosen is not None
+    return chosen
+
+
+def whole_load(worker: Worker) -> tuple[int, int, str]:
+    """Of one that encodes and prefills."""
+    return worker.media_pending + worker.prefill_pending, worker.slots_used, worker.id
 
 
 def _encoder_alone(cell: Cell, job: Job, part: Part) -> Worker | None:

@@ -124,13 +124,24 @@ class Chunk(Generic[Q, S]):
 class Batch(Generic[Q, S]):
     """Slots, blocks and phases of an engine's sequences. Asking for more than there is is an assertion error."""
 
-    def __init__(self, *, slots: int, blocks: int, block_tokens: int, context_tokens: int, chunk_tokens: int) -> None:
+    def __init__(
+        self,
+        *,
+        slots: int,
+        blocks: int,
+        block_tokens: int,
+        context_tokens: int,
+        chunk_tokens: int,
+        place: Callable[[Live[Q, S]], float] | None = None,
+    ) -> None:
+        """place: whose is smaller is prefilled first, instead of who came first; who has begun goes on."""
         assert min(slots, blocks, block_tokens, context_tokens, chunk_tokens) > 0
         self.block_tokens = block_tokens
         self.context_tokens = context_tokens
         self.slots = slots
         self.blocks = blocks
         self.chunk_tokens = max(1, chunk_tokens // block_tokens) * block_tokens
+        self._place = place
         self.blocks_used = 0
         self._all: dict[Key, Live[Q, S]] = {}
         self._waiting: dict[Key, Live[Q, S]] = {}  # in order of arrival
@@ -176,7 +187,7 @@ class Batch(Generic[Q, S]):
         return live
 
     def next_chunks(self, reuse: Callable[[Live[Q, S]], int] | None = None) -> list[Chunk[Q, S]]:
-        """First come, first served, within chunk_tokens a step.
+        """First come, first served (or by place), within chunk_tokens a step.
 
         A sequence is always cut at multiples of chunk_tokens, whatever else waits: its KV does not depend on
         the load. What does not fit into the rest of the budget waits, and nobody overtakes it.
@@ -185,7 +196,7 @@ class Batch(Generic[Q, S]):
         is known from elsewhere and returns how many tokens that covers, less than all.
         """
         budget, chunks = self.chunk_tokens, []
-        for live in self._waiting.values():
+        for live in self._in_order():
             if not budget:
                 break
             if reuse is not None and not live.filled:
@@ -197,6 +208,12 @@ class Batch(Generic[Q, S]):
             budget -= stop - live.filled
             chunks.append(Chunk(live, live.filled, stop))
         return chunks
+
+    def _in_order(self) -> Iterable[Live[Q, S]]:
+        place = self._place
+        if place is None or len(self._waiting) < 2:
+            return self._waiting.values()
+        return sorted(self._waiting.values(), key=lambda live: (not live.filled, place(live)))
 
     def filled(self, chunk: Chunk[Q, S]) -> None:
         """The chunk's KV is there; a sequence whose prefill ended runs from the next step on."""

@@ -1,5 +1,6 @@
 """What an encoder takes into its next batch, each content once: for live encoders and simulated ones."""
 
+from bisect import insort
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
@@ -18,9 +19,10 @@ P = TypeVar("P", bound=Waiting)
 class Encoding(Generic[P]):
     """One content on its way through the tower, and all parts that wait for its embedding, in order of their coming."""
 
-    __slots__ = ("content", "modality", "parts")
+    __slots__ = ("content", "modality", "parts", "place")
 
-    def __init__(self, part: P, content: Content | None) -> None:
+    def __init__(self, part: P, content: Content | None, place: float = 0.0) -> None:
+        self.place = place  # in line, where that is not the order of coming
         self.content = content  # None: nobody else's
         self.modality = part.modality
         self.parts = [part]
@@ -29,9 +31,10 @@ class Encoding(Generic[P]):
 class EncodeLine(Generic[P]):
     """In order of arrival. A part whose content waits or is being encoded already joins it, and takes no turn."""
 
-    def __init__(self, wanted: Callable[[P], bool]) -> None:
-        """wanted: whether anybody still waits for a part."""
+    def __init__(self, wanted: Callable[[P], bool], place: Callable[[P], float] | None = None) -> None:
+        """wanted: whether anybody still waits for a part. place: smaller goes first, instead of who came first."""
         self._wanted = wanted
+        self._place = place
         self._waiting: deque[Encoding[P]] = deque()
         self._open: dict[Content, Encoding[P]] = {}  # waiting, or in the tower
         self.parts = 0  # of all these
@@ -47,8 +50,12 @@ class EncodeLine(Generic[P]):
         if known is not None:
             known.parts.append(part)
             return
-        encoding = Encoding(part, content)
-        self._waiting.append(encoding)
+        if self._place is None:
+            encoding = Encoding(part, content)
+            self._waiting.append(encoding)
+        else:
+            encoding = Encoding(part, content, self._place(part))
+            insort(self._waiting, encoding, key=_place_of)
         if content is not None:
             self._open[content] = encoding
 
@@ -83,3 +90,7 @@ class EncodeLine(Generic[P]):
         wanted = self.prune(encoding)
         self.parts -= len(wanted)
         return wanted
+
+
+def _place_of(encoding: Encoding[P]) -> float:
+    return encoding.place

@@ -1,11 +1,12 @@
 """Routing of media parts to encoders, by least pending media tokens (ModServe, arXiv 2502.00937), or to where the same
-content was encoded lately.
+content was encoded lately; and what that is compared with, which looks at no load.
 
 Parts are placed one by one and count at once, so the parts of one request spread by themselves.
 """
 
+import zlib
 from collections.abc import Collection, Iterable, Sequence
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from headrace.core.stages.content import Home
 
@@ -29,6 +30,26 @@ class EncoderLoad(Protocol):
 
 
 E = TypeVar("E", bound=EncoderLoad)
+W = TypeVar("W")
+
+Routing = Literal["least-pending", "round-robin", "random"]
+
+
+def blindly(workers: Sequence[W], routing: Routing, turn: int, name: str) -> W | None:
+    """Whatever their load. round-robin: the turn-th of them; random: as the name of what is routed falls."""
+    if not workers:
+        return None
+    assert routing != "least-pending", "that looks at the load"
+    return workers[(turn if routing == "round-robin" else zlib.crc32(name.encode())) % len(workers)]
+
+
+def roomy(encoders: Iterable[E], tokens: int, window_tokens: int) -> list[E]:
+    """Those with room for `tokens` more, as least_pending has it."""
+    return [
+        encoder
+        for encoder in encoders
+        if not (used := encoder.media_pending + encoder.media_held) or used + tokens <= window_tokens
+    ]
 
 
 def least_pending(encoders: Iterable[E], tokens: int, window_tokens: int) -> E | None:

@@ -1,0 +1,36 @@
+"""In which order one worker takes what waits at it: by arrival, by slack, or as what that is compared with.
+
+ModServe (arXiv 2502.00937) orders what waits at an instance by modality and prompt size without giving a formula; the
+slack is ours, as in core/ordering/least_slack.py.
+"""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Line = Literal["fifo", "slack", "shortest", "random"]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A request as the worker that it waits at sees it."""
+
+    name: str
+    seq: int  # in order of acceptance
+    due_s: float  # when its first token is due
+    alone_s: float  # what it takes here at least, its parts beside one another where they are at several workers
+    work_s: float  # of all its work of this stage
+
+
+def place(line: Line, waiting: Waiting) -> float:
+    """Smaller goes first; it never changes while somebody waits."""
+    return _PLACES[line](waiting)
+
+
+_PLACES: dict[Line, Callable[[Waiting], float]] = {
+    "fifo": lambda waiting: float(waiting.seq),
+    "slack": lambda waiting: waiting.due_s - waiting.alone_s,  # when it must begin at the latest
+    "shortest": lambda waiting: waiting.work_s,  # as who knows all would for the mean; nothing grows old
+    "random": lambda waiting: float(zlib.crc32(waiting.name.encode())),
+}
