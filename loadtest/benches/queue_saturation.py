@@ -11,7 +11,7 @@ import numpy as np
 
 from loadtest.benches.queue_costs import costs_of
 from loadtest.benches.queue_runs import Cell, simulated
-from loadtest.benches.queue_workloads import WORKLOADS, unhurried
+from loadtest.benches.queue_workloads import unhurried
 
 SEED = 1_000  # of no evaluation and no tuning
 HORIZON_S = 3_600.0
@@ -26,20 +26,22 @@ class Question:
     horizon_s: float = HORIZON_S
     steps: int = STEPS
 
+    def cell(self, rate_rps: float) -> Cell:
+        return Cell(self.workload, 1.0, rate_rps, self.horizon_s)
+
     def __str__(self) -> str:
         return f"saturation of {self.workload}"
 
 
 def saturation_rps(question: Question) -> float:
     """The largest rate found to be carried; the bracket's lower end if none was."""
-    workload = WORKLOADS[question.workload]
     at_most = ideal_rps(question)
     low, high = _LEAST * at_most, _MOST * at_most
     for _ in range(question.steps):
         rate_rps = (low + high) / 2
-        arrivals = unhurried(workload.arrivals(rate_rps, SEED, question.horizon_s))
-        cell = Cell(question.workload, 1.0, rate_rps, question.horizon_s)
-        requests = simulated(cell, workload.saturating, SEED, arrivals, {}).requests
+        cell = question.cell(rate_rps)
+        arrivals = unhurried(cell.arrivals(SEED))
+        requests = simulated(cell, cell.shape.saturating, SEED, arrivals, {}).requests
         ended = requests.finished & (np.nan_to_num(requests.end_s, nan=np.inf) <= question.horizon_s)
         low, high = (rate_rps, high) if ended.sum() >= CARRIED * len(arrivals) else (low, rate_rps)
     return low
@@ -47,7 +49,7 @@ def saturation_rps(question: Question) -> float:
 
 def ideal_rps(question: Question) -> float:
     """Of instances that lose nothing: one request's least seconds at each, side by side."""
-    workload = WORKLOADS[question.workload]
-    arrivals = workload.arrivals(1.0, SEED, question.horizon_s)
-    costs = costs_of(workload.scenario(question.horizon_s), arrivals)
+    cell = question.cell(1.0)
+    arrivals = cell.arrivals(SEED)
+    costs = costs_of(cell.shape.scenario(question.horizon_s), arrivals)
     return sum(each.count / float(np.mean(each.total_s[np.isfinite(each.total_s)])) for each in costs)

@@ -106,7 +106,7 @@ def _rerun(again: Again, lengths: Lengths) -> dict[str, dict[str, float | None]]
 
 
 def sweep(lengths: Lengths, rates_rps: Sequence[int] = SWEEP_RPS) -> dict[str, Any]:
-    """The extremes over Poisson rates, as headlines are made of."""
+    """Over Poisson rates, and the extremes that headlines are made of."""
     out: dict[str, Any] = {}
     for mode in MODES:
         found = [_against(many(replace(HEADLINE[mode], rate_rps=float(rate)), lengths)) for rate in rates_rps]
@@ -114,6 +114,7 @@ def sweep(lengths: Lengths, rates_rps: Sequence[int] = SWEEP_RPS) -> dict[str, A
             policy: {
                 name: _extremes([each[policy][name] for each in found]) for name in ("jct_change", "throughput_ratio")
             }
+            | {"by_rate": {str(rate): each[policy] for rate, each in zip(rates_rps, found, strict=True)}}
             for policy in found[0]
         }
     return out

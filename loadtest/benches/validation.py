@@ -54,18 +54,18 @@ async def run(subject: Subject, rounds: int, seconds: float) -> dict[str, Any]:
         folder = Path(name)
         config = subject.mesh_config(folder)
         async with Mesh(config) as mesh, AsyncClient(mesh.grpc_addr) as client:
-            shape = await find_shape(client, mesh.addresses.grpc["qm-0"], _limits(subject, config.profile))
+            shape = await find_shape(client, mesh.addresses.grpc["qm-0"], limits_of(subject, config.profile))
             measured, done = Measured(), list[Round]()
             for number in range(rounds):
-                await _calibrate(client, subject, shape, measured, number)
-                done.append(await _replay(mesh, subject.scenario(seconds, SEED + number)))
+                await calibrate_once(client, subject, shape, measured, number)
+                done.append(await replay_once(mesh, subject.scenario(seconds, SEED + number)))
                 say(f"  {subject.name}: round {number + 1} of {rounds}, {done[-1].idle_share:.0%} of the cores idle")
         known = engine_profile(config.profile).cost if subject.known else None
         found = derive(measured, shape, known)
-        return _figures(subject, found, done, _with_fleet(found, folder, done))
+        return _figures(subject, found, done, with_fleet(found, folder, done))
 
 
-def _limits(subject: Subject, profile: str) -> Limits:
+def limits_of(subject: Subject, profile: str) -> Limits:
     spec = family(subject.model).spec
     engine = engine_profile(profile) if profile else None
     return Limits(
@@ -77,14 +77,14 @@ def _limits(subject: Subject, profile: str) -> Limits:
     )
 
 
-async def _calibrate(client: AsyncClient, subject: Subject, shape: Shape, into: Measured, number: int) -> None:
+async def calibrate_once(client: AsyncClient, subject: Subject, shape: Shape, into: Measured, number: int) -> None:
     plan = replace(subject.plan, seed=SEED + number)
     found = await measure(Asker(client, Random(plan.seed)), shape, plan, lambda _: None)
     for probe, answers in found.answers.items():
         into.answers.setdefault(probe, []).extend(answers)
 
 
-async def _replay(mesh: Mesh, scenario: Scenario) -> Round:
+async def replay_once(mesh: Mesh, scenario: Scenario) -> Round:
     of = [psutil.Process(pid) for pid in (*map(mesh.pid, mesh.ids), mesh.nats.pid, mesh.redis.pid)]
     ours = [*of, psutil.Process()]
     before, before_s, cores = psutil.cpu_times(), _cpu_s(ours), psutil.cpu_count() or 1
@@ -99,7 +99,7 @@ def _cpu_s(processes: list[psutil.Process]) -> float:
     return float(sum(sum(process.cpu_times()[:2]) for process in processes))
 
 
-def _with_fleet(found: Calibration, folder: Path, done: list[Round]) -> list[Scenario]:
+def with_fleet(found: Calibration, folder: Path, done: list[Round]) -> list[Scenario]:
     """The rounds' scenarios with the calibrated fleet and seconds."""
     origin = Origin("here", False, provenance(["headrace", "bench", "validation"], [SEED]))
     profile, _ = write(found, origin, folder / "calibrated.toml")

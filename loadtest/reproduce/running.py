@@ -27,12 +27,15 @@ class Options:
     data: Path  # recorded traces; a reproduction says what it does without
     rows: Path | None  # where finished runs are kept, so that a stopped one goes on
     processes: int  # 0: one a core
+    live: bool = False  # also a small scenario on a real mesh of this machine
+    scale: float = 0.0  # of the fleet; 0: as the reproduction has it
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     document: Document  # its data are the keys of the JSON object
     failed: Sequence[str] = field(default_factory=list)  # runs of which there is no result, and why
+    seeds: tuple[int, ...] = ()  # where they are not those of the options
 
 
 def run(name: str, argv: list[str], measure: Callable[[Options], Found]) -> int:
@@ -40,8 +43,9 @@ def run(name: str, argv: list[str], measure: Callable[[Options], Found]) -> int:
     args = _parser(name).parse_args(argv)
     count = args.seeds or (QUICK_SEEDS if args.quick else SEEDS)
     seeds = tuple(range(1, count + 1))
-    found = measure(Options(seeds, args.quick, args.data, args.rows, args.processes))
-    told = provenance(["headrace", "reproduce", name, *argv], seeds)
+    asked = Options(seeds, args.quick, args.data, args.rows, args.processes, args.live, args.scale)
+    found = measure(asked)
+    told = provenance(["headrace", "reproduce", name, *argv], found.seeds or seeds)
     screen.show(found.document, sys.stderr)
     if args.out is not None:
         path = markdown.write(found.document, told, args.out, name, found.failed)
@@ -60,5 +64,9 @@ def _parser(name: str) -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of recorded traces")
     parser.add_argument("--rows", type=Path, metavar="FILE", help="keep finished runs there, and go on from it")
     parser.add_argument("--processes", type=int, default=0, help="at once; one a core, unless said")
+    parser.add_argument("--live", action="store_true", help="also a small scenario on a real mesh of this machine")
+    parser.add_argument(
+        "--scale", type=float, default=0.0, help="of the fleet, where there is a choice: 1 is the paper's"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     return parser

@@ -52,6 +52,26 @@ def test_where_it_goes(
     assert least_pending_at_home(loads, (), 100, 1000, 4.0) == least_pending(loads, 100, 1000)
 
 
+# One encoder, a part of 100 tokens, a window of 300, a memory of 1,000: pending, kept, whether it goes there, why.
+ROOM = [
+    (200, 0, True, "it fills the window"),
+    (201, 0, False, "the window is for parts that are out of the queue's order"),
+    (0, 900, True, "what waits for prefill is no line: an encoder that rests takes more"),
+    (200, 701, False, "its memory is full, were all of it encoded"),
+    (0, 901, False, "its memory is full"),
+]
+
+
+@pytest.mark.parametrize(("pending", "held", "goes", "why"), ROOM, ids=[row[-1] for row in ROOM])
+def test_what_is_kept_takes_memory_and_no_place_in_the_window(pending: int, held: int, goes: bool, why: str) -> None:
+    assert (least_pending([Load("a", pending, held)], 100, 300, 1000) is not None) == goes, why
+
+
+def test_a_part_larger_than_all_room_goes_where_nothing_is() -> None:
+    assert least_pending([Load("a")], 5000, 300, 1000) is not None
+    assert least_pending([Load("a", 0, 1)], 5000, 300, 1000) is None
+
+
 class Stage:
     """Two or more encoders and a worker, told to a core."""
 

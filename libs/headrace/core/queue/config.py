@@ -56,7 +56,10 @@ class QueueConfig:
     deaths_suspect: int = 2  # one death has many causes; who was there at two in a row is suspected
     deaths_alone_max: int = 3
     stage_failures_max: int = 8  # retryable failures of one request; deaths do not count
-    encoder_window_tokens: int = 65_536  # pending and kept media tokens per encoder: 150 MB at width 576 in float32
+    encoder_window_tokens: int = 65_536  # media tokens that an encoder is sent beyond what it has encoded
+    # Pending and kept ones together: 150 MB at width 576 in float32. Where it is full of embeddings of what may wait,
+    # an encoder rests while urgent pictures stand in line: more is better, as far as memory goes.
+    encoder_memory_tokens: int = 65_536
     encoder_cache: EncoderSharing = "tenant"  # whose parts with the same content may share an embedding
     affinity_contents_max: int = 16_384  # whose encoder is remembered: more than encoders keep [I]; 11 MB [M]
     affinity_homes_max: int = 4  # encoders remembered for a content: one that many ask for spreads so far [I]

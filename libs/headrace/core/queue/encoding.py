@@ -117,7 +117,8 @@ def _encoder(cell: Cell, job: Job, part: Part) -> Worker | None:
     if config.routing != "least-pending":
         return _in_turn(cell, roomy(free, part.tokens, config.encoder_window_tokens), f"{job.request.id}/{part.index}")
     homes = cell.affinity.homes(content) if content is not None else ()
-    chosen = least_pending_at_home(free, homes, part.tokens, config.encoder_window_tokens, config.affinity_factor)
+    window, memory = config.encoder_window_tokens, config.encoder_memory_tokens
+    chosen = least_pending_at_home(free, homes, part.tokens, window, config.affinity_factor, memory)
     if chosen is not None and content is not None:
         cell.affinity.sent(content, Home(chosen.id, chosen.incarnation))
     return chosen

@@ -52,12 +52,14 @@ def roomy(encoders: Iterable[E], tokens: int, window_tokens: int) -> list[E]:
     ]
 
 
-def least_pending(encoders: Iterable[E], tokens: int, window_tokens: int) -> E | None:
+def least_pending(encoders: Iterable[E], tokens: int, window_tokens: int, memory_tokens: int = 0) -> E | None:
     """The encoder with least pending media tokens that has room for `tokens` more.
 
-    Room is bounded because an encoder keeps embeddings until prefill has them; a part larger than the whole window
-    goes to an encoder that is empty.
+    Room is bounded twice. Pending: what has been sent is out of the queue's order, so no more than window_tokens is.
+    Pending and kept until prefill has it: memory_tokens, at least the window. A part larger than either goes to an
+    encoder that has nothing of it.
     """
+    memory_tokens = max(memory_tokens, window_tokens)
     best: E | None = None
     least = 0
     for encoder in encoders:
@@ -65,13 +67,19 @@ def least_pending(encoders: Iterable[E], tokens: int, window_tokens: int) -> E |
         if best is not None and (pending > least or (pending == least and encoder.id > best.id)):
             continue
         used = pending + encoder.media_held
-        if not used or used + tokens <= window_tokens:
+        in_window = not pending or pending + tokens <= window_tokens
+        if in_window and (not used or used + tokens <= memory_tokens):
             best, least = encoder, pending
     return best
 
 
 def least_pending_at_home(
-    encoders: Sequence[E], homes: Collection[Home], tokens: int, window_tokens: int, factor: float
+    encoders: Sequence[E],
+    homes: Collection[Home],
+    tokens: int,
+    window_tokens: int,
+    factor: float,
+    memory_tokens: int = 0,
 ) -> E | None:
     """Among the `homes` of the part's content; any encoder, where none of them lives, has room and is not overloaded.
 
@@ -85,7 +93,7 @@ def least_pending_at_home(
             for encoder in encoders
             if Home(encoder.id, encoder.incarnation) in homes and encoder.media_pending <= limit
         ]
-        found = least_pending(near, tokens, window_tokens)
+        found = least_pending(near, tokens, window_tokens, memory_tokens)
         if found is not None:
             return found
-    return least_pending(encoders, tokens, window_tokens)
+    return least_pending(encoders, tokens, window_tokens, memory_tokens)
