@@ -7,7 +7,7 @@ its power limit is capped as a whole, and a server with a GPU above its soft lim
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -17,10 +17,11 @@ from headrace.control.plant import Bursts, Plant, Seen, Weather
 from headrace.core.power import configuration, placement, routing
 from headrace.core.power.configuration import Config, Hysteresis, Point, Wanted, pareto
 from headrace.core.power.emergency import Emergency, Event
-from headrace.core.power.models import Models, Sample, WorstCase
 from headrace.core.power.placement import Ask, Ground, Mask
 from headrace.core.power.routing import Instances, Room
-from loadtest.reproduce.tapas_load import ENDPOINTS, SERVER_FULL_W, Case, Floats, Load, Numbers
+from loadtest.reproduce.tapas_kept import Kept
+from loadtest.reproduce.tapas_learning import learn
+from loadtest.reproduce.tapas_load import ENDPOINTS, Case, Floats, Load, Numbers
 
 SOFT_C = 83.0
 MARGIN_C = 1.0  # [I] below the soft limit, bursts included
@@ -37,7 +38,6 @@ QUALITY_LEAST = 0.98  # outside emergencies: 8-bit may be used, smaller models m
 BURST_S = 4.0  # [I] of prefills that follow one another within a minute
 UNEVEN = 0.10  # [I] deviation of an endpoint's instances' shares, without routing
 THROTTLED = 0.5  # speed of a server that is too hot
-LEARN_DAYS, LEARN_S = 2, 300.0
 TARGET = 0.93  # [I] of a row's limit that configuration steers to
 STATIC_SPEED = 0.75  # [I] down to which decode loses nothing
 SLACK = 0.85  # [I] busy share up to which promises are kept, for those who slow down by slack
@@ -61,79 +61,6 @@ class Variant:
             return self.rival
         on = [name for name in ("place", "route", "configure") if getattr(self, name)]
         return {0: "none", 3: "all"}.get(len(on), "+".join(on))
-
-
-@dataclass(slots=True)
-class Kept:
-    """Sums over a run."""
-
-    t_max_c: float = 0.0
-    t_max_above_inlet_c: float = 0.0
-    row_peak_w: float = 0.0
-    row_minutes: int = 0
-    over_row: int = 0
-    gpu_minutes: int = 0
-    over_temp: int = 0
-    thermal_events: int = 0
-    power_events: int = 0
-    asked: float = 0.0
-    served: float = 0.0
-    quality: float = 0.0
-    opaque_asked: float = 0.0
-    opaque_served: float = 0.0
-    energy_j: float = 0.0
-    capped_minutes: int = 0
-    reloads: int = 0
-    gpu_p99_c: list[float] = field(default_factory=list)
-
-    def figures(self) -> dict[str, float]:
-        return {
-            "t_max_c": self.t_max_c,
-            "t_p99_c": float(np.mean(self.gpu_p99_c)),
-            "t_max_above_inlet_c": self.t_max_above_inlet_c,
-            "row_power_peak_w": self.row_peak_w,
-            "over_row_share": self.over_row / self.row_minutes,
-            "over_temp_share": self.over_temp / self.gpu_minutes,
-            "thermal_events": float(self.thermal_events),
-            "power_events": float(self.power_events),
-            "goodput": self.served / self.asked,
-            "opaque_goodput": self.opaque_served / self.opaque_asked,
-            "quality": self.quality / self.served,
-            "capped_share": self.capped_minutes / self.row_minutes,
-            "joules": self.energy_j,
-            "joules_per_unit": self.energy_j / (self.served + self.opaque_served),
-            "reloads": float(self.reloads),
-        }
-
-
-def learn(case: Case, plant: Plant) -> Models:
-    """Two days before the week: the models see loads as they come and go anywhere, by the plant's own sensors."""
-    rng = np.random.default_rng([case.seed, 17])
-    kind, server, servers = case.kind, case.server, case.layout.servers
-    worst = WorstCase(45.0, 95.0, server.airflow_m3s, SERVER_FULL_W)
-    models = Models(servers, server.gpus, worst)
-    for step in range(int(LEARN_DAYS * 86_400 / LEARN_S)):
-        weather = Weather(24.0 + 9.0 * np.sin(2 * np.pi * step / 288), 0.5 + 0.3 * np.sin(step / 19))
-        base = rng.uniform(kind.context_w, kind.prefill_w, (servers, 1))
-        watts = np.clip(base * rng.uniform(0.9, 1.1, (servers, server.gpus)), kind.context_w, kind.prefill_w)
-        models.learn(_sample(plant.step(watts, weather, LEARN_S), weather, rng))
-        if step % 72 == 71:
-            models.solve()
-    return models
-
-
-def _sample(seen: Seen, weather: Weather, rng: np.random.Generator) -> Sample:
-    count = len(seen.inlet_c)
-    return Sample(
-        weather.outside_c,
-        weather.load,
-        seen.inlet_c + rng.normal(0.0, 0.2, count),
-        seen.airflow_m3s * (1.0 + rng.normal(0.0, 0.02, count)),
-        seen.server_w * (1.0 + rng.normal(0.0, 0.01, count)),
-        seen.gpu_w * (1.0 + rng.normal(0.0, 0.03, seen.gpu_w.shape)),
-        seen.die_c + rng.normal(0.0, 0.5, seen.die_c.shape),
-        np.ones(count, dtype=bool),
-    )
 
 
 class World:

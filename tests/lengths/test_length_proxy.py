@@ -48,7 +48,8 @@ def test_a_batch_is_its_prompts_in_order(proxy: Proxy) -> None:
 
 
 def test_caps_and_unknown_models(proxy: Proxy) -> None:
-    capped, unknown = proxy.predict([asked("Write an essay.", 16), asked("Tell me about Paris.", model="somebody-else")])
+    told = [asked("Write an essay.", 16), asked("Tell me about Paris.", model="somebody-else")]
+    capped, unknown = proxy.predict(told)
     assert capped.quantile(1.0) <= 16
     assert 1 <= unknown.quantile(0.05) < unknown.median < unknown.quantile(0.95) <= 512
 
