@@ -3,7 +3,9 @@
 import argparse
 import os
 from functools import partial
+from typing import cast
 
+from headrace.core.queue.config import Roles
 from headrace.mesh.config import Settings
 from headrace.mesh.lifecycle import run
 from headrace.mesh.subjects import check_process_id
@@ -20,6 +22,7 @@ if __name__ == "__main__":
         order=os.environ.get("HEADRACE_ORDER", ""),
         planner=os.environ.get("HEADRACE_PLANNER", ""),
         without=tuple(os.environ.get("HEADRACE_WITHOUT", "").replace(",", " ").split()),
+        roles=cast(Roles, os.environ.get("HEADRACE_ROLES") or "fixed"),
         predict=os.environ.get("HEADRACE_PREDICT") or "auto",
         scaling=ScalingOptions.from_env(os.environ),
     )

@@ -6,7 +6,7 @@ import secrets
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import grpc.aio
 
@@ -14,7 +14,7 @@ from headrace.core.errors import Unavailable
 from headrace.core.ordering import ORDERS
 from headrace.core.planning.registry import PLANNERS
 from headrace.core.queue import QueueConfig
-from headrace.core.queue.config import EncoderSharing
+from headrace.core.queue.config import EncoderSharing, Roles
 from headrace.core.slo import Classes
 from headrace.engines.families import family
 from headrace.mesh import metrics, rpc, telemetry
@@ -45,6 +45,7 @@ from services.queue_manager.service import QueueManager
 from services.queue_manager.sweeper import Sweeper
 
 OFF = "off"
+ROLES: tuple[Roles, ...] = get_args(Roles)
 # What virtual queues may do beside waiting in order; each may be switched off.
 OPERATIONS = ("solve", "pull", "evict", "swap", "balance", "move", "fair")
 
@@ -57,6 +58,7 @@ class Options:
     order: str = ""  # a name of headrace.core.ordering: lines in this order, unless a planner is named, too
     planner: str = ""  # of headrace.core.planning, or off: lines; empty: off where an order is named, else headrace
     without: tuple[str, ...] = ()  # operations that are switched off
+    roles: Roles = "fixed"  # of workers that prefill and decode
     predict: str = "auto"  # the length predictor for each request: auto is on where all of it is installed
     scaling: ScalingOptions | None = None  # None: the instances are those that somebody starts
 
@@ -68,6 +70,8 @@ class Options:
         unknown = sorted(set(self.without) - set(OPERATIONS))
         if unknown:
             raise BadSetup(f"HEADRACE_WITHOUT: no operation {', '.join(unknown)}; there are {', '.join(OPERATIONS)}")
+        if self.roles not in ROLES:
+            raise BadSetup(f"HEADRACE_ROLES={self.roles!r}: must be one of {', '.join(ROLES)}")
         if self.predict not in ("auto", "on", "off"):
             raise BadSetup(f"HEADRACE_PREDICT={self.predict!r}: must be auto, on or off")
 
@@ -151,6 +155,7 @@ def _manager(
         planner=options.planning,
         **off,
         predict_lengths=predictor is not None,
+        roles=options.roles,
         classes=classes.named,
         early_rejection=options.settings.early_rejection,
         prefix_tokens=prefixes,

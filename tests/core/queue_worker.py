@@ -287,7 +287,7 @@ class Worker:
                 sent_s=self.world.now_s,
                 modalities=("image",) if "encode" in self.stages else (),
                 epoch=self.epoch,
-                pace=PACE,
+                pace=self.world.pace,
                 kv_bytes_per_token=1,
                 host_bytes=self.world.host_bytes,
                 loadable=self.loadable(),

@@ -9,7 +9,7 @@ from headrace.core import events as ev
 from headrace.core.planning.heuristic import replan
 from headrace.core.queue import QueueConfig, QueueCore
 from headrace.core.types import End, Key, Media, MediaMeta, MediaSpan, Prompt, Request, Sampling, TensorHandle
-from tests.core.queue_worker import MODEL, Worker, token
+from tests.core.queue_worker import MODEL, PACE, Worker, token
 
 
 def make_request(number: int, now_s: float, *, max_tokens: int = 4, images: int = 0, **changes: Any) -> Request:
@@ -73,6 +73,7 @@ class World:
         self.redis_up = True
         self.declining = False  # workers decline evictions
         self.host_bytes = 0  # each worker's, for evicted KV caches
+        self.pace = PACE  # that each worker tells
         self.late_releases = 64  # a lost or late release leaves a worker fuller than the books say
         self.handle(ev.CaughtUp())
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "simulate": "try policies on a scenario or a trace in simulated time",
     "characterize": "where a model's time goes, stage by stage, or what a trace is like",
     "plant": "fit the simulated plant's thermal constants to a GPU's own log",
+    "pools": "which pools a traffic needs: profiles, sizes, separated or together, confirmed by simulation",
     "bench": "run a bench by its name",
     "reproduce": "a paper's comparison again, in the simulator, beside the paper's numbers",
 }

@@ -85,7 +85,7 @@ async def _cell(console: Console, state: RunState) -> None:
     workers = [
         [
             entry.worker,
-            ", ".join(entry.stages),
+            ", ".join(entry.stages) + (f" (as {entry.role})" if entry.role else ""),
             entry.model,
             f"{entry.slots_used} of {entry.slots}",
             f"{entry.blocks_used} of {entry.blocks}",

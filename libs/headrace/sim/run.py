@@ -210,6 +210,7 @@ class Run:
             counters={
                 **world.ledger.counters,
                 "transferred_bytes": world.network.moved_bytes,
+                "role_changes": float(world.core.inspect(now_s, 0).operations.get("role_changed", 0)),
                 "events": float(world.agenda.carried_out),
             },
             scalings=tuple(self._autoscaling.done) if self._autoscaling is not None else (),
@@ -253,6 +254,7 @@ def _config(scenario: Scenario, policy: Policy, mesh: Mesh) -> QueueConfig:
         planner=policy.planner,
         **off,
         predict_lengths=bool(policy.predictor),
+        roles=scenario.fleet.roles if scenario.fleet is not None else "fixed",
         classes={slo.name: slo for slo in scenario.classes},
         lease_s=mesh.lease_s,
         tick_gap_s=4 * mesh.tick_s,

@@ -545,7 +545,7 @@ class ClassStatus(_message.Message):
     def __init__(self, slo_class: _Optional[str] = ..., queued: _Optional[int] = ..., running: _Optional[int] = ..., queue_limit: _Optional[int] = ..., oldest_wait_s: _Optional[float] = ..., estimated_wait_s: _Optional[float] = ..., estimated_wait_least_s: _Optional[float] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("worker", "stages", "model", "slots", "slots_used", "blocks", "blocks_used", "draining", "last_seen_s", "pending_media_tokens", "loading", "evicted", "evicted_bytes", "host_bytes")
+    __slots__ = ("worker", "stages", "model", "slots", "slots_used", "blocks", "blocks_used", "draining", "last_seen_s", "pending_media_tokens", "loading", "evicted", "evicted_bytes", "host_bytes", "role")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -560,6 +560,7 @@ class WorkerStatus(_message.Message):
     EVICTED_FIELD_NUMBER: _ClassVar[int]
     EVICTED_BYTES_FIELD_NUMBER: _ClassVar[int]
     HOST_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
     worker: str
     stages: _containers.RepeatedScalarFieldContainer[str]
     model: str
@@ -574,7 +575,8 @@ class WorkerStatus(_message.Message):
     evicted: int
     evicted_bytes: int
     host_bytes: int
-    def __init__(self, worker: _Optional[str] = ..., stages: _Optional[_Iterable[str]] = ..., model: _Optional[str] = ..., slots: _Optional[int] = ..., slots_used: _Optional[int] = ..., blocks: _Optional[int] = ..., blocks_used: _Optional[int] = ..., draining: _Optional[bool] = ..., last_seen_s: _Optional[float] = ..., pending_media_tokens: _Optional[int] = ..., loading: _Optional[str] = ..., evicted: _Optional[int] = ..., evicted_bytes: _Optional[int] = ..., host_bytes: _Optional[int] = ...) -> None: ...
+    role: str
+    def __init__(self, worker: _Optional[str] = ..., stages: _Optional[_Iterable[str]] = ..., model: _Optional[str] = ..., slots: _Optional[int] = ..., slots_used: _Optional[int] = ..., blocks: _Optional[int] = ..., blocks_used: _Optional[int] = ..., draining: _Optional[bool] = ..., last_seen_s: _Optional[float] = ..., pending_media_tokens: _Optional[int] = ..., loading: _Optional[str] = ..., evicted: _Optional[int] = ..., evicted_bytes: _Optional[int] = ..., host_bytes: _Optional[int] = ..., role: _Optional[str] = ...) -> None: ...
 
 class ModelStatus(_message.Message):
     __slots__ = ("model", "servable", "modalities", "waiting", "running", "startable")

@@ -37,6 +37,7 @@ def status_to_proto(view: CellView) -> queue_pb2.CellStatus:
                 evicted=worker.evicted,
                 evicted_bytes=worker.evicted_bytes,
                 host_bytes=worker.host_bytes,
+                role=worker.role,
             )
             for worker in view.workers
         ],

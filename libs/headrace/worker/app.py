@@ -94,15 +94,18 @@ class Worker:
         travel: KvTravel,
         evicted_bytes: int = 0,
         encoder_cache_bytes: int = 0,
+        encoder_batch: int = BATCH_MAX,
     ) -> None:
         """evicted_bytes: of KV caches of requests that are taken out of the engine; 0: none is. encoder_cache_bytes: of
-        embeddings that are kept for requests to come; 0: none."""
+        embeddings that are kept for requests to come; 0: none. encoder_batch: media parts that go through the tower
+        at once."""
         self.holds = Holds()
         self._me = me
         self._stages = stages
         self._address = address
         self._carriers = carriers
         self._travel = travel
+        self._encoder_batch = encoder_batch
         self._thread = ThreadPoolExecutor(1, "inference")
         self._models = Models(stock.first, stock.cards, self._in_thread, stock.warm_max, stock.first_load_s)
         self._wanted = ""  # the model that is to be served instead
@@ -144,7 +147,15 @@ class Worker:
             carried.tensors, carried.store, self.holds, self._outbox, self._lease, in_memory=in_memory
         )
         return EncodeStage(
-            self._me, self._models.loaded, carried.blobs, embeddings, self.holds, self._tally, self._pace, cache_bytes
+            self._me,
+            self._models.loaded,
+            carried.blobs,
+            embeddings,
+            self.holds,
+            self._tally,
+            self._pace,
+            cache_bytes,
+            self._encoder_batch,
         )
 
     def _equip(self, outfit: Outfit, engine: Engine) -> None:
@@ -276,7 +287,7 @@ class Worker:
             host=address.host,
             grpc_address=address.grpc_address,
             modalities=tuple(outfit.encoders),
-            slots=engine.slots if engine is not None else BATCH_MAX,
+            slots=engine.slots if engine is not None else self._encoder_batch,
             blocks=engine.blocks if engine is not None else 0,
             block_tokens=outfit.spec.block_tokens,
             pace=outfit.pace,

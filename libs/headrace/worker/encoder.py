@@ -65,6 +65,7 @@ class EncodeStage:
         tally: Tally,
         pace: Pace,
         cache_bytes: int,
+        batch_max: int = BATCH_MAX,
     ) -> None:
         """cache_bytes: of embeddings kept for who asks the same again; 0: every part is computed for itself."""
         self._me = me
@@ -75,6 +76,7 @@ class EncodeStage:
         self._tally = tally
         self._pace = pace
         self._cache = EncoderCache[Embedding](cache_bytes)
+        self._batch_max = batch_max
         self._line = EncodeLine[Part](embeddings.wanted)
         self._work = asyncio.Event()
         self._known: deque[tuple[Part, Embedding]] = deque()  # parts whose embedding was in the cache
@@ -149,7 +151,7 @@ class EncodeStage:
     # --- the loop's steps ---
 
     def _schedule(self) -> list[Encoding[Part]]:
-        batch = self._line.next(BATCH_MAX)
+        batch = self._line.next(self._batch_max)
         if not self._line:
             self._work.clear()
         return batch

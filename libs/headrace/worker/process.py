@@ -49,7 +49,7 @@ KV_BYTES = 2 << 30
 CONTEXTS = 16
 # Shares of the settings that a flag may set: a launcher starts many workers with one environment.
 FLAGS = ("model", "engine", "profile", "weights", "device", "grpc_addr")
-NUMBERS = ("threads", "slots", "blocks")
+NUMBERS = ("threads", "slots", "blocks", "chunk_tokens", "encoder_batch")
 # Pipelining costs a message and a second look at the decode worker: below this a transfer takes no longer than that.
 PIPELINE_BYTES = 4 << 20
 # Of a graph that only prefills: two thirds of its KV cache have left when its last layers begin. SmolLM2's prefill
@@ -75,7 +75,7 @@ def parse(arguments: Sequence[str], env: Mapping[str, str], default: StageName) 
     for name in FLAGS:
         parser.add_argument(f"--{name.replace('_', '-')}", help=f"instead of HEADRACE_{name.upper()}")
     for name in NUMBERS:
-        parser.add_argument(f"--{name}", type=int, help=f"instead of HEADRACE_{name.upper()}")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, help=f"instead of HEADRACE_{name.upper()}")
     parser.add_argument("--models", help="instead of HEADRACE_MODELS, with commas between")
     given = vars(parser.parse_args(arguments))
     settings = Settings.from_env(env if given["models"] is None else {**env, "HEADRACE_MODELS": given["models"]})
@@ -178,6 +178,7 @@ def _engine(options: Options, model: str, spec: ModelSpec) -> Engine:
             threads=settings.threads or max(1, (os.cpu_count() or 1) // 2),
             slots=_slots(settings),
             blocks=_blocks(settings, spec),
+            chunk_tokens=settings.chunk_tokens,
             profile=settings.profile or "zero",
             prefix_cache_mb=settings.prefix_cache_mb,
             weights=settings.weights,
@@ -227,9 +228,16 @@ async def serve(options: Options, lifecycle: Lifecycle) -> None:
         carriers.tensors.grpc_address = address.grpc_address
         stock = await asyncio.to_thread(load_stock, options)
         travel = kv_travel(settings, stock.first.engine if stock.first.hands_over else None)
-        cache_bytes = settings.encoder_cache_mb << 20
         worker = Worker(
-            options.id, options.stages, address, carriers, stock, travel, settings.evicted_bytes, cache_bytes
+            options.id,
+            options.stages,
+            address,
+            carriers,
+            stock,
+            travel,
+            settings.evicted_bytes,
+            encoder_cache_bytes=settings.encoder_cache_mb << 20,
+            encoder_batch=settings.encoder_batch,
         )
         service.state = worker.state
         scraped = await metrics.serve_metrics(settings.metrics_addr, worker_registry(worker.state))

@@ -8,6 +8,7 @@ from headrace.core.types import StageName
 from headrace.workload.tables import Count, CountOrNone, NotNegative, Positive
 
 LinkName = Literal["nvlink", "infiniband", "ethernet", "pcie"]
+RolesName = Literal["fixed", "elastic"]
 IncidentKind = Literal["kill", "stop", "drain", "start", "swap", "bus_down", "clock"]
 
 
@@ -54,6 +55,7 @@ class PoolSpec:
 class Fleet:
     pools: tuple[PoolSpec, ...]
     link: LinkName = "infiniband"  # between two workers
+    roles: RolesName = "fixed"  # elastic: workers that prefill and decode do one of both, as the load asks
 
     def __post_init__(self) -> None:
         names = [pool.name for pool in self.pools]

@@ -174,11 +174,16 @@ class Stream:
     priority: Priority = 0
     tenant: str = ""
     flow: str = ""
+    from_s: NotNegative = 0.0  # its requests begin, ...
+    seconds: NotNegative = 0.0  # ... and come for so long; 0: to the end
 
     def arrivals(self, rng: Generator, duration_s: float) -> Iterator[Arrival]:
         names = ("model", "slo_class", "ttft_s", "tbt_s", "priority", "tenant", "flow")
         said: dict[str, Any] = {name: value for name in names if (value := getattr(self, name))}
-        arrivals = self.source.arrivals(rng, duration_s)
+        left_s = max(0.0, duration_s - self.from_s)
+        arrivals = self.source.arrivals(rng, min(self.seconds or left_s, left_s))
+        if self.from_s:
+            arrivals = shape.later(arrivals, self.from_s)
         return (replace(arrival, **said) for arrival in arrivals) if said else arrivals
 
 

@@ -216,7 +216,7 @@ def _class(name: str, said: _Class, where: str) -> SloClass:
 def _fleet(raw: Mapping[str, Any], name: str) -> Fleet:
     """As build() would, but for the name of a pool's table in its errors."""
     pools = raw.get("pools", [])
-    only_known(raw, ("link", "pools"), f"{name} [fleet]")
+    only_known(raw, ("link", "pools", "roles"), f"{name} [fleet]")
     if not isinstance(pools, list) or not pools:
         raise ScenarioError(f"{name} [fleet] pools: is missing; write one [[fleet.pools]] for each pool")
     for at, pool in enumerate(pools):

@@ -83,6 +83,10 @@ def window(arrivals: Arrivals, from_s: float = 0.0, to_s: float = math.inf) -> I
             yield _at(arrival, arrival.at_s - from_s) if from_s else arrival
 
 
+def later(arrivals: Arrivals, by_s: float) -> Iterator[Arrival]:
+    return (_at(arrival, arrival.at_s + by_s) for arrival in arrivals)
+
+
 def limit(arrivals: Arrivals, requests: int) -> Iterator[Arrival]:
     """The first so many."""
     require(requests >= 0, "requests", "not negative")

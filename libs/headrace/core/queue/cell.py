@@ -13,6 +13,7 @@ from headrace.core.queue.job import AT_WORKER, LIFE, STANDING, WAITING, Job, Lan
 from headrace.core.queue.line import Line
 from headrace.core.queue.plans import Planning
 from headrace.core.queue.pool import EMPTY, Pool
+from headrace.core.queue.rolebook import RoleBook
 from headrace.core.queue.virtual import VirtualQueues
 from headrace.core.queue.worker import Worker
 from headrace.core.slo import effective_target_s
@@ -57,7 +58,10 @@ class Cell:
         self.last_tick_s: float | None = None
         self.known_lengths = Histogram()  # of ended requests, by model, class and modality
         self.calibrator = Calibrator()  # of what the predictor says, by model
-        self.lengths_matter = bool(config.predict_lengths or config.planner or ORDERS[config.order].needs_lengths)
+        self.roles = RoleBook() if config.roles == "elastic" else None
+        self.lengths_matter = bool(
+            config.predict_lengths or config.planner or ORDERS[config.order].needs_lengths or self.roles is not None
+        )
         self.virtual: VirtualQueues | None = None  # instead of lines, where there is a planner
         if config.planner:
             self.virtual = VirtualQueues(config.share_half_life_s, config.flows_max, fair=config.fair)

@@ -40,6 +40,7 @@ from headrace.core.queue.operations import evicted
 from headrace.core.queue.planning import ask_for_plan, follow_instances, plan_solved
 from headrace.core.queue.recovery import expire_leases, extend_leases, tokens_recovered
 from headrace.core.queue.repair import heartbeat
+from headrace.core.queue.roles import follow_roles
 from headrace.core.queue.running import keep_fresh
 from headrace.core.queue.stages import joined, part_encoded, prefilled, stage_failed
 from headrace.core.queue.views import (
@@ -116,6 +117,7 @@ class QueueCore:
         cell = self._cell
         effects = cell.effects = []
         _HANDLERS[type(event)](cell, event, now_s)
+        follow_roles(cell, now_s)
         if cell.virtual is not None:
             follow_instances(cell, cell.virtual)
         if cell.dirty and cell.dispatching:

@@ -10,7 +10,7 @@ from headrace.core.queue.cell import Cell
 from headrace.core.queue.config import QueueConfig
 from headrace.core.queue.encoding import place_parts, whole_load
 from headrace.core.queue.job import Job
-from headrace.core.queue.launching import Pair, decode_load, launch, prefill_load, refuse_if_too_large
+from headrace.core.queue.launching import Pair, decode_for, decode_load, launch, prefill_load, refuse_if_too_large
 from headrace.core.queue.line import Line
 from headrace.core.queue.pool import Pool
 from headrace.core.queue.preempting import go_on_if_room, preempt_for
@@ -60,6 +60,8 @@ def _serve_suspects(cell: Cell, model: str, line: Line, now_s: float) -> None:
 
 def _choose(cell: Cell, pool: Pool, job: Job) -> Pair | None:
     """A worker that does both, else the prefill worker with least pending work and the emptiest decode worker."""
+    if pool.split:
+        return _choose_by_role(cell, pool, job)
     whole = _free(pool.prefills if job.one_left else pool.decodes, job.kv_tokens)
     both = _best(cell, _doing_both(whole, job), job)
     if both is not None:
@@ -86,6 +88,16 @@ def _best(cell: Cell, workers: list[Worker], job: Job) -> Worker | None:
 def _stage(config: QueueConfig) -> str:
     """Whose turns are counted: requests with media and without take turns together where both run whole."""
     return "encode" if config.together else "prefill"
+
+
+def _choose_by_role(cell: Cell, pool: Pool, job: Job) -> Pair | None:
+    """The prefill worker with least pending work and the emptiest decode worker; the same one where both are it."""
+    decode = None if job.one_left else decode_for(pool, job)
+    if decode is None and not job.one_left:
+        return None
+    prefills = _free(pool.prefills, job.kv_tokens if job.one_left else job.prefill_tokens)
+    prefill = _best(cell, prefills, job)
+    return (prefill, decode or prefill) if prefill is not None else None
 
 
 def _free(workers: list[Worker], kv_tokens: int) -> list[Worker]:

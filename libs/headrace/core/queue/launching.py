@@ -6,6 +6,7 @@ from headrace.core.errors import ContextTooLong
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.ends import fail
 from headrace.core.queue.job import Job
+from headrace.core.queue.pool import Pool
 from headrace.core.queue.spans import add_span
 from headrace.core.queue.worker import Worker
 from headrace.core.stages.kv import blocks_for
@@ -29,6 +30,8 @@ def launch(cell: Cell, job: Job, pair: Pair, now_s: float) -> None:
     job.start_index = job.progress = len(job.emitted)
     add_span(cell, job, "queue", job.ready_s, now_s)
     cell.move(job, "prefill")
+    if cell.roles is not None:
+        cell.roles.sent(job.request.model, len(job.request.prompt.tokens), now_s)
     send_prefill(cell, job, now_s)
 
 
@@ -54,11 +57,19 @@ def send_prefill(cell: Cell, job: Job, now_s: float) -> None:
 
 
 def prefill_load(worker: Worker) -> tuple[int, int, str]:
+    """The text target is whoever has least of this: pending prompt positions, which are all tokens of a decoder-only
+    model and the text tokens of a cross-attention one, whose media stand beside (ModServe, arXiv 2502.00937)."""
     return worker.prefill_pending, worker.slots_used, worker.id
 
 
 def decode_load(worker: Worker) -> tuple[float, int, str]:
     return worker.blocks_used / max(1, worker.blocks), worker.slots_used, worker.id
+
+
+def decode_for(pool: Pool, job: Job) -> Worker | None:
+    """The emptiest worker with room to decode it; one that prefills beside, where nobody else has any."""
+    able = [worker for worker in pool.decodes if not worker.alone and worker.fits_beside(job.kv_tokens)]
+    return min(able, key=lambda worker: (worker.hinge, *decode_load(worker)), default=None)
 
 
 def refuse_if_too_large(cell: Cell, job: Job, now_s: float) -> bool:

@@ -8,6 +8,7 @@ from headrace.core.planning.board import Board, Place
 from headrace.core.planning.problem import GroupSpec, InstanceModel, InstanceSpec, Plan, Problem
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.groups import Group
+from headrace.core.queue.launching import prefill_load
 from headrace.core.queue.running import instance_of, planner_of, running_at
 from headrace.core.queue.virtual import VirtualQueues
 from headrace.core.queue.worker import Worker
@@ -117,7 +118,7 @@ def _idle(cell: Cell, virtual: VirtualQueues, group: Group, able: list[str]) -> 
     ]
     best = min(
         free,
-        key=lambda worker: (worker.id != owner, worker.prefill_pending, worker.slots_used, worker.id),
+        key=lambda worker: (worker.id != owner, *prefill_load(worker)),
         default=None,
     )
     return best.id if best is not None else None

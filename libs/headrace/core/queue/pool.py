@@ -8,7 +8,7 @@ from headrace.core.queue.worker import Worker
 class Pool:
     """Made anew whenever a worker comes, goes or drains; between two such moments the lists stand."""
 
-    __slots__ = ("_encoders", "decodes", "llms", "prefills", "workers")
+    __slots__ = ("_encoders", "decodes", "llms", "prefills", "split", "workers")
 
     def __init__(self) -> None:
         self.workers: list[Worker] = []
@@ -16,6 +16,7 @@ class Pool:
         self.decodes: list[Worker] = []
         self.llms: list[Worker] = []  # either, or both
         self._encoders: dict[str, list[Worker]] = {}
+        self.split = False  # by roles
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(self.workers)
@@ -28,6 +29,7 @@ class Pool:
             self.decodes.append(worker)
         if worker.prefills or worker.decodes:
             self.llms.append(worker)
+            self.split |= worker.role != "both"
         for modality in worker.modalities if worker.encodes else ():
             self._encoders.setdefault(modality, []).append(worker)
 

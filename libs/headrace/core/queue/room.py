@@ -36,7 +36,7 @@ def make_room(cell: Cell, worker: Worker, job: Job, group: Group, now_s: float) 
     if now_s + expected.bound(cell.config.bound_z) <= group.due_s:
         return
     waiting = list(islice(group.jobs.values(), AT_ONCE))
-    for decode in [worker] if worker.decodes else cell.pool(worker.model).decodes:
+    for decode in [worker] if worker.whole else cell.pool(worker.model).decodes:
         _evict_for(cell, decode, waiting, group.target_s, now_s)
 
 

@@ -42,7 +42,7 @@ def left_of(cell: Cell, job: Job) -> Work:
 
 def instance_of(cell: Cell, worker: Worker) -> Instance:
     """A worker that does both; or a prefill worker with its share of the decode workers of its model."""
-    if worker.decodes:
+    if worker.whole:
         return Instance(max(1, worker.slots), worker.pace.pace)
     pool = cell.pool(worker.model)
     decodes, share = pool.decodes, max(1, len(pool.prefills))
@@ -55,7 +55,7 @@ def instance_of(cell: Cell, worker: Worker) -> Instance:
 def running_at(cell: Cell, worker: Worker, now_s: float | None) -> Work:
     """What keeps a virtual queue from being served: the worker's own requests, or its share of the decode workers'.
     now_s: as of running_work."""
-    if worker.decodes:
+    if worker.whole:
         return running_work(cell, worker, now_s)
     pool = cell.pool(worker.model)
     total = NOTHING

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.groups import Group, flow_of
 from headrace.core.queue.job import Job
-from headrace.core.queue.launching import Pair, decode_load, launch, refuse_if_too_large
+from headrace.core.queue.launching import Pair, decode_for, launch, prefill_load, refuse_if_too_large
 from headrace.core.queue.operations import go_on
 from headrace.core.queue.planning import place_groups
 from headrace.core.queue.preempting import go_on_if_room
@@ -45,7 +45,7 @@ def _serve_queue(cell: Cell, virtual: VirtualQueues, queue: VirtualQueue, now_s:
 def _start(cell: Cell, virtual: VirtualQueues, job: Job, group: Group, worker: Worker, now_s: float) -> bool:
     """Whether it needs no room any more: it runs, or never will."""
     if job.state == "evicted":
-        if not worker.decodes:
+        if not worker.whole:
             return go_on_if_room(cell, cell.pool(worker.model), job, now_s)
         if not worker.fits(job.kv_tokens):
             return False
@@ -63,12 +63,12 @@ def _start(cell: Cell, virtual: VirtualQueues, job: Job, group: Group, worker: W
 
 def _pair(cell: Cell, worker: Worker, job: Job) -> Pair | None:
     """The instance itself, or with the emptiest decode worker of its model."""
-    if worker.decodes or job.one_left:
+    if worker.whole or job.one_left:
         return (worker, worker) if worker.fits(job.kv_tokens) else None
     if not worker.fits(job.prefill_tokens):
         return None
-    able = [other for other in cell.pool(worker.model).decodes if not other.alone and other.fits(job.kv_tokens)]
-    return (worker, min(able, key=decode_load)) if able else None
+    decode = decode_for(cell.pool(worker.model), job)
+    return (worker, decode) if decode is not None else None
 
 
 def _charge(cell: Cell, virtual: VirtualQueues, job: Job, now_s: float) -> None:
@@ -88,7 +88,7 @@ def _balance(cell: Cell, virtual: VirtualQueues, now_s: float) -> None:
         and not worker.loading
         and not worker.alone
     ]
-    for worker in sorted(idle, key=lambda worker: (worker.slots_used, worker.id)):
+    for worker in sorted(idle, key=prefill_load):
         for group in _waiting_elsewhere(cell, virtual, worker):
             while group.id in virtual.groups and worker.slots_used < worker.slots:
                 job = virtual.next_of(group, now_s)

@@ -43,6 +43,7 @@ class WorkerView:
     host_bytes: int = 0
     block_tokens: int = 1
     pace: Pace = NO_PACE  # as it was measured, as far as it was
+    role: str = ""  # prefill, decode or both, where roles are elastic
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,7 @@ def _worker_views(cell: Cell) -> tuple[WorkerView, ...]:
             host_bytes=worker.host_bytes,
             block_tokens=worker.block_tokens,
             pace=worker.pace.pace if worker.instance or worker.decodes else NO_PACE,
+            role=worker.role if cell.roles is not None and worker.flexible else "",
         )
         for worker in known
         if worker.incarnation
@@ -166,6 +168,7 @@ def _model_view(cell: Cell, model: str) -> ModelView:
     servable = servable or (cell.config.swap and any(worker.can_serve(model) for worker in cell.workers.values()))
     modalities = {modality for worker in pool if worker.encodes for modality in worker.modalities}
     running = sum(worker.slots_used for worker in pool.decodes)
+    running += sum(worker.decoding for worker in pool.llms if worker.role == "prefill")
     return ModelView(model, servable, tuple(sorted(modalities)), _waiting(cell, model), running)
 
 

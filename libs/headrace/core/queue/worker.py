@@ -7,6 +7,7 @@ from headrace.core.events import Heartbeat
 from headrace.core.instance import Loadable
 from headrace.core.queue.job import Job, Part
 from headrace.core.stages.kv import blocks_for
+from headrace.core.stages.roles import DECODE_SHARE, NEW_S, Role
 from headrace.core.waiting.pace import PaceLearner
 from headrace.core.waiting.work import NOTHING
 
@@ -39,6 +40,7 @@ class Worker:
         "evicting",
         "extra_slots",
         "grpc_address",
+        "hinge",
         "host",
         "host_bytes",
         "host_used",
@@ -61,6 +63,8 @@ class Worker:
         "parts",
         "prefill_pending",
         "prefills",
+        "role",
+        "role_s",
         "running",
         "running_s",
         "seats",
@@ -76,7 +80,10 @@ class Worker:
         self.id = worker_id
         self.incarnation = ""  # "": named by a hold elsewhere, not heard of yet
         self.stages: tuple[str, ...] = ()
-        self.encodes = self.prefills = self.decodes = False
+        self.encodes = self.prefills = self.decodes = False  # what it is sent
+        self.role: Role = "both"
+        self.role_s = NEW_S  # since when
+        self.hinge = False  # prompts and sequences come to it that others have begun, or go on with
         self.model = ""
         self.modalities: tuple[str, ...] = ()
         self.host = ""
@@ -117,8 +124,7 @@ class Worker:
         self.incarnation = heartbeat.incarnation
         self.stages = heartbeat.stages
         self.encodes = "encode" in heartbeat.stages
-        self.prefills = "prefill" in heartbeat.stages
-        self.decodes = "decode" in heartbeat.stages
+        self.take_role("both", NEW_S)
         self.model = heartbeat.model
         self.modalities = heartbeat.modalities
         self.host = heartbeat.host
@@ -133,10 +139,32 @@ class Worker:
             seat.blocks = blocks_for(seat.kv_tokens, self.block_tokens)
         self.blocks_used = sum(seat.blocks for seat in self.seats.values())
 
+    def take_role(self, role: Role, now_s: float, *, hinge: bool = False) -> None:
+        """What is sent to it from now on, of the stages that it has. hinge: it does both among workers that do one."""
+        self.role, self.role_s, self.hinge = role, now_s, hinge
+        self.prefills = "prefill" in self.stages and role != "decode"
+        self.decodes = "decode" in self.stages and role != "prefill"
+
+    @property
+    def whole(self) -> bool:
+        """What begins here stays here: it decodes what it prefills."""
+        return self.decodes and not self.hinge
+
+    @property
+    def flexible(self) -> bool:
+        """Whether its role may change."""
+        both = "prefill" in self.stages and "decode" in self.stages
+        return both and self.host_bytes > 0 and not self.loadable
+
     @property
     def idle(self) -> bool:
         """Computes for nobody. Embeddings that it merely keeps do not count."""
         return not self.seats and not self.media_pending
+
+    @property
+    def decoding(self) -> int:
+        """Sequences that decode here, or will: also beside a role that sends it no more of them."""
+        return sum([seat.slots for seat in self.seats.values() if seat.job.decode == self.id])
 
     @property
     def instance(self) -> bool:
@@ -158,6 +186,16 @@ class Worker:
             return self.slots_used < self.slots + self.extra_slots
         # blocks_for in place: asked of every worker at every dispatch
         return self.slots_used < self.slots and self.blocks_used - (-kv_tokens // self.block_tokens) <= self.blocks
+
+    def fits_beside(self, kv_tokens: int) -> bool:
+        """To decode at a worker that does both among others: what is left of its room is for prompts to enter."""
+        if not self.hinge or not self.slots_used:
+            return self.fits(kv_tokens)
+        blocks_used = self.blocks_used - (-kv_tokens // self.block_tokens)
+        return (
+            self.slots_used < min(DECODE_SHARE * self.slots, self.slots - 1)
+            and blocks_used <= DECODE_SHARE * self.blocks
+        )
 
     def could_fit(self, kv_tokens: int) -> bool:
         """When nobody else is here."""
