@@ -26,6 +26,8 @@ NEVER_S = 100_000.0  # nobody gives up: a deadline would hide what it does to th
 WINDOW_TOKENS = 1 << 30
 # The clocks of an idle fleet, slowed down: heartbeats and ticks would be half of all events.
 CLOCKS = {"heartbeat_s": 5.0, "lease_s": 20.0, "tick_s": 2.0}
+# Prefill begins once all of a request's pictures are there, as in the paper.
+ALL_THERE = {"overlap": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,6 @@ def scenario(
         classes=(SloClass(CLASS, NEVER_S, NEVER_S, 1 << 30),),
         shares=(1.0,),
         fleet=Fleet(fleet),
-        mesh=clocks,
+        mesh={**clocks, **ALL_THERE},
         queue=queue,
     )

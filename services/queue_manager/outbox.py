@@ -17,6 +17,7 @@ from headrace.core.effects import (
     SendEvict,
     SendLoad,
     SendMove,
+    SendParts,
     SendPrefill,
     SendRelease,
     SendResend,
@@ -30,7 +31,7 @@ from headrace.mesh.faults import reach
 from headrace.mesh.telemetry import emit_span, sampled
 from headrace.v1 import queue_pb2
 from headrace.wire.convert import end_to_proto, key_to_proto
-from headrace.wire.work import encode_to_proto, move_to_proto, prefill_to_proto, resend_to_proto
+from headrace.wire.work import encode_to_proto, move_to_proto, parts_to_proto, prefill_to_proto, resend_to_proto
 
 # Half of NATS's default limit of 1 MB: a batch is sent when it has grown past this.
 BATCH_BYTES_MAX = 512 * 1024
@@ -47,6 +48,7 @@ class Outbox:
         self._gateways: dict[str, queue_pb2.GatewayBatch] = {}
         self._put: dict[type, Callable[[Any], None]] = {
             SendPrefill: self._prefill,
+            SendParts: self._parts,
             SendEncode: self._encode,
             SendCancel: self._cancel,
             SendRelease: self._release,
@@ -82,6 +84,10 @@ class Outbox:
         command = effect.command
         message = prefill_to_proto(command)
         self._batch(effect.worker, message.ByteSize()).prefill.append(message)
+
+    def _parts(self, effect: SendParts) -> None:
+        message = parts_to_proto(effect.command)
+        self._batch(effect.worker, message.ByteSize()).parts.append(message)
 
     def _encode(self, effect: SendEncode) -> None:
         message = encode_to_proto(effect.command)
@@ -123,7 +129,7 @@ class Outbox:
     def _send_work(self, worker: str) -> None:
         batch = self._work.pop(worker)
         self._send(subjects.work(worker), batch.SerializeToString())
-        if batch.encode or batch.prefill or batch.evict or batch.resume or batch.move or batch.load:
+        if batch.encode or batch.prefill or batch.parts or batch.evict or batch.resume or batch.move or batch.load:
             self._loop.call_soon(_sent, batch)  # behind the bus's own write of this tick
 
     # --- to gateways ---
@@ -156,6 +162,8 @@ def _sent(batch: queue_pb2.WorkBatch) -> None:
         reach("queue.encode_sent", encode.key.request_id)
     for prefill in batch.prefill:
         reach("queue.prefill_sent", prefill.key.request_id)
+    for parts in batch.parts:
+        reach("queue.parts_sent", parts.key.request_id)
     for evicted in batch.evict:
         reach("queue.evict_sent", evicted.request_id)
     for resumed in batch.resume:

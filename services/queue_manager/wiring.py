@@ -158,6 +158,7 @@ def _manager(
         roles=options.roles,
         classes=classes.named,
         early_rejection=options.settings.early_rejection,
+        overlap=options.settings.overlap,
         prefix_tokens=prefixes,
         encoder_cache=_encoder_sharing(options.settings),
     )

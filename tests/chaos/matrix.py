@@ -1,7 +1,8 @@
 """The chaos matrix: every process at every named transition, killed or stopped for ten seconds; and the servers.
 
-Two meshes: `stages` crosses what every request crosses, `operations` what a planner does to requests that run. `make
-test` runs a few transitions of both, drawn by seed; `python -m tests.chaos.matrix` runs them all and writes the tables.
+Three meshes: `stages` crosses what every request crosses, `operations` what a planner does to requests that run,
+`overlap` what happens while prefill runs ahead of encoding. `make test` runs a few transitions of each, drawn by seed;
+`python -m tests.chaos.matrix` runs them all and writes the tables.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from headrace.cli.supervisor import Mesh
 from headrace.mesh.faults import TRANSITIONS
 from tests.chaos.faults import STAGES, Fault, Load, Trial, Verdict
 from tests.chaos.operations import LOAD, operations_mesh
+from tests.chaos.overlap import LOAD as OVERLAP_LOAD
+from tests.chaos.overlap import overlap_mesh
 from tests.e2e.meshes import chaos_mesh
 
 # The room of a transition's name -> the process that crosses it.
@@ -37,6 +40,12 @@ OPERATIONS = {
         *(f"decode.{name}" for name in ("evicting", "evicted", "resuming", "resumed", "moved")),
         *(f"worker.{name}" for name in ("loading", "loaded")),
     ),
+}
+# These come about with several pictures and slow encoders alone; and those of an encoder hit other requests there.
+OVERLAPS = {
+    "qm-0": ("queue.parts_sent",),
+    "prefill-0": ("prefill.fed",),
+    "encoder-0": ("encode.received", "encode.encoded", "encode.published"),
 }
 # What `make test` draws one of each from: the queue manager at any, a worker in an eviction, a restore, a swap. A move
 # away from one worker takes long to come: it is left to the matrix.
@@ -64,7 +73,7 @@ SERVER_FAULTS = (
 
 def transitions_of(process: str) -> list[str]:
     room = next(room for room, name in PROCESSES.items() if name == process)
-    apart = {name for names in OPERATIONS.values() for name in names}
+    apart = {name for names in OPERATIONS.values() for name in names} | {"queue.parts_sent", "prefill.fed"}
     return sorted(name for name in TRANSITIONS if name.startswith(room + ".") and name not in apart)
 
 
@@ -85,6 +94,25 @@ def drawn_operations(seed: int) -> list[Fault]:
         Fault(process, "kill", rng.choice(transitions))
         for process, kinds in DRAWN_OPERATIONS.items()
         for transitions in kinds
+    ]
+
+
+def drawn_overlaps(seed: int) -> list[Fault]:
+    """Each process killed."""
+    rng = random.Random(seed)
+    return [
+        Fault(process, "kill", rng.choice(transitions), rng.randint(2, CROSSINGS_MAX))
+        for process, transitions in OVERLAPS.items()
+    ]
+
+
+def all_overlaps(seed: int) -> list[Fault]:
+    rng = random.Random(seed)
+    return [
+        Fault(process, action, transition, rng.randint(2, CROSSINGS_MAX))
+        for process, transitions in OVERLAPS.items()
+        for transition in transitions
+        for action in ("kill", "stop")
     ]
 
 
@@ -122,6 +150,7 @@ class Part:
 PARTS = {
     "stages": Part(everything, chaos_mesh, STAGES),
     "operations": Part(all_operations, operations_mesh, LOAD),
+    "overlap": Part(all_overlaps, overlap_mesh, OVERLAP_LOAD),
 }
 
 

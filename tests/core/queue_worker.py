@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.core import effects as fx
 from headrace.core import events as ev
-from headrace.core.commands import EncodeCommand, Hold, JoinCommand, MoveCommand, PrefillCommand, ResendCommand
+from headrace.core.commands import (
+    EncodeCommand,
+    Hold,
+    JoinCommand,
+    MoveCommand,
+    PartsCommand,
+    PrefillCommand,
+    ResendCommand,
+)
 from headrace.core.instance import Loadable, Pace
 from headrace.core.types import End, Failure, Key, TensorHandle
 
@@ -80,6 +88,8 @@ class Worker:
                 self.parts.setdefault((command.key, command.part), None)
             case fx.SendPrefill(_, PrefillCommand() as command):
                 self.begin(command, "prefill", None)
+            case fx.SendParts(_, PartsCommand() as command):
+                self.feed(command)
             case JoinCommand(request, kv):
                 assert "decode" in self.stages, f"{self.name} does not decode"
                 self.begin(request, "joining", kv)
@@ -115,6 +125,18 @@ class Worker:
         assert in_engine <= self.slots + self.world.late_releases, f"{self.name} was sent more than it can take"
         if len(held.tokens) >= command.sampling.max_tokens:
             self.end(held, End("length"))
+
+    def feed(self, command: PartsCommand) -> None:
+        held = self.held.get(command.key.request_id)
+        if held is None or held.command.key != command.key or held.state != "prefill":
+            return
+        known = held.command.embeddings
+        if command.first <= len(known):
+            more = command.embeddings[len(known) - command.first :]
+            held.command = replace(held.command, embeddings=known + more)
+
+    def lacks(self, held: Held) -> int:
+        return len(held.command.prompt.spans) - len(held.command.embeddings) if held.state == "prefill" else 0
 
     def evict(self, key: Key) -> None:
         held = self.held.get(key.request_id)
@@ -206,10 +228,10 @@ class Worker:
             if not self.load_steps:
                 self.model, self.loading = self.loading, ""
             return
-        for (key, part), made in list(self.parts.items()):
-            if made is None:
-                embedding = self.parts[key, part] = handle("emb", key, self.name, self.incarnation)
-                self.world.send(ev.PartEncoded(self.name, key, part, embedding))
+        waiting = [place for place, made in self.parts.items() if made is None]
+        for key, part in waiting[:1] if self.world.overlaps else waiting:
+            embedding = self.parts[key, part] = handle(f"emb{part}", key, self.name, self.incarnation)
+            self.world.send(ev.PartEncoded(self.name, key, part, embedding))
         for held in list(self.held.values()):
             self.step_request(held)
 
@@ -218,10 +240,14 @@ class Worker:
         if held.command.key.request_id in self.world.poison and held.state in ("prefill", "decode"):
             self.die()
         elif held.state == "prefill":
-            assert len(held.command.embeddings) == len(held.command.prompt.spans)
+            assert self.world.overlaps or not self.lacks(held)
+            for part, embedding in enumerate(held.command.embeddings):
+                assert embedding.id.startswith(f"emb{part}."), f"{key} has {embedding.id} as part {part}"
             if not all(map(self.world.is_there, held.command.embeddings)):
                 del self.held[key.request_id]
                 self.world.send(ev.StageFailed(self.name, key, Failure("stage_error", "no embedding"), True))
+                return
+            if self.lacks(held):
                 return
             self.emit(held)
             if held.state == "ended":
@@ -255,6 +281,7 @@ class Worker:
                 0,
                 held.kv,
                 held.command.decode_worker,
+                self.lacks(held),
             )
             for held in self.held.values()
             if held.state != "joining"
@@ -292,6 +319,7 @@ class Worker:
                 host_bytes=self.world.host_bytes,
                 loadable=self.loadable(),
                 loading=self.loading,
+                overlaps=self.world.overlaps,
             )
         )
         for held in self.held.values():

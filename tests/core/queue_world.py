@@ -71,6 +71,7 @@ class World:
         self.poison: set[str] = set()
         self.seq = 0
         self.redis_up = True
+        self.overlaps = False  # workers begin on a request's first parts, and encoders take one at a time
         self.declining = False  # workers decline evictions
         self.host_bytes = 0  # each worker's, for evicted KV caches
         self.pace = PACE  # that each worker tells

@@ -63,6 +63,10 @@ class Sequence:
     def prompt_len(self) -> int:
         return self.length
 
+    @property
+    def reach(self) -> int:
+        return self.length
+
 
 def test_prefill_goes_by_place_and_who_has_begun_goes_on() -> None:
     batch: Batch[Sequence, float] = Batch(

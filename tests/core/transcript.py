@@ -98,6 +98,7 @@ class Stage:
             holds=tuple(map(self.hold, holds)),
             sent_s=self.now_s,
             modalities=("image",),
+            overlaps=about.get("overlaps", "yes" if last.overlaps else "no") == "yes",
         )
         return self.handle(beat)
 
@@ -175,13 +176,14 @@ class Stage:
         return Key(self.id(name), at * ATTEMPTS_PER_EPOCH + int(number))
 
     def hold(self, text: str) -> Hold:
-        """r1#1=decode@3, r1#1=prefill>d, r1#1=handover>d, r1#1=encoded/0"""
+        """r1#1=decode@3, r1#1=prefill>d, r1#1=prefill>d-2 (lacks two parts), r1#1=handover>d, r1#1=encoded/0"""
         key, _, rest = text.partition("=")
+        rest, _, lacks = rest.partition("-")
         rest, _, index = rest.partition("@")
         rest, _, decode = rest.partition(">")
         state, _, part = rest.partition("/")
         made = self.tensor("", key) if state in ("encoded", "handover") else None
-        return Hold(self.key(key), state, int(index or 0), int(part or 0), made, decode)  # type: ignore[arg-type]
+        return Hold(self.key(key), state, int(index or 0), int(part or 0), made, decode, int(lacks or 0))  # type: ignore[arg-type]
 
     def tensor(self, owner: str, key: str) -> TensorHandle:
         return TensorHandle(f"x.{key}", owner, "", "", "h", "", "f4", (1,), "", 4, 0, 1)
@@ -206,6 +208,14 @@ def _prefill(stage: Stage, effect: fx.SendPrefill) -> str:
     return f"prefill {effect.worker} {stage.show(command.key)} then {command.decode_worker}{images}{emitted}"
 
 
+def _parts(stage: Stage, effect: fx.SendParts) -> str:
+    command = effect.command
+    last = command.first + len(command.embeddings) - 1
+    return f"parts {effect.worker} {stage.show(command.key)} {command.first}" + (
+        f"-{last}" if last > command.first else ""
+    )
+
+
 def _resend(stage: Stage, effect: fx.SendResend) -> str:
     command = effect.command
     return f"resend {effect.worker} {stage.show(command.key)} from {command.from_index} to {command.gateway}"
@@ -221,6 +231,7 @@ def _end(end: End) -> str:
 
 _TELL: dict[type, Callable[[Stage, Any], str]] = {
     fx.SendPrefill: _prefill,
+    fx.SendParts: _parts,
     fx.RecoverTokens: _recover,
     fx.SendEncode: lambda s, e: f"encode {e.worker} {s.show(e.command.key)} part {e.command.part}",
     fx.SendCancel: lambda s, e: f"cancel {e.worker} {s.show(e.key)}",

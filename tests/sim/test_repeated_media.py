@@ -65,7 +65,7 @@ def test_the_first_token_comes_sooner(zipf: tuple[Result, Result]) -> None:
     without, with_cache = (ttft_s(result) for result in zipf)
     assert len(without) == len(with_cache)
     assert with_cache.mean() < 0.95 * without.mean()
-    assert np.median(with_cache) < 0.9 * np.median(without)
+    assert np.median(with_cache) < 0.92 * np.median(without)
 
 
 def test_without_affinity_encoders_learn_the_same_pictures_each_for_itself() -> None:

@@ -37,12 +37,22 @@ class PrefillCommand:
     gateway: str
     decode_worker: str  # may be the receiver itself: then nothing is transferred
     deadline_s: float
-    embeddings: tuple[TensorHandle, ...] = ()  # by media part
+    embeddings: tuple[TensorHandle, ...] = ()  # by media part; the first ones, where others are on their way
     emitted: tuple[int, ...] = ()
     traceparent: str = ""
     timeline: tuple[StageSpan, ...] = ()
     cached_tokens: int = 0  # of the prompt, that prefill found in its prefix cache
     emitted_logprobs: Logprobs = ()  # of emitted
+
+
+@dataclass(frozen=True, slots=True)
+class PartsCommand:
+    """More embeddings of a request whose prefill has begun on its first parts: those of `first` and what follows."""
+
+    key: Key
+    first: int
+    embeddings: tuple[TensorHandle, ...]
+    timeline: tuple[StageSpan, ...] = ()  # of these parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +103,7 @@ class WorkBatch:
     evict: tuple[Key, ...] = ()  # KV cache to host memory, out of the engine; answered with Evicted
     resume: tuple[Key, ...] = ()  # what was evicted here goes on here; answered with Joined
     move: tuple[MoveCommand, ...] = ()  # what was evicted here goes on elsewhere: that worker is sent a join
+    parts: tuple[PartsCommand, ...] = ()
     load: str = ""  # serve this model from now on; only what is evicted, handed over or ended is held then
 
 
@@ -106,3 +117,4 @@ class Hold:
     part: int = 0  # encoding, encoded
     handle: TensorHandle | None = None  # encoded, handover, evicted
     decode_worker: str = ""  # prefill, handover
+    lacks: int = 0  # prefill: of its media parts, the last so many that it has not been told of

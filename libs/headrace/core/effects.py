@@ -5,7 +5,7 @@ Sends may be lost and are repaired by heartbeats; what stores, deletes, finds or
 
 from dataclasses import dataclass
 
-from headrace.core.commands import EncodeCommand, MoveCommand, PrefillCommand, ResendCommand
+from headrace.core.commands import EncodeCommand, MoveCommand, PartsCommand, PrefillCommand, ResendCommand
 from headrace.core.planning.problem import Problem
 from headrace.core.types import End, Key, Logprobs, Request, StageSpan
 
@@ -20,6 +20,14 @@ class SendEncode:
 class SendPrefill:
     worker: str
     command: PrefillCommand
+
+
+@dataclass(frozen=True, slots=True)
+class SendParts:
+    """A prefill that has begun on the first media parts may go on with these."""
+
+    worker: str
+    command: PartsCommand
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +187,7 @@ class Moved:
 Effect = (
     SendEncode
     | SendPrefill
+    | SendParts
     | SendCancel
     | SendRelease
     | SendResend

@@ -113,6 +113,7 @@ class Heartbeat:
     host_bytes: int = 0  # of host memory for evicted KV caches; 0: it cannot evict
     loadable: tuple[Loadable, ...] = ()  # empty: it serves its model for ever
     loading: str = ""  # the model that is being loaded: it serves nothing until then
+    overlaps: bool = False  # its prefill may begin on a request's first media parts; PartsCommand brings the others
     load_error: str = ""  # why `loading` did not come about; the model before it is served again
     encoded: Encoded = NOTHING_ENCODED
 

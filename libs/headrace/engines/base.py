@@ -47,6 +47,7 @@ class SequenceInput:
     embeddings: tuple[Embeddings, ...]  # by media part: float32 [span.embedding_rows, embed_width]
     prefix: str
     sampling: Sampling
+    awaits_media: bool = False  # the embeddings are those of the first parts; Engine.feed brings the others
 
     @property
     def length(self) -> int:
@@ -60,6 +61,14 @@ class SequenceInput:
     def kv_beside(self) -> int:
         """No positions, but memory all the same."""
         return sum(span.kv_tokens for span in self.spans)
+
+    @property
+    def reach(self) -> int:
+        """tokens[:reach] stand before the first media part that is awaited."""
+        if not self.awaits_media:
+            return len(self.tokens)
+        awaited = (span.offset for span in self.spans if span.part >= len(self.embeddings))
+        return min(awaited, default=len(self.tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +127,19 @@ class Engine(Protocol):
 
         A sink gets what export_kv would write at the end of the prefill, layer by layer where the backend can, and
         is complete when the step that ends the prefill returns; prefilled_manifest(sequence) tells its size before.
+        One that awaits media is prefilled as far as it has them, and takes no time beyond. Where media enter through
+        cross-attention none may be awaited: the first token sees all of them.
 
         Raises:
             StageError: the embeddings hold numbers that are not finite.
+        """
+        ...
+
+    def feed(self, sequence: SequenceInput) -> None:
+        """More embeddings of a sequence that was added while it awaited them; it is the same but for them.
+
+        Raises:
+            StageError: they hold numbers that are not finite.
         """
         ...
 

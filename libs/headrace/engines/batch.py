@@ -35,17 +35,19 @@ def check_embeddings(sequence: SequenceInput, filled: int = 0) -> None:
         assert span.offset + span.length <= sequence.prompt_len
         if span.offset + span.length <= filled:
             continue
+        if sequence.awaits_media and span.part >= len(sequence.embeddings):
+            continue
         assert span.part < len(sequence.embeddings), f"media part {span.part} has no embeddings"
         assert len(sequence.embeddings[span.part]) == span.embedding_rows, f"media part {span.part}: wrong length"
 
 
-def check_finite(sequence: SequenceInput) -> None:
-    """Masked padding would spread numbers that are not finite to other sequences.
+def check_finite(sequence: SequenceInput, first: int = 0) -> None:
+    """From the media part `first` on. Masked padding would spread numbers that are not finite to other sequences.
 
     Raises:
         StageError: names the media part.
     """
-    for part, soft in enumerate(sequence.embeddings):
+    for part, soft in enumerate(sequence.embeddings[first:], first):
         if not np.isfinite(soft.sum()):
             raise StageError(f"the embeddings of media part {part} are not finite")
 

@@ -137,6 +137,14 @@ class OnnxEngine:
         chain = Chain(self._checkpoint.fingerprint, self.spec, sequence) if self._seen.blocks else None
         self._batch.add(sequence, prefix_len, Held(own, chain, sink))
 
+    def feed(self, sequence: SequenceInput) -> None:
+        live = self._batch[sequence.key]
+        check_embeddings(sequence)
+        check_finite(sequence, len(live.input.embeddings))
+        if live.state.chain is not None:
+            live.state.chain.feed(sequence)
+        self._batch.feed(sequence.key, sequence)
+
     def step(self) -> StepResult:
         self._join()
         emitted = [token for group in self._cache.groups() for token in self._decode(group)]

@@ -33,9 +33,13 @@ class Chain:
         self._keys: list[BlockKey] = []
         self._media = _media(sequence)
 
+    def feed(self, sequence: SequenceInput) -> None:
+        """More of its media parts' embeddings have come."""
+        self._media = _media(sequence, self._media)
+
     def keys(self, tokens: Sequence[int]) -> list[BlockKey]:
-        """Of the whole blocks of the sequence's tokens so far; up to a media part whose embeddings did not come along
-        with an imported sequence."""
+        """Of the whole blocks of the sequence's tokens so far; up to a media part whose embeddings are not here: they
+        did not come along with an imported sequence, or are still to come."""
         size, known = self._block_tokens, len(self._keys)
         raw = array("q", tokens[known * size :]).tobytes()
         for block in range(known, len(tokens) // size):
@@ -62,11 +66,12 @@ class _Part:
     digest: bytes | None
 
 
-def _media(sequence: SequenceInput) -> list[_Part]:
+def _media(sequence: SequenceInput, known: Sequence[_Part] = ()) -> list[_Part]:
+    """known: what has been hashed before."""
     parts = []
-    for span in sequence.spans:
-        digest = None
-        if span.part < len(sequence.embeddings):
+    for index, span in enumerate(sequence.spans):
+        digest = known[index].digest if known else None
+        if digest is None and span.part < len(sequence.embeddings):
             rows = np.ascontiguousarray(sequence.embeddings[span.part])
             whole = xxhash.xxh3_128(array("q", (*rows.shape, span.length, *span.grid)).tobytes())
             whole.update(rows.data)

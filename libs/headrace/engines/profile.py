@@ -110,6 +110,13 @@ class ProfileEngine:
         trail.sink = sink
         self._batch.add(sequence, self._prefix_len(sequence), trail)
 
+    def feed(self, sequence: SequenceInput) -> None:
+        check_embeddings(sequence)
+        chain = self._batch[sequence.key].state.chain
+        if chain is not None:
+            chain.feed(sequence)
+        self._batch.feed(sequence.key, sequence)
+
     def step(self) -> StepResult:
         chunks = self._batch.next_chunks(self._reuse)
         work = work_of(self._batch.running, chunks)

@@ -114,6 +114,7 @@ class TorchEngine:
     def add(self, sequence: SequenceInput, sink: KvSink | None = None) -> None:
         check_embeddings(sequence)
         check_finite(sequence)
+        assert not (sequence.awaits_media and self._crosses(sequence)), "the first token sees all media"
         live = self._enter(sequence, filled=0)
         live.state.sink = sink
         self._fill_prefix(live)
@@ -121,6 +122,14 @@ class TorchEngine:
             live.state.media = torch.from_numpy(cross_rows(sequence.spans, sequence.embeddings))
         elif self._seen.blocks:
             live.state.chain = Chain(self._decoder.fingerprint, self.spec, sequence)
+
+    def feed(self, sequence: SequenceInput) -> None:
+        live = self._batch[sequence.key]
+        check_embeddings(sequence)
+        check_finite(sequence, len(live.input.embeddings))
+        if live.state.chain is not None:
+            live.state.chain.feed(sequence)
+        self._batch.feed(sequence.key, sequence)
 
     def step(self) -> StepResult:
         decoding = [Segment(live, len(live.tokens) - 1, len(live.tokens)) for live in self._batch.running]

@@ -178,6 +178,9 @@ class VllmEngine:
             emitted += _take(running, output.outputs[0])
         return StepResult(tuple(emitted), tuple(prefilled), computed, decoded)
 
+    def feed(self, sequence: SequenceInput) -> None:
+        raise StageError("the vllm engine serves text prompts alone")
+
     def remove(self, key: Key) -> None:
         name = _name(key)
         assert name in self._running, f"unknown sequence {key}"

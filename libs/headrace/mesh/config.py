@@ -28,6 +28,7 @@ class Settings:
     warm_models: int = 1  # beside the loaded one, kept in a worker's host memory
     evicted_bytes: int = 1 << 30  # of shm_bytes, for KV caches of requests that were taken out of the engine
     classes_file: str = ""  # TOML with the SLO classes; empty: interactive, batch-1, batch-2
+    overlap: bool = True  # prefill begins on a request's first media parts while others are still being encoded
     early_rejection: bool = True  # refuse at once what cannot begin before its deadline
     engine: str = "onnx"
     profile: str = ""  # name or path
@@ -164,6 +165,7 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "warm_models": _number(int, 0, 64),
     "evicted_bytes": _number(int, 0, 1 << 44),
     "classes_file": _text,
+    "overlap": _flag,
     "early_rejection": _flag,
     "engine": _choice("onnx", "torch", "vllm", "profile"),
     "profile": _text,

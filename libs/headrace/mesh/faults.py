@@ -14,11 +14,14 @@ from dataclasses import dataclass
 TRANSITIONS = frozenset(
     {
         *(f"gateway.{name}" for name in ("validated", "blobs_stored", "journaled", "first_token", "ended")),
-        *(f"queue.{name}" for name in ("read", "encode_sent", "prefill_sent", "prefilled", "joined", "ended")),
+        *(
+            f"queue.{name}"
+            for name in ("read", "encode_sent", "prefill_sent", "parts_sent", "prefilled", "joined", "ended")
+        ),
         *(f"queue.{name}" for name in ("result_stored", "record_deleted")),
         *(f"queue.{name}" for name in ("evict_sent", "evicted", "resume_sent", "move_sent", "load_sent")),
         *(f"encode.{name}" for name in ("received", "encoded", "published")),
-        *(f"prefill.{name}" for name in ("received", "fetched", "offered", "first_token")),
+        *(f"prefill.{name}" for name in ("received", "fetched", "fed", "offered", "first_token")),
         *(f"prefill.{name}" for name in ("kv_registered", "handed_over")),
         *(f"decode.{name}" for name in ("offer_received", "received", "kv_fetched", "joined", "token", "ended")),
         *(f"decode.{name}" for name in ("evicting", "evicted", "resuming", "resumed", "moved", "released")),

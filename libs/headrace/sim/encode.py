@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from headrace.core.commands import EncodeCommand
 from headrace.core.events import PartEncoded
 from headrace.core.stages.content import Content, EncoderCache, content_of
-from headrace.core.stages.encoder_batch import EncodeLine, Encoding
+from headrace.core.stages.encoder_batch import EncodeLine, Encoding, batch_of
 from headrace.core.types import Key, TensorHandle
 from headrace.sim.asked import Part
 from headrace.sim.places import Places, Turns
@@ -80,7 +80,7 @@ class EncodeStage:
 
     def begin(self) -> bool:
         """The next batch, if there is one: read one after the other, then through the tower together."""
-        self._batch = self._line.next(self._kind.batch_max)
+        self._batch = self._line.next(self._batch_size())
         if not self._batch:
             return False
         cost, world = self._kind.encode, self._worker.world
@@ -90,6 +90,10 @@ class EncodeStage:
         self._worker.meter.work(world.now_s, self._kind.power.encode_w)
         world.agenda.after(world.mesh.part_s + reading_s + cost.tiles_s(tiles), self._end, self._batch)
         return True
+
+    def _batch_size(self) -> int:
+        most = self._kind.batch_max
+        return most if self._kind.batch_whole else batch_of(len(self._line), most)
 
     def interrupt(self) -> None:
         """A batch runs to its end."""

@@ -35,7 +35,12 @@ class Counted:
     prompt_len: int
     max_tokens: int
     kv_beside: int
+    awaits_at: int | None = None  # where the first media part stands that is still on its way
     tokens: tuple[int, ...] = ()
+
+    @property
+    def reach(self) -> int:
+        return self.length if self.awaits_at is None else self.awaits_at
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +56,8 @@ class Held:
     line_place: float = 0.0  # among those that wait for prefill here
     began_s: float = 0.0  # when its prefill began
     last_s: float = 0.0  # when its last token went out; 0: none has, of this attempt
+    pulled: int = 0  # media parts that are here; of those that the command names
+    pulling: bool = False
     kv: TensorHandle | None = None  # waits here, or is to be pulled
     parked_bytes: int = 0  # of host memory, for the KV cache of an evicted one
     end: End | None = None
@@ -58,6 +65,13 @@ class Held:
     @property
     def key(self) -> Key:
         return self.command.key
+
+    @property
+    def lacks(self) -> int:
+        """Media parts that it has not been told of, while it needs them."""
+        if self.state not in ("waiting", "prefill"):
+            return 0
+        return len(self.asked.parts) - len(self.command.embeddings)
 
     @property
     def left(self) -> int:

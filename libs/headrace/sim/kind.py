@@ -27,6 +27,7 @@ class Kind:
     embed_bytes_per_token: int = 0
     part_tokens: int = 0  # of every picture, whatever its size; 0: the model's card counts
     batch_max: int = 8  # media parts that the encoder takes at once
+    batch_whole: bool = False  # as many as wait, up to batch_max; else a quarter of those, as live encoders do
     encoder_cache_bytes: int = 0  # of embeddings kept for requests to come
     start_s: float = 0.0  # from a process to a worker that serves
     modalities: tuple[str, ...] = ("image", "audio", "video")
@@ -38,6 +39,11 @@ class Kind:
     line: Line = "fifo"  # in which order its workers take what waits at them
     others: tuple["Kind", ...] = ()  # what its workers may become; theirs are empty
     warm_models: int = 0  # beside the loaded one, kept in host memory
+
+    @property
+    def overlaps(self) -> bool:
+        """Its prefill may begin on the first media parts: with cross-attention the first token sees all of them."""
+        return "prefill" in self.stages and not self.cross_kv_bytes_per_token
 
     @property
     def encodes(self) -> bool:

@@ -122,6 +122,11 @@ class LlmStage:
             sum([live.state.asked.cross_rows for live in decoding]),
         )
 
+    def feed(self, held: Held) -> None:
+        """More of its media have come, and it is in the engine."""
+        self.batch.feed(held.key, held.sequence)
+        self._worker.wake()
+
     # --- run ---
 
     def _run(self, iteration: Iteration) -> None:

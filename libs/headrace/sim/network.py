@@ -35,6 +35,7 @@ class Mesh:
     heartbeat_s: float = 0.5
     lease_s: float = 2.0
     tick_s: float = 0.25
+    overlap: float = 1.0  # prefill begins on a request's first media parts; 0: once it has all
     restart_s: float = 1.0  # a dead process: until its supervisor has it up again, the engine's start apart
 
     @classmethod

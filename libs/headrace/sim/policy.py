@@ -24,6 +24,7 @@ SWITCHES: Mapping[str, str] = {
     "move": "move",
     "reject": "early_rejection",
     "fair": "fair",
+    "overlap": "overlap",
 }
 POLICIES = (*ORDERS, *PLANNERS, *(f"headrace-{switch}" for switch in SWITCHES))
 PREDICTORS = ("oracle", "random", "blurred:TAU")

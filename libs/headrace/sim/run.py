@@ -252,7 +252,7 @@ def _config(scenario: Scenario, policy: Policy, mesh: Mesh) -> QueueConfig:
         **scenario.queue.settings(),
         order=policy.order,
         planner=policy.planner,
-        **off,
+        **{"overlap": bool(mesh.overlap), **off},
         predict_lengths=bool(policy.predictor),
         roles=scenario.fleet.roles if scenario.fleet is not None else "fixed",
         classes={slo.name: slo for slo in scenario.classes},

@@ -15,6 +15,7 @@ from headrace.core.instance import Done
 from headrace.core.stages.kv import blocks_for
 from headrace.core.types import End, Failure, FinishReason, Key, TensorHandle
 from headrace.sim.asked import Asked
+from headrace.sim.embeddings import Embeddings
 from headrace.sim.encode import EncodeStage
 from headrace.sim.held import ENTERING, LISTED, Counted, Held
 from headrace.sim.kind import Kind
@@ -50,6 +51,7 @@ class Worker:
         self.held: dict[str, Held] = {}
         self._fenced: OrderedDict[str, int] = OrderedDict()
         self.parking = Parking(self)
+        self._embeddings = Embeddings(self)
         self.shelf = Shelf(kind)
         self.loading = self.load_error = ""
         self.encode = EncodeStage(self) if kind.encodes else None
@@ -114,6 +116,8 @@ class Worker:
             self._release(what.key)
         elif kind is fx.SendPrefill:
             self._prefill(what.command)
+        elif kind is fx.SendParts:
+            self._embeddings.take(what.command)
         elif kind is JoinCommand:
             self._join(what, about)
         elif kind is fx.SendEncode:
@@ -167,24 +171,10 @@ class Worker:
         if not held.left:  # the earlier attempt died between its last token and its end
             self._end(held)
             return
-        away = [handle for handle in command.embeddings if handle.owner != self.id]
-        if away:
-            self._fetch(held, away)
+        if command.embeddings:
+            self._embeddings.pull(held)
         else:
             self.ready(held)
-
-    def _fetch(self, held: Held, embeddings: list[TensorHandle]) -> None:
-        """One after the other, as live workers do."""
-        world = self.world
-        for handle in embeddings:
-            if not world.is_there(handle):
-                self.fail(held, f"no embedding at {handle.owner}")
-                return
-        done_s = world.now_s
-        for handle in embeddings:
-            source = world.workers[handle.owner].port
-            done_s = world.network.transfer(source, self.port, handle.size_bytes, done_s) + world.mesh.embedding_s
-        world.agenda.at(done_s, self.ready, held)
 
     def _join(self, command: JoinCommand, left_bytes: float) -> None:
         """left_bytes: of its KV cache, that were not on their way before the command."""
@@ -203,7 +193,7 @@ class Worker:
         world.agenda.at(arrived_s + world.mesh.handover_s, self._joined, held, kv)
 
     def _joined(self, held: Held, kv: TensorHandle) -> None:
-        if self.runs(self._joined, held, kv) and self._holds(held):
+        if self.runs(self._joined, held, kv) and self.holds(held):
             if self.world.is_there(kv):
                 held.kv = None
                 self.ready(held)
@@ -231,12 +221,12 @@ class Worker:
 
     def ready(self, held: Held) -> None:
         """Its inputs are here."""
-        if self.runs(self.ready, held) and self._holds(held) and held.place == "outside" and held.state in ENTERING:
+        if self.runs(self.ready, held) and self.holds(held) and held.place == "outside" and held.state in ENTERING:
             assert self.llm is not None, f"{self.id} runs no LLM"
             self.llm.wait(held)
             self.wake()
 
-    def _holds(self, held: Held) -> bool:
+    def holds(self, held: Held) -> bool:
         return self.held.get(held.key.request_id) is held
 
     def _cancel(self, key: Key) -> None:
@@ -338,6 +328,7 @@ class Worker:
                 done=llm.done(ahead) if llm is not None else Done(),
                 kv_bytes_per_token=kind.kv_bytes_per_token,
                 host_bytes=kind.host_bytes,
+                overlaps=kind.overlaps,
                 loadable=self.shelf.loadable,
                 loading=self.loading,
                 load_error=self.load_error,
@@ -357,6 +348,7 @@ class Worker:
                 0,
                 held.kv,
                 held.command.decode_worker,
+                held.lacks,
             )
             for held in self.held.values()
             if held.state != "joining"

@@ -61,6 +61,7 @@ class World:
         self._carry: dict[type, Callable[[Any], None]] = {
             fx.SendPrefill: self._send_prefill,
             fx.SendEncode: self._send,
+            fx.SendParts: self._send,
             fx.SendRelease: self._send,
             fx.SendCancel: self._send,
             fx.SendResend: self._send,
@@ -104,6 +105,8 @@ class World:
     def _send_prefill(self, effect: fx.SendPrefill) -> None:
         command = effect.command
         asked = self.asked[command.key.request_id]
+        if len(command.embeddings) < len(asked.parts):
+            self.ledger.count("overlaps")
         if command.key.attempt != asked.attempt:  # not one that is said again
             asked.attempt = command.key.attempt
             queued = next(span for span in reversed(command.timeline) if span.stage == "queue")

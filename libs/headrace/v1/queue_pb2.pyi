@@ -152,6 +152,18 @@ class PrefillCommand(_message.Message):
     emitted_logprobs: _containers.RepeatedCompositeFieldContainer[_common_pb2.TokenLogprobs]
     def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., model: _Optional[str] = ..., prompt: _Optional[_Iterable[int]] = ..., spans: _Optional[_Iterable[_Union[_common_pb2.MediaSpan, _Mapping]]] = ..., embeddings: _Optional[_Iterable[_Union[_common_pb2.TensorHandle, _Mapping]]] = ..., prefix: _Optional[str] = ..., sampling: _Optional[_Union[_common_pb2.Sampling, _Mapping]] = ..., emitted: _Optional[_Iterable[int]] = ..., gateway: _Optional[str] = ..., decode_worker: _Optional[str] = ..., traceparent: _Optional[str] = ..., deadline_s: _Optional[float] = ..., timeline: _Optional[_Iterable[_Union[_common_pb2.StageSpan, _Mapping]]] = ..., cached_tokens: _Optional[int] = ..., emitted_logprobs: _Optional[_Iterable[_Union[_common_pb2.TokenLogprobs, _Mapping]]] = ...) -> None: ...
 
+class PartsCommand(_message.Message):
+    __slots__ = ("key", "first", "embeddings", "timeline")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_FIELD_NUMBER: _ClassVar[int]
+    key: _common_pb2.Attempt
+    first: int
+    embeddings: _containers.RepeatedCompositeFieldContainer[_common_pb2.TensorHandle]
+    timeline: _containers.RepeatedCompositeFieldContainer[_common_pb2.StageSpan]
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., first: _Optional[int] = ..., embeddings: _Optional[_Iterable[_Union[_common_pb2.TensorHandle, _Mapping]]] = ..., timeline: _Optional[_Iterable[_Union[_common_pb2.StageSpan, _Mapping]]] = ...) -> None: ...
+
 class JoinCommand(_message.Message):
     __slots__ = ("request", "kv")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
@@ -187,7 +199,7 @@ class MoveCommand(_message.Message):
     def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., worker: _Optional[str] = ...) -> None: ...
 
 class WorkBatch(_message.Message):
-    __slots__ = ("epoch", "encode", "prefill", "join", "cancel", "release", "resend", "offer", "evict", "resume", "move", "load")
+    __slots__ = ("epoch", "encode", "prefill", "join", "cancel", "release", "resend", "offer", "evict", "resume", "move", "parts", "load")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     ENCODE_FIELD_NUMBER: _ClassVar[int]
     PREFILL_FIELD_NUMBER: _ClassVar[int]
@@ -199,6 +211,7 @@ class WorkBatch(_message.Message):
     EVICT_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
     MOVE_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     encode: _containers.RepeatedCompositeFieldContainer[EncodeCommand]
@@ -211,8 +224,9 @@ class WorkBatch(_message.Message):
     evict: _containers.RepeatedCompositeFieldContainer[_common_pb2.Attempt]
     resume: _containers.RepeatedCompositeFieldContainer[_common_pb2.Attempt]
     move: _containers.RepeatedCompositeFieldContainer[MoveCommand]
+    parts: _containers.RepeatedCompositeFieldContainer[PartsCommand]
     load: str
-    def __init__(self, epoch: _Optional[int] = ..., encode: _Optional[_Iterable[_Union[EncodeCommand, _Mapping]]] = ..., prefill: _Optional[_Iterable[_Union[PrefillCommand, _Mapping]]] = ..., join: _Optional[_Iterable[_Union[JoinCommand, _Mapping]]] = ..., cancel: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., release: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., resend: _Optional[_Iterable[_Union[ResendCommand, _Mapping]]] = ..., offer: _Optional[_Iterable[_Union[OfferCommand, _Mapping]]] = ..., evict: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., resume: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., move: _Optional[_Iterable[_Union[MoveCommand, _Mapping]]] = ..., load: _Optional[str] = ...) -> None: ...
+    def __init__(self, epoch: _Optional[int] = ..., encode: _Optional[_Iterable[_Union[EncodeCommand, _Mapping]]] = ..., prefill: _Optional[_Iterable[_Union[PrefillCommand, _Mapping]]] = ..., join: _Optional[_Iterable[_Union[JoinCommand, _Mapping]]] = ..., cancel: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., release: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., resend: _Optional[_Iterable[_Union[ResendCommand, _Mapping]]] = ..., offer: _Optional[_Iterable[_Union[OfferCommand, _Mapping]]] = ..., evict: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., resume: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., move: _Optional[_Iterable[_Union[MoveCommand, _Mapping]]] = ..., parts: _Optional[_Iterable[_Union[PartsCommand, _Mapping]]] = ..., load: _Optional[str] = ...) -> None: ...
 
 class PartEncoded(_message.Message):
     __slots__ = ("key", "part", "embedding", "timeline")
@@ -295,20 +309,22 @@ class EventBatch(_message.Message):
     def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., encoded: _Optional[_Iterable[_Union[PartEncoded, _Mapping]]] = ..., prefilled: _Optional[_Iterable[_Union[Prefilled, _Mapping]]] = ..., joined: _Optional[_Iterable[_Union[Joined, _Mapping]]] = ..., ended: _Optional[_Iterable[_Union[Ended, _Mapping]]] = ..., failed: _Optional[_Iterable[_Union[StageFailed, _Mapping]]] = ..., evicted: _Optional[_Iterable[_Union[Evicted, _Mapping]]] = ...) -> None: ...
 
 class Hold(_message.Message):
-    __slots__ = ("key", "state", "next_index", "part", "handle", "decode_worker")
+    __slots__ = ("key", "state", "next_index", "part", "handle", "decode_worker", "lacks")
     KEY_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     NEXT_INDEX_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
     HANDLE_FIELD_NUMBER: _ClassVar[int]
     DECODE_WORKER_FIELD_NUMBER: _ClassVar[int]
+    LACKS_FIELD_NUMBER: _ClassVar[int]
     key: _common_pb2.Attempt
     state: HoldState
     next_index: int
     part: int
     handle: _common_pb2.TensorHandle
     decode_worker: str
-    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., state: _Optional[_Union[HoldState, str]] = ..., next_index: _Optional[int] = ..., part: _Optional[int] = ..., handle: _Optional[_Union[_common_pb2.TensorHandle, _Mapping]] = ..., decode_worker: _Optional[str] = ...) -> None: ...
+    lacks: int
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., state: _Optional[_Union[HoldState, str]] = ..., next_index: _Optional[int] = ..., part: _Optional[int] = ..., handle: _Optional[_Union[_common_pb2.TensorHandle, _Mapping]] = ..., decode_worker: _Optional[str] = ..., lacks: _Optional[int] = ...) -> None: ...
 
 class Pace(_message.Message):
     __slots__ = ("step_s", "sequence_s", "prefill_token_s")
@@ -359,7 +375,7 @@ class Loadable(_message.Message):
     def __init__(self, model: _Optional[str] = ..., load_s: _Optional[float] = ..., warm: _Optional[bool] = ..., slots: _Optional[int] = ..., blocks: _Optional[int] = ..., block_tokens: _Optional[int] = ..., pace: _Optional[_Union[Pace, _Mapping]] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("worker", "incarnation", "stages", "model", "host", "grpc_address", "slots", "blocks", "block_tokens", "draining", "leaving", "epoch", "holds", "sent_s", "modalities", "pace", "done", "kv_bytes_per_token", "host_bytes", "loadable", "loading", "load_error", "encoded")
+    __slots__ = ("worker", "incarnation", "stages", "model", "host", "grpc_address", "slots", "blocks", "block_tokens", "draining", "leaving", "epoch", "holds", "sent_s", "modalities", "pace", "done", "kv_bytes_per_token", "host_bytes", "loadable", "loading", "load_error", "encoded", "overlaps")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
@@ -383,6 +399,7 @@ class Heartbeat(_message.Message):
     LOADING_FIELD_NUMBER: _ClassVar[int]
     LOAD_ERROR_FIELD_NUMBER: _ClassVar[int]
     ENCODED_FIELD_NUMBER: _ClassVar[int]
+    OVERLAPS_FIELD_NUMBER: _ClassVar[int]
     worker: str
     incarnation: str
     stages: _containers.RepeatedScalarFieldContainer[str]
@@ -406,7 +423,8 @@ class Heartbeat(_message.Message):
     loading: str
     load_error: str
     encoded: Encoded
-    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., stages: _Optional[_Iterable[str]] = ..., model: _Optional[str] = ..., host: _Optional[str] = ..., grpc_address: _Optional[str] = ..., slots: _Optional[int] = ..., blocks: _Optional[int] = ..., block_tokens: _Optional[int] = ..., draining: _Optional[bool] = ..., leaving: _Optional[bool] = ..., epoch: _Optional[int] = ..., holds: _Optional[_Iterable[_Union[Hold, _Mapping]]] = ..., sent_s: _Optional[float] = ..., modalities: _Optional[_Iterable[str]] = ..., pace: _Optional[_Union[Pace, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., kv_bytes_per_token: _Optional[int] = ..., host_bytes: _Optional[int] = ..., loadable: _Optional[_Iterable[_Union[Loadable, _Mapping]]] = ..., loading: _Optional[str] = ..., load_error: _Optional[str] = ..., encoded: _Optional[_Union[Encoded, _Mapping]] = ...) -> None: ...
+    overlaps: bool
+    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., stages: _Optional[_Iterable[str]] = ..., model: _Optional[str] = ..., host: _Optional[str] = ..., grpc_address: _Optional[str] = ..., slots: _Optional[int] = ..., blocks: _Optional[int] = ..., block_tokens: _Optional[int] = ..., draining: _Optional[bool] = ..., leaving: _Optional[bool] = ..., epoch: _Optional[int] = ..., holds: _Optional[_Iterable[_Union[Hold, _Mapping]]] = ..., sent_s: _Optional[float] = ..., modalities: _Optional[_Iterable[str]] = ..., pace: _Optional[_Union[Pace, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., kv_bytes_per_token: _Optional[int] = ..., host_bytes: _Optional[int] = ..., loadable: _Optional[_Iterable[_Union[Loadable, _Mapping]]] = ..., loading: _Optional[str] = ..., load_error: _Optional[str] = ..., encoded: _Optional[_Union[Encoded, _Mapping]] = ..., overlaps: _Optional[bool] = ...) -> None: ...
 
 class CancelRequest(_message.Message):
     __slots__ = ("request_id", "gateway", "deadline")

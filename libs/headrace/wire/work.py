@@ -9,6 +9,7 @@ from headrace.core.commands import (
     JoinCommand,
     MoveCommand,
     OfferCommand,
+    PartsCommand,
     PrefillCommand,
     ResendCommand,
     WorkBatch,
@@ -118,6 +119,24 @@ def prefill_from_proto(message: queue_pb2.PrefillCommand) -> PrefillCommand:
     )
 
 
+def parts_to_proto(command: PartsCommand) -> queue_pb2.PartsCommand:
+    return queue_pb2.PartsCommand(
+        key=key_to_proto(command.key),
+        first=command.first,
+        embeddings=[handle_to_proto(handle) for handle in command.embeddings],
+        timeline=[stage_span_to_proto(span) for span in command.timeline],
+    )
+
+
+def parts_from_proto(message: queue_pb2.PartsCommand) -> PartsCommand:
+    return PartsCommand(
+        key_from_proto(message.key),
+        message.first,
+        tuple(map(handle_from_proto, message.embeddings)),
+        tuple(map(stage_span_from_proto, message.timeline)),
+    )
+
+
 def join_to_proto(command: JoinCommand) -> queue_pb2.JoinCommand:
     return queue_pb2.JoinCommand(request=prefill_to_proto(command.request), kv=handle_to_proto(command.kv))
 
@@ -168,6 +187,7 @@ def work_batch_to_proto(batch: WorkBatch) -> queue_pb2.WorkBatch:
         evict=[key_to_proto(key) for key in batch.evict],
         resume=[key_to_proto(key) for key in batch.resume],
         move=[move_to_proto(command) for command in batch.move],
+        parts=[parts_to_proto(command) for command in batch.parts],
         load=batch.load,
     )
 
@@ -185,6 +205,7 @@ def work_batch_from_proto(message: queue_pb2.WorkBatch) -> WorkBatch:
         evict=tuple(map(key_from_proto, message.evict)),
         resume=tuple(map(key_from_proto, message.resume)),
         move=tuple(map(move_from_proto, message.move)),
+        parts=tuple(map(parts_from_proto, message.parts)),
         load=message.load,
     )
 
@@ -217,6 +238,7 @@ def hold_to_proto(hold: Hold) -> queue_pb2.Hold:
         part=hold.part,
         handle=handle_to_proto(hold.handle) if hold.handle is not None else None,
         decode_worker=hold.decode_worker,
+        lacks=hold.lacks,
     )
 
 
@@ -228,6 +250,7 @@ def hold_from_proto(message: queue_pb2.Hold) -> Hold:
         message.part,
         handle_from_proto(message.handle) if message.HasField("handle") else None,
         message.decode_worker,
+        message.lacks,
     )
 
 
@@ -301,6 +324,7 @@ def heartbeat_to_proto(heartbeat: Heartbeat) -> queue_pb2.Heartbeat:
         loadable=map(loadable_to_proto, heartbeat.loadable),
         loading=heartbeat.loading,
         load_error=heartbeat.load_error,
+        overlaps=heartbeat.overlaps,
     )
 
 
@@ -331,6 +355,7 @@ def heartbeat_from_proto(message: queue_pb2.Heartbeat) -> Heartbeat:
         loadable=tuple(map(loadable_from_proto, message.loadable)),
         loading=message.loading,
         load_error=message.load_error,
+        overlaps=message.overlaps,
     )
 
 

@@ -296,6 +296,7 @@ class Worker:
             loadable=self._models.loadable() if engine is not None else (),
             loading=self._loading,
             load_error=self._load_error,
+            overlaps="prefill" in self._stages and self._loaded is not None and self._loaded.intake.overlaps,
         )
 
     def _gauges(self) -> Gauges:

@@ -70,6 +70,9 @@ class Commands:
                 self._misdirected(prefill.key, "prefill")
             else:
                 self._requests.prefill(prefill)
+        for parts in batch.parts:
+            if self._requests is not None:
+                self._requests.parts(parts)
         for offer in batch.offer:
             if self._requests is not None:
                 self._requests.offer(offer)

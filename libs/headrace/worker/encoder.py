@@ -15,7 +15,7 @@ import xxhash
 from headrace.core.commands import EncodeCommand
 from headrace.core.errors import HeadraceError, InvalidInput, NotFound, Overloaded, StageError, UnsupportedModality
 from headrace.core.stages.content import Content, EncoderCache, content_of
-from headrace.core.stages.encoder_batch import EncodeLine, Encoding
+from headrace.core.stages.encoder_batch import EncodeLine, Encoding, batch_of
 from headrace.core.types import Key, StageSpan
 from headrace.mesh.blobs import BlobStore
 from headrace.mesh.faults import reach
@@ -151,7 +151,7 @@ class EncodeStage:
     # --- the loop's steps ---
 
     def _schedule(self) -> list[Encoding[Part]]:
-        batch = self._line.next(self._batch_max)
+        batch = self._line.next(batch_of(len(self._line), self._batch_max))
         if not self._line:
             self._work.clear()
         return batch

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from headrace.core.commands import EncodeCommand, Hold, HoldState, PrefillCommand
 from headrace.core.stages.roster import Place
-from headrace.core.types import Key, StageSpan, TensorHandle, TokenLogprobs
+from headrace.core.types import Key, Prompt, StageSpan, TensorHandle, TokenLogprobs
 from headrace.engines.base import SequenceInput
 from headrace.mesh.transfer import Fetched
 from headrace.v1 import common_pb2
@@ -47,6 +47,10 @@ LISTED: dict[State, HoldState] = {
 }
 
 
+def media_parts(prompt: Prompt) -> int:
+    return max((span.part + 1 for span in prompt.spans), default=0)
+
+
 @dataclass(slots=True, eq=False)
 class Held:
     """A request at this worker. The command is kept as it came: a decode worker gets it passed on."""
@@ -70,6 +74,7 @@ class Held:
     place: Place = "outside"
     joining_kv: TensorHandle | None = None  # to be pulled; of one that resumes: its own
     pulled_kv: Fetched | None = None
+    pulling: bool = False  # embeddings
     export: "Export | None" = None  # on its way into a file, from here
     offered: bool = False  # the decode worker may be pulling it
     exported_kv: TensorHandle | None = None  # to be pulled from here, by others or when it resumes
@@ -79,6 +84,13 @@ class Held:
     def to(self, state: State) -> None:
         assert state in NEXT[self.state], f"{self.key}: {self.state} -> {state}"
         self.state = state
+
+    @property
+    def lacks(self) -> int:
+        """Media parts that it needs and has not been told of."""
+        if self.state not in ("waiting", "prefill"):
+            return 0
+        return media_parts(self.command.prompt) - len(self.command.embeddings)
 
     def drop_pulled_kv(self) -> None:
         if self.pulled_kv is not None:
@@ -144,6 +156,7 @@ def _request_hold(held: Held) -> Hold:
         next_index=len(held.tokens),
         handle=held.exported_kv,
         decode_worker=held.command.decode_worker,
+        lacks=held.lacks,
     )
 
 

@@ -9,7 +9,7 @@ from headrace.core.stages.kv import blocks_for
 from headrace.engines.base import Embeddings, ModelSpec, SequenceInput
 from headrace.mesh.errors import TransferError
 from headrace.worker.finish import Finish
-from headrace.worker.holds import Held, State
+from headrace.worker.holds import Held, State, media_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,8 @@ class Intake:
     hands_over: bool = True  # else a request stays here from its first token to its last
 
     def prefill(self, command: PrefillCommand, now_s: float, *, traced: bool) -> Held:
-        """Its wait began where the queue's ended: the command's way here belongs to it."""
-        since_s = command.timeline[-1].end_s if command.timeline else now_s
+        """Its wait began where the queue's ended: the command's way here belongs to it. Encoders may end later."""
+        since_s = next((span.end_s for span in reversed(command.timeline) if span.stage == "queue"), now_s)
         return self._held(command, "waiting", since_s, traced, decodes_here=command.decode_worker == self.me)
 
     def join(self, command: JoinCommand, now_s: float, *, traced: bool) -> Held:
@@ -63,13 +63,25 @@ class Intake:
             cached_tokens=command.cached_tokens,
         )
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether prefill may begin on a request's first media parts: with cross-attention the first token sees all."""
+        return self.spec.contract == "decoder" and bool(self.spec.modalities) and self.hands_over
+
     def with_embeddings(self, held: Held, embeddings: tuple[Embeddings, ...]) -> SequenceInput:
-        """Raises TransferError: they do not fit the prompt's media positions."""
+        """Of all its media parts, or of the first ones.
+
+        Raises:
+            TransferError: they do not fit the prompt's media positions.
+        """
+        more = len(embeddings) < media_parts(held.command.prompt)
         for span in held.sequence.spans:
+            if more and self.overlaps and span.part >= len(embeddings):
+                continue
             want = (span.embedding_rows, self.spec.embed_width)
             if span.part >= len(embeddings) or embeddings[span.part].shape != want:
                 raise TransferError(f"media part {span.part}: no embeddings of shape {want}")
-        return replace(held.sequence, embeddings=embeddings)
+        return replace(held.sequence, embeddings=embeddings, awaits_media=more)
 
     def objection(self, held: Held) -> HeadraceError | None:
         """Why this worker can never run the request, however long it waits."""

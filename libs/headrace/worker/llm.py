@@ -81,7 +81,8 @@ class Llm:
                 break
             turn = self._roster.turn()
             self._exports.begin(turn.entering)
-            result, refusals, entered_s = await self._infer(partial(self._step, turn))
+            fed = self._requests.take_fed()
+            result, refusals, entered_s = await self._infer(partial(self._step, turn, fed))
             await self._pace.wait(result.modelled_s, rested_until_s)
             self._postprocess(turn, result, refusals, entered_s)
             self._flush()
@@ -100,12 +101,14 @@ class Llm:
 
     # --- in the inference thread ---
 
-    def _step(self, turn: Turn[Held]) -> tuple[StepResult, Refusals, float]:
+    def _step(self, turn: Turn[Held], fed: list[Held]) -> tuple[StepResult, Refusals, float]:
         """The last: when those that enter were in, before the iteration; their transfer ends there."""
         start_s = time.perf_counter()
         for held in turn.leaving:
             self._engine.remove(held.key)
         refusals = [(held, why) for held in turn.entering if (why := self._enter(held))]
+        out = [held for held, _ in refusals]
+        refusals += [(held, why) for held in fed if held not in out and (why := self._feed(held))]
         entered_s = time.time()
         result = self._engine.step() if self._engine.has_work() else IDLE
         self._tally.step(result, result.modelled_s or time.perf_counter() - start_s)
@@ -127,6 +130,14 @@ class Llm:
             held.drop_pulled_kv()
         return ""
 
+    def _feed(self, held: Held) -> str:
+        """Why the engine cannot take more of its media; empty: it has. The request's own: they only become more."""
+        try:
+            self._engine.feed(held.sequence)
+        except StageError as error:
+            return str(error)
+        return ""
+
     # --- on the event loop ---
 
     async def _infer(self, call: Callable[[], T]) -> T:
@@ -140,7 +151,8 @@ class Llm:
             self._exports.abandon(held)
         for held, why in refusals:
             self._exports.abandon(held)
-            self._roster.refused(held)
+            if held in turn.entering:
+                self._roster.refused(held)
             self._requests.fail(held, TransferError(why), retryable=True)
         for held in turn.entering:
             self._requests.entered(held, entered_s)
@@ -228,7 +240,7 @@ class Llm:
         self._requests.vacate()
         turn = self._roster.turn()
         assert not turn.entering, "nobody waits for a model that goes"
-        await self._infer(partial(self._step, turn))
+        await self._infer(partial(self._step, turn, []))
         for held in turn.leaving:
             self._exports.abandon(held)
         assert not self._engine.slots_used(), "somebody is left behind"

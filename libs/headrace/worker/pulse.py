@@ -42,6 +42,7 @@ class Identity:
     loadable: tuple[Loadable, ...]
     loading: str
     load_error: str
+    overlaps: bool  # its prefill may begin on a request's first media parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,7 @@ class Pulse:
             loading=identity.loading,
             load_error=identity.load_error,
             encoded=self._tally.encoded,
+            overlaps=identity.overlaps,
         )
 
     def _telemetry(self) -> governor_pb2.Telemetry:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-from headrace.core.commands import JoinCommand, OfferCommand, PrefillCommand, ResendCommand
+from headrace.core.commands import JoinCommand, OfferCommand, PartsCommand, PrefillCommand, ResendCommand
 from headrace.core.errors import Cancelled, DeadlineExceeded, HeadraceError, Overloaded, StageError
 from headrace.core.stages.roster import Roster
 from headrace.core.types import FinishReason, Key, TensorHandle
@@ -64,6 +64,7 @@ class Requests:
         self._withdraw = withdraw
         self._wake = wake
         self._fenced: OrderedDict[str, Progress] = OrderedDict()  # up to here they are over
+        self._fed: list[Held] = []  # more of their media have come since the engine's last iteration
 
     # --- the model ---
 
@@ -107,10 +108,23 @@ class Requests:
         held = self._intake.prefill(command, time.time(), traced=sampled(command.traceparent))
         if not self._admit(held):
             return
-        if command.embeddings:
-            self._spawn(self._pull_embeddings(held))
+        if command.prompt.spans:
+            self._pull_more(held)
         else:
             self._run(held)
+
+    def parts(self, command: PartsCommand) -> None:
+        """More embeddings of a request that is here; those that it knows of it may be told of again."""
+        held = self._holds.current(command.key)
+        if held is None or held.state not in ("waiting", "prefill"):
+            return
+        known = held.command.embeddings
+        more = command.embeddings[len(known) - command.first :] if command.first <= len(known) else ()
+        if not more:
+            return
+        held.command = replace(held.command, embeddings=known + more)
+        held.spans += command.timeline
+        self._pull_more(held)
 
     def join(self, command: JoinCommand) -> None:
         key = command.request.key
@@ -166,17 +180,31 @@ class Requests:
 
     # --- they get their inputs ---
 
+    def _pull_more(self, held: Held) -> None:
+        if not held.pulling:
+            held.pulling = True
+            self._spawn(self._pull_embeddings(held))
+
     async def _pull_embeddings(self, held: Held) -> None:
+        """All that it has been told of by then."""
         try:
-            embeddings = tuple([await self._embedding(handle) for handle in held.command.embeddings])
+            embeddings = held.sequence.embeddings
+            while len(embeddings) < len(held.command.embeddings):
+                embeddings += (await self._embedding(held.command.embeddings[len(embeddings)]),)
             held.sequence = self._intake.with_embeddings(held, embeddings)
         except TransferError as error:
             self.fail(held, error, retryable=True)
             return
-        reach("prefill.fetched", held.key.request_id)
-        if held.state == "waiting":
-            self._spans.close(held, "transfer", time.time())
-            self._run(held)
+        held.pulling = False
+        if held.place == "outside":
+            reach("prefill.fetched", held.key.request_id)
+            if held.state == "waiting":
+                self._spans.close(held, "transfer", time.time())
+                self._run(held)
+        else:
+            reach("prefill.fed", held.key.request_id)
+            self._fed.append(held)
+            self._wake()
 
     async def _embedding(self, handle: TensorHandle) -> Embeddings:
         mine = self._holds.embedding(handle.id)
@@ -204,6 +232,11 @@ class Requests:
             self._run(held)
         elif pulled is not None:
             pulled.close()
+
+    def take_fed(self) -> list[Held]:
+        """Those in the engine that have got more of their media since it was asked last, each once."""
+        fed, self._fed = dict.fromkeys(self._fed), []
+        return [held for held in fed if held.place == "inside" and held.state in ("waiting", "prefill")]
 
     def _run(self, held: Held) -> None:
         self._roster.wait(held)

@@ -24,7 +24,7 @@ class PoolSpec:
     count: Count = 1  # workers at the beginning
     slots: CountOrNone = 0  # sequences that a worker holds at once
     chunk_tokens: CountOrNone = 0  # prefilled in one iteration at most
-    batch_max: CountOrNone = 0  # media parts that an encoder takes at once
+    batch_max: CountOrNone = 0  # media parts that an encoder takes at once; 0: a quarter of what waits, at most eight
     encoder_cache_mb: CountOrNone = 256  # of an encoder's memory, for embeddings of what is asked about again; 0: none
     line: Line = "fifo"  # in which order a worker takes what waits at it
     encode_times: Positive = 1.0  # its tower's seconds, times the profile's: to see what hangs on them

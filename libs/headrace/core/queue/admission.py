@@ -25,7 +25,7 @@ def reject_if_hopeless(cell: Cell, job: Job, wait: Wait, now_s: float) -> None:
 
 def expire(cell: Cell, job: Job, now_s: float) -> None:
     """It has waited as long as its class may, and nothing of it has been seen: somebody else may have room."""
-    if job.state not in ("encoding", "queued") or job.emitted or job.progress or job.stop:
+    if not (job.state in ("encoding", "queued") or job.filling) or job.emitted or job.progress or job.stop:
         return
     cell.count("expire")
     waited_s = now_s - job.request.accepted_s

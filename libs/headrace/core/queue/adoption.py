@@ -9,6 +9,7 @@ from headrace.core.queue.encoding import make_ready
 from headrace.core.queue.ends import ended_before, fail
 from headrace.core.queue.job import AT_WORKER, Job, Part, State
 from headrace.core.queue.operations import keep_evicted
+from headrace.core.queue.overlap import feed
 from headrace.core.queue.recovery import retry
 from headrace.core.queue.stages import patience_s
 from headrace.core.queue.worker import Worker
@@ -75,7 +76,7 @@ def end_adoption(cell: Cell, now_s: float) -> None:
         return
     cell.adopting_until_s = None
     cell.dirty = True
-    retry(cell, [job for job in cell.jobs.values() if job.state == "accepted"], now_s)
+    retry(cell, [job for job in cell.jobs.values() if job.state == "accepted" or job.bereft], now_s)
 
 
 # A worker that ended it says so again until it is released: it is as good as decoding.
@@ -96,7 +97,8 @@ def adopt(cell: Cell, worker: Worker, job: Job, hold: Hold, now_s: float) -> boo
     job.prefill = job.decode = ""
     job.attempt = hold.key.attempt
     job.progress = hold.next_index
-    job.sent_s = now_s
+    job.sent_s = job.fed_s = now_s
+    job.told = max(0, len(job.parts) - hold.lacks)
     job.patience_s = patience_s(cell, hold.handle.size_bytes if hold.handle is not None else 0)
     if hold.state in ("prefill", "handover"):
         job.prefill, job.decode = worker.id, hold.decode_worker or worker.id
@@ -108,6 +110,9 @@ def adopt(cell: Cell, worker: Worker, job: Job, hold: Hold, now_s: float) -> boo
     cell.move(job, _ADOPTED_STATE[hold.state])
     for worker_id in job.workers():
         _known_worker(cell, worker_id, now_s).seat(job, _kv_tokens(job, worker_id, hold), adopted=True)
+    if job.filling:
+        cell.filling[job.request.id] = job
+        feed(cell, job, now_s)
     _stop_there(cell, job, now_s)
     return True
 
@@ -154,10 +159,13 @@ def _known_worker(cell: Cell, worker_id: str, now_s: float) -> Worker:
 
 
 def adopt_part(cell: Cell, worker: Worker, job: Job, part: Part, hold: Hold, now_s: float) -> bool:
-    if job.state != "accepted" or part.worker:
+    """Of one that runs too, while its prefill may still want parts: to let go of one is to let go of all."""
+    if part.worker or job.state not in ("accepted", "prefill"):
         return False
     part.attempt = hold.key.attempt
     part.handle = hold.handle if hold.state == "encoded" else None
     part.sent_s = now_s
     worker.place(job, part)
+    if job.filling:
+        feed(cell, job, now_s)
     return True

@@ -44,6 +44,8 @@ class Cell:
         self.pools: dict[str, Pool] = {}  # workers by model, without those that leave; rebuilt on change
         self.lines: dict[str, Line] = {}  # by model
         self.unplaced: dict[Lane, Line] = {}  # jobs with parts that no encoder has room for
+        self.early: dict[str, Job] = {}  # encoding, their first parts are there: prefill may begin
+        self.filling: dict[str, Job] = {}  # it has, and some parts are still to come; or was so lately
         self.classes: dict[str, ClassCount] = {}
         self.ended: OrderedDict[str, float] = OrderedDict()  # request id -> when its result was stored, newest last
         self.accepted = 0
@@ -92,6 +94,7 @@ class Cell:
         if was in STANDING:
             self.step_out(job)
         self._count_prefill(job, was, to)
+        self.early.pop(job.request.id, None)
         job.state = to
         count = self._class(job)
         if was in WAITING and to not in WAITING:

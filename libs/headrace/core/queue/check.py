@@ -39,6 +39,10 @@ def _check_job(cell: Cell, job: Job) -> None:
     waits = job.state == "encoding" and any(not part.worker for part in job.parts)
     assert waits == (job.lane is not None), f"{job.key} is {job.state} in lane {job.lane}"
     assert job.state != "queued" or job.encoded, f"{job.key} is queued and not encoded"
+    assert 0 <= job.told <= len(job.parts), job.key
+    assert not job.filling or cell.filling.get(job.request.id) is job, f"{job.key} waits for parts and is forgotten"
+    assert not job.bereft or cell.adopting_until_s is not None, f"{job.key} waits for a part that nobody encodes"
+    assert (job.request.id in cell.early) <= (job.state == "encoding"), f"{job.key} is {job.state} and may begin early"
 
 
 def _check_counts(cell: Cell) -> None:

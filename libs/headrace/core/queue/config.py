@@ -69,6 +69,10 @@ class QueueConfig:
     affinity_homes_max: int = 4  # encoders remembered for a content: one that many ask for spreads so far [I]
     # Times what would be pending at the least loaded encoder: so much longer a line outweighs what may be kept [I].
     affinity_factor: float = 4.0
+    overlap: bool = True  # begin the prefill on a request's first media parts while others are still being encoded
+    overlap_max: int = 8  # such requests at a prefill worker
+    overlap_share: float = 0.5  # of a worker's slots and of its blocks; fuller ones keep their room for who is ready
+    overlap_patience_s: float = 2.0  # without another part: then it makes room for who is ready
     handover_s: float = 3.0  # six heartbeats without the decode worker's word: the join was lost
     handover_bytes_per_s: float = 50e6  # and as long as its KV cache takes over half of a 1 Gbit/s link
     results_age_s: float = 600.0  # how long RESULTS keeps an end

@@ -37,6 +37,7 @@ from headrace.core.queue.ends import result_stored, worker_ended
 from headrace.core.queue.inspect import Inspection, inspect
 from headrace.core.queue.lengths import length_predicted
 from headrace.core.queue.operations import evicted
+from headrace.core.queue.overlap import put_back
 from headrace.core.queue.planning import ask_for_plan, follow_instances, plan_solved
 from headrace.core.queue.recovery import expire_leases, extend_leases, tokens_recovered
 from headrace.core.queue.repair import heartbeat
@@ -65,6 +66,8 @@ def _tick(cell: Cell, event: Tick, now_s: float) -> None:
     while (due := cell.due(now_s)) is not None:
         alarm, job, attempt = due
         ring(cell, alarm, job, attempt, now_s)
+    if cell.filling and cell.dispatching:
+        put_back(cell, now_s)
     if cell.virtual is not None and cell.dispatching:
         follow_instances(cell, cell.virtual)
         keep_fresh(cell, now_s)

@@ -12,6 +12,7 @@ from headrace.core.queue.encoding import place_parts, whole_load
 from headrace.core.queue.job import Job
 from headrace.core.queue.launching import Pair, decode_for, decode_load, launch, prefill_load, refuse_if_too_large
 from headrace.core.queue.line import Line
+from headrace.core.queue.overlap import begin_early
 from headrace.core.queue.pool import Pool
 from headrace.core.queue.preempting import go_on_if_room, preempt_for
 from headrace.core.queue.serving import serve
@@ -29,6 +30,8 @@ def dispatch(cell: Cell, now_s: float) -> None:
             _serve(cell, model, line, now_s)
     if cell.virtual is not None:
         serve(cell, cell.virtual, now_s)
+    if cell.early:
+        begin_early(cell, now_s)
 
 
 def _serve(cell: Cell, model: str, line: Line, now_s: float) -> None:

@@ -70,16 +70,23 @@ def place_parts(cell: Cell, now_s: float) -> None:
 
 
 def _place_job(cell: Cell, job: Job, now_s: float) -> Part | None:
-    """Place all parts, largest first. Returns a part that must wait, or None."""
+    """Place all parts, largest first; encoders are told in the prompt's order, in which prefill wants them.
+
+    Returns a part that must wait, or None.
+    """
     missing = sorted((part for part in job.parts if not part.worker), key=lambda part: -part.tokens)
+    placed, waits = list[Part](), None
     for part in missing:
         encoder = _encoder_alone(cell, job, part) if job.suspect == "encode" else _encoder(cell, job, part)
         if encoder is None:
-            return part
+            waits = part
+            break
         encoder.place(job, part)
         part.attempt = job.attempt
+        placed.append(part)
+    for part in sorted(placed, key=lambda part: part.index):
         send_part(cell, job, part, now_s)
-    return None
+    return waits
 
 
 def send_part(cell: Cell, job: Job, part: Part, now_s: float) -> None:

@@ -21,8 +21,8 @@ State = Literal[
 LIFE: dict[State, frozenset[State]] = {
     # read from the journal; under a new leadership it stays here until every worker has said what it holds
     "accepted": frozenset({"encoding", "queued", "prefill", "handover", "decode", "evicted", "recovering", "ending"}),
-    # media parts are out or waiting to go out
-    "encoding": frozenset({"queued", "ending"}),
+    # media parts are out or waiting to go out; at prefill already, where that begins on the first parts
+    "encoding": frozenset({"queued", "prefill", "ending"}),
     # ready for prefill; back to encoding when an encoder dies with an embedding
     "queued": frozenset({"prefill", "encoding", "ending"}),
     # at a worker; back to accepted only while a new leadership finds a newer attempt elsewhere
@@ -83,6 +83,7 @@ class Job:
         "evicted_bytes",
         "evictions",
         "expected",
+        "fed_s",
         "gateway",
         "gateway_known",
         "group",
@@ -95,6 +96,7 @@ class Job:
         "patience_s",
         "prefill",
         "progress",
+        "put_back",
         "ready_s",
         "remaining",
         "request",
@@ -108,6 +110,7 @@ class Job:
         "suspect",
         "ticket",
         "timeline",
+        "told",
         "tries",
         "work",
     )
@@ -125,6 +128,9 @@ class Job:
         self.parts = [Part(index, media.tokens) for index, media in enumerate(request.media)]
         self.prefill = ""  # worker ids; the job has a seat at each that is named
         self.decode = ""
+        self.told = 0  # of its parts, the first so many that this attempt's prefill worker was told of
+        self.fed_s = 0.0  # when it was last told
+        self.put_back = False  # its prefill began early and made room for others: it waits for all parts now
         self.emitted: tuple[int, ...] = ()  # by earlier attempts
         self.logprobs: Logprobs = ()  # of emitted
         self.start_index = 0  # of this attempt's first new token
@@ -179,6 +185,21 @@ class Job:
     @property
     def encoded(self) -> bool:
         return all(part.handle is not None for part in self.parts)
+
+    @property
+    def encoded_first(self) -> int:
+        """Parts that are encoded, up to the first that is not."""
+        return next((part.index for part in self.parts if part.handle is None), len(self.parts))
+
+    @property
+    def filling(self) -> bool:
+        """Its prefill has begun, and some of its parts are still to come there."""
+        return self.state == "prefill" and self.told < len(self.parts)
+
+    @property
+    def bereft(self) -> bool:
+        """... and one of those is on its way no more."""
+        return self.filling and any(not part.worker for part in self.parts[self.told :])
 
     def workers(self) -> tuple[str, ...]:
         """Where this attempt runs."""

@@ -5,8 +5,10 @@ from headrace.core.effects import SendPrefill
 from headrace.core.errors import ContextTooLong
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.ends import fail
+from headrace.core.queue.groups import flow_of
 from headrace.core.queue.job import Job
 from headrace.core.queue.pool import Pool
+from headrace.core.queue.shares import INPUT_WEIGHT, OUTPUT_WEIGHT
 from headrace.core.queue.spans import add_span
 from headrace.core.queue.worker import Worker
 from headrace.core.stages.kv import blocks_for
@@ -28,6 +30,7 @@ def launch(cell: Cell, job: Job, pair: Pair, now_s: float) -> None:
     job.sent_s = job.dispatched_s = now_s
     job.resends = 0
     job.start_index = job.progress = len(job.emitted)
+    job.told = job.encoded_first
     add_span(cell, job, "queue", job.ready_s, now_s)
     cell.move(job, "prefill")
     if cell.roles is not None:
@@ -47,13 +50,22 @@ def send_prefill(cell: Cell, job: Job, now_s: float) -> None:
         job.gateway,
         job.decode,
         request.deadline_s,
-        tuple([part.handle for part in job.parts if part.handle is not None]),
+        tuple([part.handle for part in job.parts[: job.told] if part.handle is not None]),
         job.emitted,
         request.traceparent,
         job.timeline,
         emitted_logprobs=job.logprobs,
     )
     cell.emit(SendPrefill(job.prefill, command))
+
+
+def charge(cell: Cell, job: Job, output_tokens: float, now_s: float) -> None:
+    """To its tenant's share, as much as is expected; ends.learn puts it right."""
+    if cell.virtual is None:
+        return
+    owed = INPUT_WEIGHT * len(job.request.prompt.tokens) + OUTPUT_WEIGHT * output_tokens
+    before, job.charged = job.charged, owed  # by an attempt that was lost
+    cell.virtual.shares_of(job.request.slo_class).charge(flow_of(job), owed - before, now_s)
 
 
 def prefill_load(worker: Worker) -> tuple[int, int, str]:

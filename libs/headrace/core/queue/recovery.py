@@ -31,7 +31,8 @@ def bury(cell: Cell, worker: Worker, now_s: float, *, blame: bool) -> None:
     """The worker is gone with all it held. With blame: whoever it was working on may be what it died of."""
     parts = list(worker.parts.values())
     jobs = [seat.job for seat in worker.seats.values()]
-    encoding = {job.request.id: job for job, part in parts if part.handle is None and job.state == "encoding"}
+    working = [job for job, part in parts if part.handle is None and (job.state == "encoding" or job.filling)]
+    encoding = {job.request.id: job for job in working}
     for job, part in parts:
         lose_part(cell, job, part, now_s)
     del cell.workers[worker.id]
@@ -39,6 +40,8 @@ def bury(cell: Cell, worker: Worker, now_s: float, *, blame: bool) -> None:
     for job in encoding.values():
         _suspect(cell, job, "encode", now_s, blame=blame)
     retry(cell, [job for job in jobs if _bereaved(cell, job, worker, now_s, blame=blame)], now_s)
+    bereft = {job.request.id: job for job, _ in parts if job.bereft}
+    retry(cell, list(bereft.values()), now_s)
 
 
 def _bereaved(cell: Cell, job: Job, worker: Worker, now_s: float, *, blame: bool) -> bool:

@@ -16,6 +16,7 @@ from headrace.core.queue.encoding import lose_part, send_part
 from headrace.core.queue.job import AT_WORKER, Job, Part
 from headrace.core.queue.launching import send_prefill
 from headrace.core.queue.operations import evicted, eviction_declined, keep_loadable, send_load, send_on
+from headrace.core.queue.overlap import feed_again
 from headrace.core.queue.recovery import bury, retry
 from headrace.core.queue.stages import joined, leave_prefill, part_encoded, prefilled
 from headrace.core.queue.worker import Worker
@@ -124,7 +125,7 @@ def _reconcile(cell: Cell, worker: Worker, holds: tuple[Hold, ...], now_s: float
         if _overdue(cell, worker, job.sent_s) and job.state in AT_WORKER:
             _SILENT[job.state](cell, worker, job, now_s)
     for job, part in [entry for place, entry in worker.parts.items() if place not in listed_parts]:
-        if _overdue(cell, worker, part.sent_s):
+        if part.worker == worker.id and _overdue(cell, worker, part.sent_s):
             _part_silent(cell, job, part, now_s)
 
 
@@ -157,6 +158,9 @@ def _catch_up(cell: Cell, worker: Worker, job: Job, hold: Hold, now_s: float) ->
         prefilled(cell, Prefilled(worker.id, job.key, hold.next_index, hold.handle), now_s)
     elif hold.state == "decode" and job.state in ("prefill", "handover"):
         joined(cell, Joined(worker.id, job.key), now_s)
+    elif hold.state == "prefill" == job.state and hold.lacks > len(job.parts) - job.told:
+        if _overdue(cell, worker, job.fed_s):
+            feed_again(cell, job, len(job.parts) - hold.lacks, now_s)
     elif hold.state == "decode" and job.evict_sent_s and _overdue(cell, worker, job.evict_sent_s):
         eviction_declined(cell, worker, job, now_s)
     job.progress = max(job.progress, hold.next_index)
@@ -210,7 +214,7 @@ def _prefill_silent(cell: Cell, worker: Worker, job: Job, now_s: float) -> None:
     if worker.id != job.prefill:
         return
     job.resends += 1
-    if job.resends > cell.config.resends_max or not job.encoded:
+    if job.resends > cell.config.resends_max or job.encoded_first < job.told:
         retry(cell, [job], now_s)
     else:
         send_prefill(cell, job, now_s)
@@ -243,3 +247,5 @@ def _part_silent(cell: Cell, job: Job, part: Part, now_s: float) -> None:
         send_part(cell, job, part, now_s)
     else:
         lose_part(cell, job, part, now_s)
+        if job.bereft:
+            retry(cell, [job], now_s)

@@ -6,14 +6,13 @@ Strictly in order within a virtual queue: a head that does not fit waits, or has
 from collections.abc import Iterator
 
 from headrace.core.queue.cell import Cell
-from headrace.core.queue.groups import Group, flow_of
+from headrace.core.queue.groups import Group
 from headrace.core.queue.job import Job
-from headrace.core.queue.launching import Pair, decode_for, launch, prefill_load, refuse_if_too_large
+from headrace.core.queue.launching import Pair, charge, decode_for, launch, prefill_load, refuse_if_too_large
 from headrace.core.queue.operations import go_on
 from headrace.core.queue.planning import place_groups
 from headrace.core.queue.preempting import go_on_if_room
 from headrace.core.queue.room import make_room
-from headrace.core.queue.shares import INPUT_WEIGHT, OUTPUT_WEIGHT
 from headrace.core.queue.swapping import swap_for
 from headrace.core.queue.virtual import VirtualQueue, VirtualQueues
 from headrace.core.queue.waits import waited
@@ -55,7 +54,7 @@ def _start(cell: Cell, virtual: VirtualQueues, job: Job, group: Group, worker: W
         if pair is None:
             return refuse_if_too_large(cell, job, now_s)
         waited(cell, job, now_s)
-        _charge(cell, virtual, job, now_s)
+        charge(cell, job, job.work.output_mean, now_s)
         launch(cell, job, pair, now_s)
     group.started = True
     return True
@@ -69,13 +68,6 @@ def _pair(cell: Cell, worker: Worker, job: Job) -> Pair | None:
         return None
     decode = decode_for(cell.pool(worker.model), job)
     return (worker, decode) if decode is not None else None
-
-
-def _charge(cell: Cell, virtual: VirtualQueues, job: Job, now_s: float) -> None:
-    """As much as is expected; ends.learn puts it right."""
-    owed = INPUT_WEIGHT * len(job.request.prompt.tokens) + OUTPUT_WEIGHT * job.work.output_mean
-    before, job.charged = job.charged, owed  # by an attempt that was lost
-    virtual.shares_of(job.request.slo_class).charge(flow_of(job), owed - before, now_s)
 
 
 def _balance(cell: Cell, virtual: VirtualQueues, now_s: float) -> None:

@@ -18,5 +18,6 @@ def add_span(cell: Cell, job: Job, stage: str, start_s: float, now_s: float) -> 
 
 
 def dispatched_s(job: Job) -> float:
-    """When the current attempt was sent to its workers: where the last span of ours ended."""
-    return job.timeline[-1].end_s if job.timeline else job.request.accepted_s
+    """When the current attempt was sent to its workers: where the last span of ours ended. Encoders' may come later."""
+    own = (span.end_s for span in reversed(job.timeline) if span.stage not in ("preprocess", "encode"))
+    return next(own, job.request.accepted_s)

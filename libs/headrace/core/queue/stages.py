@@ -8,6 +8,7 @@ from headrace.core.queue.cell import Cell
 from headrace.core.queue.encoding import lose_part, make_ready, release_parts
 from headrace.core.queue.ends import decide, fail
 from headrace.core.queue.job import AT_WORKER, Job
+from headrace.core.queue.overlap import part_came
 from headrace.core.queue.recovery import retry
 from headrace.core.types import Key
 
@@ -28,6 +29,8 @@ def part_encoded(cell: Cell, event: PartEncoded, now_s: float) -> None:
         if job.died_at == "encode":
             exonerate(cell, job)
         make_ready(cell, job, now_s)
+    else:
+        part_came(cell, job, now_s)
 
 
 def prefilled(cell: Cell, event: Prefilled, now_s: float) -> None:
@@ -86,14 +89,18 @@ def stage_failed(cell: Cell, event: StageFailed, now_s: float) -> None:
         fail(cell, job, StageError(f"failed {job.stage_failures} times, last: {event.failure.message}"), now_s)
     elif job.state == "encoding":
         _encode_again(cell, job, event, now_s)
+    elif job.filling and event.worker not in job.workers():
+        _encode_again(cell, job, event, now_s)
+        retry(cell, [job], now_s)
     else:
         release_parts(cell, job)  # a handle may be what failed: encode again
         retry(cell, [job], now_s)
 
 
 def _concerns(job: Job, event: StageFailed) -> bool:
-    if job.state == "encoding":
-        return any((part.worker, part.attempt) == (event.worker, event.key.attempt) for part in job.parts)
+    at = event.worker, event.key.attempt
+    if (job.state == "encoding" or job.filling) and any((part.worker, part.attempt) == at for part in job.parts):
+        return True
     return job.state in AT_WORKER and event.key.attempt == job.attempt
 
 

@@ -253,6 +253,10 @@ def _why(cell: Cell, job: Job, position: int) -> str:
         return f"{left} of {len(job.parts)} media parts are not encoded yet, {unplaced} of them wait for an encoder"
     if job.state == "queued":
         return _why_queued(cell, job, position)
+    if job.filling:
+        return (
+            f"in prefill, which has begun on {job.told} of {len(job.parts)} media parts; the others are being encoded"
+        )
     return {
         "accepted": "a new queue manager waits for the workers to say what they hold",
         "recovering": "its worker was lost; what it had emitted is being looked up",

@@ -59,6 +59,7 @@ class Worker:
         "media_pending",
         "modalities",
         "model",
+        "overlaps",
         "pace",
         "parts",
         "prefill_pending",
@@ -86,6 +87,7 @@ class Worker:
         self.hinge = False  # prompts and sequences come to it that others have begun, or go on with
         self.model = ""
         self.modalities: tuple[str, ...] = ()
+        self.overlaps = False  # its prefill may begin on a request's first media parts
         self.host = ""
         self.grpc_address = ""
         self.slots = self.blocks = 0
@@ -127,6 +129,7 @@ class Worker:
         self.take_role("both", NEW_S)
         self.model = heartbeat.model
         self.modalities = heartbeat.modalities
+        self.overlaps = heartbeat.overlaps
         self.host = heartbeat.host
         self.grpc_address = heartbeat.grpc_address
         self.slots = heartbeat.slots

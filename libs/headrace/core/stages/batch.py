@@ -1,18 +1,20 @@
 """Which sequences an engine runs next, and what they reserve: the decisions that every backend and the simulator share.
 
 Continuous batching with chunked prefill. A sequence waits for prefill, runs, is paused, or is evicted; its slot
-and blocks are reserved in all phases but the last, for prefix + prompt + all output it may have.
+and blocks are reserved in all phases but the last, for prefix + prompt + all output it may have. One whose media are
+still on their way is filling: it is prefilled as far as they go, with what those that have all leave of an iteration.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Generic, Literal, Protocol, TypeVar
 
 from headrace.core.cost import StepWork
 from headrace.core.stages.kv import blocks_for
 from headrace.core.types import Key, TokenLogprobs
 
-Phase = Literal["waiting", "running", "paused"]
+Phase = Literal["filling", "waiting", "running", "paused"]
 
 
 class Input(Protocol):
@@ -40,6 +42,11 @@ class Input(Protocol):
     @property
     def kv_beside(self) -> int:
         """KV beside the tokens' positions, in tokens."""
+        ...
+
+    @property
+    def reach(self) -> int:
+        """tokens[:reach] can be computed: behind them stand media that are on their way. The length, if none are."""
         ...
 
 
@@ -144,7 +151,8 @@ class Batch(Generic[Q, S]):
         self._place = place
         self.blocks_used = 0
         self._all: dict[Key, Live[Q, S]] = {}
-        self._waiting: dict[Key, Live[Q, S]] = {}  # in order of arrival
+        self._filling: dict[Key, Live[Q, S]] = {}  # in order of arrival, as are these:
+        self._waiting: dict[Key, Live[Q, S]] = {}
         self._running: dict[Key, Live[Q, S]] = {}
         self._evicted: dict[Key, Live[Q, S]] = {}
 
@@ -169,13 +177,15 @@ class Batch(Generic[Q, S]):
         return self._evicted.values()
 
     def has_work(self) -> bool:
-        return bool(self._running or self._waiting)
+        return bool(self._running or self._waiting) or any(map(self._can_fill, self._filling.values()))
 
     def add(self, sequence: Q, prefix_len: int, state: S, filled: int = 0) -> Live[Q, S]:
         """Reserve for a sequence whose KV covers tokens[:filled]; see Engine.import_kv for what it does next."""
         assert 0 <= filled < sequence.length
         replayed = sequence.length > sequence.prompt_len
         phase: Phase = "running" if replayed and filled == sequence.length - 1 else "waiting"
+        if sequence.reach < sequence.length:
+            phase = "filling"
         blocks = self._blocks(sequence, prefix_len)
         assert sequence.key not in self._all, f"{sequence.key} is already here"
         self._reserve(blocks)
@@ -186,8 +196,17 @@ class Batch(Generic[Q, S]):
         self._enter_phase(live)
         return live
 
+    def feed(self, key: Key, sequence: Q) -> None:
+        """More media have come. Whoever has all waits for its turn as if it had come now."""
+        live = self[key]
+        live.input = sequence
+        if live.phase == "filling" and sequence.reach == sequence.length:
+            live.phase = "waiting"
+            if self._filling.pop(key, None) is not None:
+                self._enter_phase(live)
+
     def next_chunks(self, reuse: Callable[[Live[Q, S]], int] | None = None) -> list[Chunk[Q, S]]:
-        """First come, first served (or by place), within chunk_tokens a step.
+        """First come, first served (or by place), within chunk_tokens a step; behind all others those that are filling.
 
         A sequence is always cut at multiples of chunk_tokens, whatever else waits: its KV does not depend on
         the load. What does not fit into the rest of the budget waits, and nobody overtakes it.
@@ -196,13 +215,16 @@ class Batch(Generic[Q, S]):
         is known from elsewhere and returns how many tokens that covers, less than all.
         """
         budget, chunks = self.chunk_tokens, []
-        for live in self._in_order():
+        for live in chain(self._in_order(), self._filling.values()):
             if not budget:
                 break
+            if live.phase == "filling" and not self._can_fill(live):
+                continue
             if reuse is not None and not live.filled:
                 live.filled = live.cached = reuse(live)
-            assert live.filled < live.length
-            stop = min(live.length, live.filled - live.filled % self.chunk_tokens + self.chunk_tokens)
+            stop = self._stop(live)
+            if live.phase == "filling" and stop > live.input.reach:
+                continue
             if stop - live.filled > budget:
                 break
             budget -= stop - live.filled
@@ -215,11 +237,20 @@ class Batch(Generic[Q, S]):
             return self._waiting.values()
         return sorted(self._waiting.values(), key=lambda live: (not live.filled, place(live)))
 
+    def _stop(self, live: Live[Q, S]) -> int:
+        """Where its next chunk ends."""
+        assert live.filled < live.length
+        return min(live.length, live.filled - live.filled % self.chunk_tokens + self.chunk_tokens)
+
+    def _can_fill(self, live: Live[Q, S]) -> bool:
+        """Whether the media of its next chunk are there."""
+        return self._stop(live) <= live.input.reach
+
     def filled(self, chunk: Chunk[Q, S]) -> None:
         """The chunk's KV is there; a sequence whose prefill ended runs from the next step on."""
         live = chunk.live
         assert live.filled == chunk.start
-        assert live.key in self._waiting
+        assert live.key in self._waiting or live.key in self._filling
         live.filled = chunk.stop
         if chunk.ends_prefill:
             self._running[live.key] = self._waiting.pop(live.key)
@@ -262,7 +293,7 @@ class Batch(Generic[Q, S]):
         assert self._evicted.keys() <= self._all.keys()
         assert self.blocks_used == sum(live.blocks for live in present.values()) <= self.blocks
         assert len(self) == len(present) <= self.slots
-        for phase, members in (("waiting", self._waiting), ("running", self._running)):
+        for phase, members in (("filling", self._filling), ("waiting", self._waiting), ("running", self._running)):
             assert members.keys() == {key for key, live in present.items() if live.phase == phase}
         for live in self._all.values():
             assert 0 <= live.filled < live.length
@@ -282,12 +313,15 @@ class Batch(Generic[Q, S]):
         self.blocks_used += blocks
 
     def _enter_phase(self, live: Live[Q, S]) -> None:
-        if live.phase == "waiting":
+        if live.phase == "filling":
+            self._filling[live.key] = live
+        elif live.phase == "waiting":
             self._waiting[live.key] = live
         elif live.phase == "running":
             self._running[live.key] = live
 
     def _leave_phase(self, live: Live[Q, S]) -> None:
+        self._filling.pop(live.key, None)
         self._waiting.pop(live.key, None)
         self._running.pop(live.key, None)
 
