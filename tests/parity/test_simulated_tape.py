@@ -111,6 +111,8 @@ STORY = (
     *asked(14.0, 6, TEXT, "interactive", 300),  # and back, warm
     *asked(15.0, 4, OTHER, "batch-1", 100),
     *asked(20.0, 4, TEXT, "batch-1", 300),
+    *asked(60.0, 16, OTHER, "interactive", 600),  # more than one worker can do in time: both have it now
+    *asked(130.0, 4, TEXT, "interactive", 100),  # out of host memory
 )
 
 
