@@ -109,7 +109,7 @@ def test_the_queue_manager_is_told_which_pools_it_scales(words: str, told_pools:
     assert told.get("HEADRACE_AUTOSCALE", "") == config.autoscale
 
 
-@pytest.mark.parametrize("words", [words for words, _ in SCALED])
+@pytest.mark.parametrize("words", [*(words for words, _ in SCALED), "--encode image --encode audio,video"])
 def test_a_mesh_in_the_background_is_told_the_same(words: str) -> None:
     parser = argparse.ArgumentParser()
     add_mesh(parser)
@@ -124,3 +124,10 @@ def test_a_worker_that_is_added_is_like_the_others_of_its_pool() -> None:
         [first] = [plan for plan in plan_services(config) if plan.stages == stages]
         assert worker_plan(config, stages, 0) == first
         assert worker_plan(config, stages, 5) == replace(first, id=first.id.replace("-0", "-5"))
+
+
+def test_encoders_of_one_modality_are_told_so_and_others_take_all() -> None:
+    plans = [plan for plan in plan_services(MeshConfig(encode=("image", "audio,video"))) if plan.stages == ("encode",)]
+    assert [plan.arguments for plan in plans] == [("--modalities", "image"), ("--modalities", "audio,video")]
+    more = plan_services(MeshConfig(encoders=3, encode=("image",)))
+    assert [plan.arguments for plan in more if plan.stages == ("encode",)] == [("--modalities", "image"), (), ()]

@@ -6,7 +6,7 @@ import pytest
 
 from headrace.core.stages.batch import Batch
 from headrace.core.stages.encoder_batch import EncodeLine
-from headrace.core.stages.places import Line, Waiting, place
+from headrace.core.stages.places import Line, Waiting, place, urgency
 from headrace.core.types import Key
 
 # name, seq, due_s, alone_s, work_s
@@ -83,3 +83,19 @@ def test_prefill_goes_by_place_and_who_has_begun_goes_on() -> None:
         for chunk in chunks:
             batch.filled(chunk)
     assert ran[:4] == ["long", "long", "long urgent", "late"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "why"),
+    [
+        ((20.0, 5.0), (3_600.0, 0.0), "due first, though it came later"),
+        ((3_600.0, 0.0), (80.0, 10.0), "what has waited a minute goes before who is due later than that"),
+        ((0.0, 0.0), (0.0, 1.0), "nobody says when it is due: as they came"),
+        ((30.0, 0.0), (0.0, 0.0), "said beats unsaid, if it is due within the minute"),
+    ],
+)
+def test_an_encoder_takes_first_what_is_due_and_all_grow_old(
+    first: tuple[float, float], second: tuple[float, float], why: str
+) -> None:
+    """(due, came)."""
+    assert urgency(*first) < urgency(*second), why

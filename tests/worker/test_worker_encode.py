@@ -1,16 +1,21 @@
 """The encode stage: parts become embeddings that a prefill worker finds, and failures name their part."""
 
 import asyncio
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from headrace.core.commands import WorkBatch
 from headrace.core.types import Key, MediaSpan, Prompt, TensorHandle
 from headrace.engines.families import family
+from headrace.mesh import subjects
 from headrace.mesh.store import Store
 from headrace.v1 import queue_pb2
 from headrace.wire.convert import handle_from_proto
+from headrace.wire.work import work_batch_to_proto
 from tests.worker.kit import ATTEMPT, MODEL, Mesh, Peer, command, picture, prefill, request_id, until
 
 pytestmark = pytest.mark.timeout(60)
@@ -146,4 +151,20 @@ async def test_no_heartbeat_overtakes_the_event(mesh: Mesh, peer: Peer, monkeypa
         await until(lambda: (key, 0) in peer.encoded)
         await until(lambda: peer.holds("encoder-0")[0].state == queue_pb2.HOLD_STATE_ENCODED)
         peer.send("encoder-0", release=key)
+        await until(lambda: not mesh.workers["encoder-0"].holds)
+
+
+async def test_what_is_due_first_is_encoded_first(mesh: Mesh, peer: Peer) -> None:
+    """All are there before the tower begins; the last to come is the only one in a hurry."""
+    now_s = time.time()
+    keys = [Key(request_id(), ATTEMPT) for _ in range(12)]
+    commands = [await command(mesh, key, 0, picture("red")) for key in keys]
+    due = [replace(each, due_s=now_s + 3_600.0) for each in commands[:-1]] + [replace(commands[-1], due_s=now_s + 1.0)]
+    async with mesh.worker("encoder-0", "encode"):
+        batch = WorkBatch(peer.epoch, encode=tuple(due))
+        peer.bus.send(subjects.work("encoder-0"), work_batch_to_proto(batch).SerializeToString())
+        await until(lambda: len(peer.encoded) == len(keys))
+        assert [key for key, _ in peer.encoded].index(keys[-1]) < 3, "in the first batch, a quarter of those that wait"
+        for key in keys:
+            peer.send("encoder-0", release=key)
         await until(lambda: not mesh.workers["encoder-0"].holds)

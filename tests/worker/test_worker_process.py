@@ -161,9 +161,10 @@ async def test_a_model_is_loaded_by_order(services: Services, peer: Peer) -> Non
         (("--engine", "vllm", "--stages", "prefill,decode"), {}, "loads Hugging Face directories"),
         (("--profile", "nowhere"), {}, "nowhere"),
         (("--engine", "vllm", "--models", "a,b"), {}, "serves one model"),
+        (("--stages", "encode", "--modalities", "image,smell"), {}, "has no modality 'smell'; it has image"),
         ((), {"HEADRACE_NATS_URL": "nats://127.0.0.1:1"}, "HEADRACE_NATS_URL"),
     ],
-    ids=["stage", "engine that hands nothing over", "model of an engine", "profile", "swaps", "no NATS"],
+    ids=["stage", "engine that hands nothing over", "model of an engine", "profile", "swaps", "modality", "no NATS"],
 )
 async def test_a_wrong_set_up_is_said_in_words(
     services: Services, flags: tuple[str, ...], environment: dict[str, str], said: str

@@ -37,6 +37,13 @@ def add_mesh(parser: argparse.ArgumentParser) -> None:
         help="all that are served, the first one first; loaded in turn",
     )
     parser.add_argument("--encoders", type=_count_or_none, default=1, metavar="N")
+    parser.add_argument(
+        "--encode",
+        action="append",
+        default=[],
+        metavar="MODALITIES",
+        help="an encoder for these alone: image, audio,video",
+    )
     for name in ("prefill", "decode", "gateways"):
         parser.add_argument(f"--{name}", type=_count, default=1, metavar="N")
     parser.add_argument("--autoscale", choices=tuple(SCALERS), default="", help="start and drain workers by the load")
@@ -59,6 +66,7 @@ def mesh_config(args: argparse.Namespace, *, tethered: bool) -> MeshConfig:
         model=args.model or next(iter(args.models), MODEL),
         models=args.models,
         encoders=args.encoders,
+        encode=tuple(args.encode),
         prefill=args.prefill,
         decode=args.decode,
         gateways=args.gateways,
@@ -82,6 +90,8 @@ def mesh_words(args: argparse.Namespace) -> list[str]:
     words += ["--weights", args.weights]
     for name in ("encoders", "prefill", "decode", "gateways"):
         words += [f"--{name}", str(getattr(args, name))]
+    for each in args.encode:
+        words += ["--encode", each]
     if args.autoscale:
         words += ["--autoscale", args.autoscale]
     for end in ("min", "max"):

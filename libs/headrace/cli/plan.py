@@ -28,6 +28,7 @@ class MeshConfig:
     model: str = MODEL  # or the path of a Hugging Face directory
     models: tuple[str, ...] = ()  # beside it: workers load them in turn
     encoders: int = 1
+    encode: tuple[str, ...] = ()  # modalities (with commas between) of the first encoders, one each; others take all
     prefill: int = 1
     decode: int = 1
     gateways: int = 1
@@ -47,7 +48,7 @@ class MeshConfig:
 
     def count(self, stages: tuple[str, ...]) -> int:
         """Workers with these stages that it starts with."""
-        counts = {"encode": self.encoders, "prefill": self.prefill, "decode": self.decode}
+        counts = {"encode": max(self.encoders, len(self.encode)), "prefill": self.prefill, "decode": self.decode}
         return max(counts[stage] for stage in stages)
 
     def limits(self, stages: tuple[str, ...]) -> tuple[int, int]:
@@ -123,4 +124,5 @@ def worker_plan(config: MeshConfig, stages: tuple[str, ...], n: int) -> ServiceP
     if len(stages) > 1:
         return ServicePlan(f"worker-{n}", "services.prefill", ("--stages", ",".join(stages)), stages, threads)
     (stage,) = stages
-    return ServicePlan(f"{_IDS[stage]}-{n}", _MODULES[stage], (), stages, 1 if stage == "encode" else threads)
+    arguments = ("--modalities", config.encode[n]) if stage == "encode" and n < len(config.encode) else ()
+    return ServicePlan(f"{_IDS[stage]}-{n}", _MODULES[stage], arguments, stages, 1 if stage == "encode" else threads)

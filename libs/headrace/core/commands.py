@@ -24,6 +24,7 @@ class EncodeCommand:
     model: str
     traceparent: str = ""
     cache_scope: str = ""  # whose requests may share the embedding; empty: nobody's, and it is not kept
+    due_s: float = 0.0  # when the request's first token is due; 0: nobody says
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ class Settings:
     blocks: int = 0
     chunk_tokens: int = 0  # prefilled in one iteration at most; 0: the engine's own choice
     encoder_batch: int = 8  # media parts that an encoder takes at once
+    modalities: tuple[str, ...] = ()  # that an encoder encodes; empty: all of its model's
     prefix_cache_mb: int = -1  # KV of prompts seen before, in an engine's memory; 0: none, -1: the engine's own choice
     encoder_cache_mb: int = 256  # embeddings of media seen before, in an encoder's memory; 0: none
     encoder_cache_shared: bool = False  # one tenant's may answer another's, who can tell by the time it takes
@@ -176,6 +177,7 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "blocks": _COUNT,
     "chunk_tokens": _COUNT,
     "encoder_batch": _number(int, 1, 1024),
+    "modalities": _names,
     "prefix_cache_mb": _number(int, -1, 1 << 20),
     "encoder_cache_mb": _number(int, 0, 1 << 20),
     "encoder_cache_shared": _flag,

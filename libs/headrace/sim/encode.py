@@ -7,8 +7,9 @@ from headrace.core.commands import EncodeCommand
 from headrace.core.events import PartEncoded
 from headrace.core.stages.content import Content, EncoderCache, content_of
 from headrace.core.stages.encoder_batch import EncodeLine, Encoding, batch_of
+from headrace.core.stages.places import urgency
 from headrace.core.types import Key, TensorHandle
-from headrace.sim.asked import Part
+from headrace.sim.asked import Asked, Part
 from headrace.sim.places import Places, Turns
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class EncodeStage:
         if known is not None and known.key.attempt >= command.key.attempt:
             return
         asked = self._worker.world.asked[command.key.request_id]
-        place = self._places.to_encode(asked)
+        place = self._place_of(command, asked)
         keeping = parts[command.part] = Keeping(command.key, command, part, command.media.meta.modality, place)
         if self._turns is not None:
             self._turns.encodes(command.key.request_id, place)
@@ -65,6 +66,11 @@ class EncodeStage:
             return
         self._line.add(keeping, content)
         self._worker.wake()
+
+    def _place_of(self, command: EncodeCommand, asked: Asked) -> float:
+        if self._kind.line == "mesh" and self._turns is None:
+            return urgency(command.due_s, self._worker.world.now_s)
+        return self._places.to_encode(asked)
 
     def _content(self, command: EncodeCommand) -> Content | None:
         return content_of(command.cache_scope, command.model, command.media) if self._cache.limit_bytes else None

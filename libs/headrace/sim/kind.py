@@ -36,7 +36,7 @@ class Kind:
     host_bytes: int = 0  # of that memory, for the KV caches of evicted requests
     load_cold_s: float = 0.0  # of this model into a worker that serves another
     load_warm_s: float = 0.0  # ... with its weights in host memory
-    line: Line = "fifo"  # in which order its workers take what waits at them
+    line: Line = "mesh"  # in which order its workers take what waits at them
     others: tuple["Kind", ...] = ()  # what its workers may become; theirs are empty
     warm_models: int = 0  # beside the loaded one, kept in host memory
 

@@ -44,7 +44,7 @@ class LlmStage:
             block_tokens=kind.block_tokens,
             context_tokens=kind.context_tokens,
             chunk_tokens=kind.chunk_tokens,
-            place=_place if kind.line != "fifo" else None,
+            place=_place if kind.line not in ("mesh", "fifo") else None,
         )
         together = worker.world.config.together and kind.encodes
         self.places = Places(kind, together, worker.world.ledger.target_s)

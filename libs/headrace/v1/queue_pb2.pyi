@@ -103,20 +103,22 @@ class ResultRecord(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., tenant: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., body_hash: _Optional[bytes] = ..., model: _Optional[str] = ..., attempt: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., end: _Optional[_Union[_common_pb2.End, _Mapping]] = ..., accepted_s: _Optional[float] = ..., ended_s: _Optional[float] = ..., stop: _Optional[_Iterable[str]] = ..., logprobs: _Optional[_Iterable[_Union[_common_pb2.TokenLogprobs, _Mapping]]] = ...) -> None: ...
 
 class EncodeCommand(_message.Message):
-    __slots__ = ("key", "part", "media", "model", "traceparent", "cache_scope")
+    __slots__ = ("key", "part", "media", "model", "traceparent", "cache_scope", "due_s")
     KEY_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
     MEDIA_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     CACHE_SCOPE_FIELD_NUMBER: _ClassVar[int]
+    DUE_S_FIELD_NUMBER: _ClassVar[int]
     key: _common_pb2.Attempt
     part: int
     media: _common_pb2.Media
     model: str
     traceparent: str
     cache_scope: str
-    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., part: _Optional[int] = ..., media: _Optional[_Union[_common_pb2.Media, _Mapping]] = ..., model: _Optional[str] = ..., traceparent: _Optional[str] = ..., cache_scope: _Optional[str] = ...) -> None: ...
+    due_s: float
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., part: _Optional[int] = ..., media: _Optional[_Union[_common_pb2.Media, _Mapping]] = ..., model: _Optional[str] = ..., traceparent: _Optional[str] = ..., cache_scope: _Optional[str] = ..., due_s: _Optional[float] = ...) -> None: ...
 
 class PrefillCommand(_message.Message):
     __slots__ = ("key", "model", "prompt", "spans", "embeddings", "prefix", "sampling", "emitted", "gateway", "decode_worker", "traceparent", "deadline_s", "timeline", "cached_tokens", "emitted_logprobs")

@@ -66,6 +66,7 @@ def encode_to_proto(command: EncodeCommand) -> queue_pb2.EncodeCommand:
         model=command.model,
         traceparent=command.traceparent,
         cache_scope=command.cache_scope,
+        due_s=command.due_s,
     )
 
 
@@ -77,6 +78,7 @@ def encode_from_proto(message: queue_pb2.EncodeCommand) -> EncodeCommand:
         message.model,
         message.traceparent,
         message.cache_scope,
+        message.due_s,
     )
 
 

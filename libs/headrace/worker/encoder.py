@@ -16,6 +16,7 @@ from headrace.core.commands import EncodeCommand
 from headrace.core.errors import HeadraceError, InvalidInput, NotFound, Overloaded, StageError, UnsupportedModality
 from headrace.core.stages.content import Content, EncoderCache, content_of
 from headrace.core.stages.encoder_batch import EncodeLine, Encoding, batch_of
+from headrace.core.stages.places import urgency
 from headrace.core.types import Key, StageSpan
 from headrace.mesh.blobs import BlobStore
 from headrace.mesh.faults import reach
@@ -54,6 +55,10 @@ class Job:
         self.error, self.retryable = error, retryable
 
 
+def _urgency(part: Part) -> float:
+    return urgency(part.command.due_s, part.received_s)
+
+
 class EncodeStage:
     def __init__(
         self,
@@ -77,7 +82,7 @@ class EncodeStage:
         self._pace = pace
         self._cache = EncoderCache[Embedding](cache_bytes)
         self._batch_max = batch_max
-        self._line = EncodeLine[Part](embeddings.wanted)
+        self._line = EncodeLine[Part](embeddings.wanted, _urgency)
         self._work = asyncio.Event()
         self._known: deque[tuple[Part, Embedding]] = deque()  # parts whose embedding was in the cache
         self._found = asyncio.Event()

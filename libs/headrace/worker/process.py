@@ -50,6 +50,7 @@ CONTEXTS = 16
 # Shares of the settings that a flag may set: a launcher starts many workers with one environment.
 FLAGS = ("model", "engine", "profile", "weights", "device", "grpc_addr")
 NUMBERS = ("threads", "slots", "blocks", "chunk_tokens", "encoder_batch")
+LISTS = ("models", "modalities")
 # Pipelining costs a message and a second look at the decode worker: below this a transfer takes no longer than that.
 PIPELINE_BYTES = 4 << 20
 # Of a graph that only prefills: two thirds of its KV cache have left when its last layers begin. SmolLM2's prefill
@@ -76,9 +77,11 @@ def parse(arguments: Sequence[str], env: Mapping[str, str], default: StageName) 
         parser.add_argument(f"--{name.replace('_', '-')}", help=f"instead of HEADRACE_{name.upper()}")
     for name in NUMBERS:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, help=f"instead of HEADRACE_{name.upper()}")
-    parser.add_argument("--models", help="instead of HEADRACE_MODELS, with commas between")
+    for name in LISTS:
+        parser.add_argument(f"--{name}", help=f"instead of HEADRACE_{name.upper()}, with commas between")
     given = vars(parser.parse_args(arguments))
-    settings = Settings.from_env(env if given["models"] is None else {**env, "HEADRACE_MODELS": given["models"]})
+    lists = {f"HEADRACE_{name.upper()}": given[name] for name in LISTS if given[name] is not None}
+    settings = Settings.from_env({**env, **lists})
     flags = {name: given[name] for name in (*FLAGS, *NUMBERS) if given[name] is not None}
     try:
         return Options(check_process_id(given["id"]), _stages(given["stages"]), replace(settings, **flags))
@@ -208,11 +211,17 @@ def default_blocks(engine: str, spec: ModelSpec) -> int:
 
 
 def _encoders(settings: Settings, kind: Family) -> dict[str, Encoder]:
+    """Raises BadSetup: a modality that the model has not."""
     spec = kind.spec
+    for name in settings.modalities:
+        if name not in spec.modalities:
+            known = ", ".join(spec.modalities) or "none"
+            raise BadSetup(f"HEADRACE_MODALITIES: {spec.name} has no modality {name!r}; it has {known}")
+    names = settings.modalities or spec.modalities
     if settings.engine == "profile":
-        return {name: ProfileEncoder(kind.modality(name), spec.embed_width) for name in spec.modalities}
+        return {name: ProfileEncoder(kind.modality(name), spec.embed_width) for name in names}
     threads, device = settings.threads or 1, settings.device
-    return {name: kind.modality(name).load(threads, chosen_device(device)) for name in spec.modalities}
+    return {name: kind.modality(name).load(threads, chosen_device(device)) for name in names}
 
 
 async def serve(options: Options, lifecycle: Lifecycle) -> None:

@@ -26,7 +26,7 @@ class PoolSpec:
     chunk_tokens: CountOrNone = 0  # prefilled in one iteration at most
     batch_max: CountOrNone = 0  # media parts that an encoder takes at once; 0: a quarter of what waits, at most eight
     encoder_cache_mb: CountOrNone = 256  # of an encoder's memory, for embeddings of what is asked about again; 0: none
-    line: Line = "fifo"  # in which order a worker takes what waits at it
+    line: Line = "mesh"  # in which order a worker takes what waits at it
     encode_times: Positive = 1.0  # its tower's seconds, times the profile's: to see what hangs on them
     start_s: NotNegative | None = None  # from the order to ready; the profile's cold start, unless said
     profile: str = ""  # an instance profile by name or file, instead of the one that gpu, model and tp name

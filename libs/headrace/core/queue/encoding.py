@@ -93,8 +93,15 @@ def send_part(cell: Cell, job: Job, part: Part, now_s: float) -> None:
     part.sent_s = now_s
     request = job.request
     key = Key(request.id, part.attempt)
+    standing = cell.standing(job)
     command = EncodeCommand(
-        key, part.index, request.media[part.index], request.model, request.traceparent, _scope(cell, job)
+        key,
+        part.index,
+        request.media[part.index],
+        request.model,
+        request.traceparent,
+        _scope(cell, job),
+        request.accepted_s + standing.ttft_s if standing.ttft_s else 0.0,
     )
     cell.emit(SendEncode(part.worker, command))
 
