@@ -112,10 +112,11 @@ def profile(tmp_path: Path) -> Path:
 
 def lone(profile: Path, arrival: Arrival, **mesh: float) -> Requests:
     """One request at an idle mesh of three workers."""
-    pools = [
+    pools: list[dict[str, Any]] = [
         {"name": stage, "stages": [stage], "slots": 8, "profile": f"{profile}/tp1"}
         for stage in ("encode", "prefill", "decode")
     ]
+    pools[0]["batch_max"] = 8  # both parts at once, as it is said
     raw: dict[str, Any] = {"about": "x", "duration_s": 1.0, "model": "desk", "fleet": {"pools": pools}}
     raw |= {"workload": {"kind": "generated", "rate_rps": 1.0}, "mesh": SECONDS | mesh}
     return simulate(parse(raw, Path("one.toml")), "fcfs", arrivals=[arrival]).requests
@@ -144,7 +145,8 @@ def test_bytes_beyond_what_prefill_hides_take_their_time(profile: Path) -> None:
 
 def test_pictures_are_counted_read_and_encoded_by_the_files_encoder(profile: Path) -> None:
     asked = Arrival(0.1, 101, 3, (Part("image", 1000, 500), Part("image", 500, 1000)), slo_class="interactive")
-    requests = lone(profile, asked, admit_part_s=0.004, admit_megapixel_s=0.002, part_s=0.001, event_s=0.0007)
+    apart = {"overlap": 0.0}  # prefill waits for both
+    requests = lone(profile, asked, admit_part_s=0.004, admit_megapixel_s=0.002, part_s=0.001, event_s=0.0007, **apart)
     assert requests.media_tokens[0] == 12
     admitted_s = 0.002 + 2 * 0.004 + 1.0 * 0.002
     encoded_s = 0.001 + 0.001 + 2 * 0.003 + 1.0 * 0.010 + 0.030 + 0.0007

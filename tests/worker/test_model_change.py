@@ -94,7 +94,7 @@ async def serving(mesh: Mesh, shop: Shop, warm_max: int = 1, **given: object) ->
 
 async def load(peer: Peer, model: str) -> None:
     peer.send("w-0", load=model)
-    await until(lambda: peer.beats["w-0"][-1].model == model and not peer.beats["w-0"][-1].loading)
+    await until(lambda: "w-0" in peer.beats and (beat := peer.beats["w-0"][-1]).model == model and not beat.loading)
 
 
 async def asked(peer: Peer, model: str, key: Key | None = None, max_tokens: int = TOKENS) -> Key:
