@@ -18,6 +18,7 @@ from loadtest.reproduce import markdown
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs" / "reproduce"
 SEEDS, QUICK_SEEDS = 20, 3
+_FILES = ("--rows", "--data")  # options that take one
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def run(name: str, argv: list[str], measure: Callable[[Options], Found]) -> int:
     seeds = tuple(range(1, count + 1))
     asked = Options(seeds, args.quick, args.data, args.rows, args.processes, args.live, args.scale)
     found = measure(asked)
-    told = provenance(["headrace", "reproduce", name, *argv], found.seeds or seeds)
+    told = provenance(["headrace", "reproduce", name, *_said(argv)], found.seeds or seeds)
     screen.show(found.document, sys.stderr)
     if args.out is not None:
         path = markdown.write(found.document, told, args.out, name, found.failed)
@@ -54,6 +55,16 @@ def run(name: str, argv: list[str], measure: Callable[[Options], Found]) -> int:
         line = {"reproduce": name} | told.head() | plain(found.document.data) | {"failed": list(found.failed)}
         print(json.dumps(line), flush=True)
     return 1 if found.failed else 0
+
+
+def _said(argv: list[str]) -> list[str]:
+    """Without files of whoever ran it: another's command is the same."""
+    kept, skip = [], False
+    for word in argv:
+        if not skip and word not in _FILES and not word.startswith(tuple(f"{name}=" for name in _FILES)):
+            kept.append(word)
+        skip = word in _FILES and not skip
+    return kept
 
 
 def _parser(name: str) -> argparse.ArgumentParser:
