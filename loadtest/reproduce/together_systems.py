@@ -26,7 +26,7 @@ _BACK = 0.5  # of those who were let down are let in again, each time half as ma
 class System:
     policy: str  # the simulator's name of it
     apart: bool = False  # encoders in a pool of their own
-    order: str = ""  # before the encoders, under a planner; empty: first come, first served
+    order: str = ""  # before the encoders, under a planner; empty: its own, least slack
     cache: bool = False  # embeddings are kept for who asks about the same
     scaled: str = ""  # by which autoscaler
     room: bool = False  # an encoder keeps more embeddings for prefill than it has parts in line
@@ -50,14 +50,14 @@ SINGLE: Mapping[str, tuple[System, ...]] = {
         for room in (False, True)
     ),
 }
-OURS = System(f"headrace+{PREDICTOR}", apart=True, order="least-slack", cache=True, scaled="headrace", room=True)
+OURS = System(f"headrace+{PREDICTOR}", apart=True, cache=True, scaled="headrace", room=True)
 TRUE_LENGTHS = replace(OURS, policy="headrace+oracle")
 WITHOUT: Mapping[str, System] = {
     # Where one process does all, what is encoded ahead delays those that could be answered: no room for it there.
     "stages apart": replace(OURS, apart=False, room=False),
     "the planner": replace(OURS, policy="least-slack"),
     "predicted lengths": replace(OURS, policy="headrace"),
-    "slack order at encoders": replace(OURS, order=""),
+    "slack order at encoders": replace(OURS, order="fcfs"),
     "the autoscaler": replace(OURS, scaled=""),
     "the encoder cache": replace(OURS, cache=False),
     "early rejection": replace(OURS, policy=f"headrace-reject+{PREDICTOR}"),

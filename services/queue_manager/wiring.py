@@ -11,7 +11,7 @@ from typing import Any, get_args
 import grpc.aio
 
 from headrace.core.errors import Unavailable
-from headrace.core.ordering import ORDERS
+from headrace.core.ordering import ENCODER_ORDER, ORDERS
 from headrace.core.planning.registry import PLANNERS
 from headrace.core.queue import QueueConfig
 from headrace.core.queue.config import EncoderSharing, Roles
@@ -151,7 +151,7 @@ def _manager(
     config = QueueConfig(
         epoch=epoch,
         name=options.id,
-        order=options.order or "fcfs",
+        order=options.order or (ENCODER_ORDER if options.planning == "headrace" else "fcfs"),
         planner=options.planning,
         **off,
         predict_lengths=predictor is not None,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from headrace.core.lengths import Blurred, Oracle, Predictor, RandomLengths
-from headrace.core.ordering import ORDERS
+from headrace.core.ordering import ENCODER_ORDER, ORDERS
 
 # Names of QueueConfig.planner. Those that are only compared with have their "vq-": there are orders of that name.
 PLANNERS: Mapping[str, str] = {"headrace": "headrace", "vq-fcfs": "fcfs", "vq-edf": "edf", "shepherd": "shepherd"}
@@ -55,7 +55,8 @@ class Policy:
             known = f"{', '.join(POLICIES)}, each with +{', +'.join(PREDICTORS)}"
             raise PolicyError(f"no policy {name!r}; there are {known}")
         if first in PLANNERS:
-            policy = cls(name, "fcfs", PLANNERS[first], tuple([SWITCHES[each] for each in switches]), predictor)
+            before = ENCODER_ORDER if first == "headrace" else "fcfs"
+            policy = cls(name, before, PLANNERS[first], tuple([SWITCHES[each] for each in switches]), predictor)
         else:
             policy = cls(name, first, predictor=predictor)
         policy.predict(lambda _request_id: 1)
