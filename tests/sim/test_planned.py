@@ -110,9 +110,9 @@ def test_one_plan_at_a_time_and_of_those_that_wait_the_newest() -> None:
     [
         ("edf", "edf", "", ()),
         ("shortest-prompt+random", "shortest-prompt", "", ()),
-        ("headrace", "fcfs", "headrace", ()),
-        ("headrace-evict", "fcfs", "headrace", ("evict",)),
-        ("headrace-plan-swap+blurred:0.5", "fcfs", "headrace", ("solve", "swap")),
+        ("headrace", "least-slack", "headrace", ()),
+        ("headrace-evict", "least-slack", "headrace", ("evict",)),
+        ("headrace-plan-swap+blurred:0.5", "least-slack", "headrace", ("solve", "swap")),
         ("vq-fcfs", "fcfs", "fcfs", ()),
         ("vq-edf+oracle", "fcfs", "edf", ()),
         ("shepherd", "fcfs", "shepherd", ()),
