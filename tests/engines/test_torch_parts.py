@@ -150,10 +150,10 @@ def test_every_number_of_a_cache_has_a_place_of_its_own(
     layers: int, crossing: int, tokens: int, rows: int, random: Any
 ) -> None:
     """Tokens first, media's rows behind them, in blocks that are scattered; none touches another sequence's."""
-    kv = cache(layers, crossing, blocks=40, block_tokens=4)
+    kv = cache(layers, crossing, blocks=48, block_tokens=4)  # as many as the largest of all takes
     reserved = tokens + -(-rows * crossing // layers)
-    blocks = np.array(random.sample(range(40), -(-reserved // 4)), np.int64)
-    plane = 41 * 4
+    blocks = np.array(random.sample(range(48), -(-reserved // 4)), np.int64)
+    plane = 49 * 4
     own = [layer * plane + place for layer in range(layers) for place in kv.places(blocks, 0, tokens).tolist()]
     beside = kv.crossing_places(blocks, tokens, crossing, rows)
     assert beside.shape == (crossing, rows)

@@ -9,6 +9,7 @@ from headrace.core.instance import Pace
 from headrace.core.planning.board import Board
 from headrace.core.planning.cost import (
     SWAP_COST,
+    TARDY_TARGETS_MOST,
     TARDY_WEIGHT,
     WAIT_COST,
     Outlook,
@@ -93,7 +94,7 @@ def test_what_a_plan_costs() -> None:
     expected = SWAP_COST + 10 * (1 + TARDY_WEIGHT * tardiness_s / 20.0) + 10 * WAIT_COST * (0 + 10)
     assert plan_cost(problem, [[1, 2]]) == pytest.approx(expected)
     late = Problem(1, (group(2, due_s=-1e6),), (instance(),), 0.0, 0.0)
-    assert plan_cost(late, [[2]]) == pytest.approx(10 * (1 + TARDY_WEIGHT * 10))
+    assert plan_cost(late, [[2]]) == pytest.approx(10 * (1 + TARDY_WEIGHT * TARDY_TARGETS_MOST))
 
 
 def test_a_worker_that_says_nothing_of_its_pace_is_still_planned_for() -> None:
