@@ -13,7 +13,7 @@ standard deviations longer, those of the group's middle request: of all that is 
 own group (the chance constraint). The late share of the group then is a straight line of its start, cut at 0 and 1,
 and its tardiness that of its middle request.
 
-Cost: the sum over groups of count x (late share + 0.03 x min(tardiness / target, 33)), 0.01 a swap, and a millionth
+Cost: the sum over groups of count x (late share + 0.1 x min(tardiness / target, 10)), 0.01 a swap, and a millionth
 of each request's wait, so that of two equal plans the one that ends early is cheaper.
 """
 
@@ -25,9 +25,9 @@ from typing import NamedTuple
 from headrace.core.instance import Pace
 from headrace.core.planning.problem import GroupSpec, InstanceModel, InstanceSpec, Problem
 
-# Of a request that is one target late, beside 1 for being late: whoever is late waits behind those who need not be.
-TARDY_WEIGHT = 0.03
-TARDY_TARGETS_MOST = 33.0  # then as much as a promise: nobody who is late waits for ever behind those who are not
+# Of a request that is one target late, beside 1 for being late at all.
+TARDY_WEIGHT = 0.1
+TARDY_TARGETS_MOST = 10.0
 SWAP_COST = 0.01
 WAIT_COST = 1e-6  # per second and request
 WIDTH_LEAST_S = 1e-9  # the requests of a narrower group are late all at once
