@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib import resources
 from pathlib import Path
 
 from markupsafe import Markup
@@ -10,18 +12,6 @@ from headrace.characterize.document import Document, Figure, Section, Table
 from headrace.report.assumptions import Assumption
 from headrace.report.provenance import Provenance
 
-# Of page.css, what a chart needs where no page gives it.
-_STYLE = Markup("""<style>
-text { font: 12.5px system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", Arial, sans-serif; fill: #1b1f24; }
-.label { fill: #57606a; }
-.note { font-size: 11px; fill: #57606a; paint-order: stroke; stroke: #fff; stroke-width: 3px; }
-.strong { font-weight: 600; }
-.grid { stroke: #e3e7eb; stroke-width: 1; }
-.axis { stroke: #8a939c; stroke-width: 1; }
-.mark { stroke: #6b747d; stroke-width: 1; stroke-dasharray: 1 3; }
-.line { fill: none; stroke-width: 1.9; stroke-linejoin: round; stroke-linecap: round; }
-.whisker { fill: none; stroke: #1b1f24; stroke-width: 1.4; }
-</style>""")
 _BOX = re.compile(r'<svg viewBox="0 0 ([\d.]+) ([\d.]+)"([^>]*)>(.*)</svg>', re.DOTALL)
 _MARGIN, _ROW = 12.0, 20.0
 _CHARACTER = 6.9  # width of one, about
@@ -55,10 +45,20 @@ def standalone(figure: Figure) -> str:
     full_w, full_h = wide + 2 * _MARGIN, high + top + _MARGIN
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{-_MARGIN:g} {-top:g} {full_w:g} {full_h:g}" '
-        f'width="{full_w * 1.5:g}" height="{full_h * 1.5:g}"{attributes}>\n{_STYLE}\n'
+        f'width="{full_w * 1.5:g}" height="{full_h * 1.5:g}"{attributes}>\n<style>\n{_style()}\n</style>\n'
         f'<rect x="{-_MARGIN:g}" y="{-top:g}" width="{full_w:g}" height="{full_h:g}" fill="#fff"/>\n'
         f"{legend}\n{inside}\n</svg>\n"
     )
+
+
+@cache
+def _style() -> str:
+    """The page's rules for charts, for a file that stands in no page."""
+    css = resources.files("headrace.report").joinpath("page.css").read_text()
+    for name, colour in re.findall(r"--(\w+): (#\w+);", css):
+        css = css.replace(f"var(--{name})", colour)
+    rules = [line.removeprefix("svg ") for line in css.splitlines() if line.startswith("svg ") and line[4] in ".t"]
+    return "\n".join(["text { font-family: system-ui, sans-serif; }", *rules]).replace("font-family: inherit; ", "")
 
 
 def _legend(figure: Figure, wide: float) -> tuple[str, float]:

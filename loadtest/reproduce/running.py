@@ -46,7 +46,7 @@ def run(name: str, argv: list[str], measure: Callable[[Options], Found]) -> int:
     seeds = tuple(range(1, count + 1))
     asked = Options(seeds, args.quick, args.data, args.rows, args.processes, args.live, args.scale)
     found = measure(asked)
-    told = provenance(["headrace", "reproduce", name, *_said(argv)], found.seeds or seeds)
+    told = provenance(["headrace", "reproduce", name, *said(argv)], found.seeds or seeds)
     screen.show(found.document, sys.stderr)
     if args.out is not None:
         path = markdown.write(found.document, told, args.out, name, found.failed)
@@ -57,7 +57,7 @@ def run(name: str, argv: list[str], measure: Callable[[Options], Found]) -> int:
     return 1 if found.failed else 0
 
 
-def _said(argv: list[str]) -> list[str]:
+def said(argv: list[str]) -> list[str]:
     """Without files of whoever ran it: another's command is the same."""
     kept, skip = [], False
     for word in argv:

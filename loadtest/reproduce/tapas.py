@@ -263,7 +263,7 @@ def _assumed(options: Options) -> tuple[Assumption, ...]:
             (
                 "Layout, limits, traffic, weather, thermal constants, quality and its table of configurations [?]."
                 " Ours: libs/headrace/control/constants.py, loadtest/reproduce/tapas_*.py, each number with its tag.",
-                "Opaque tenants are synthetic; placement knows their day before. Serving traffic is the Azure traces'"
+                "Opaque tenants are synthetic; placement knows their week before. Serving traffic is the Azure traces'"
                 f" digitised rate envelopes; weather is TMY3 of Greensboro in July. Traces from {options.data.name}.",
                 "An instance has a server of eight GPUs. A capped row slows all in it alike; a GPU at 83 C slows its"
                 " server to half speed for a minute.",

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from headrace.control import sensing
+from headrace.control.constants import SensorKind
 from headrace.control.plant import Plant, Seen, Weather
 from headrace.core.power.models import Models, Sample, WorstCase
 from loadtest.reproduce.tapas_load import SERVER_FULL_W, Case
@@ -19,21 +21,22 @@ def learn(case: Case, plant: Plant) -> Models:
         weather = Weather(24.0 + 9.0 * np.sin(2 * np.pi * step / 288), 0.5 + 0.3 * np.sin(step / 19))
         base = rng.uniform(kind.context_w, kind.prefill_w, (servers, 1))
         watts = np.clip(base * rng.uniform(0.9, 1.1, (servers, server.gpus)), kind.context_w, kind.prefill_w)
-        models.learn(_sample(plant.step(watts, weather, LEARN_S), weather, rng))
+        models.learn(sample(plant.step(watts, weather, LEARN_S), weather, rng))
         if step % 72 == 71:
             models.solve()
     return models
 
 
-def _sample(seen: Seen, weather: Weather, rng: np.random.Generator) -> Sample:
-    count = len(seen.inlet_c)
+def sample(seen: Seen, weather: Weather, rng: np.random.Generator) -> Sample:
+    """What telemetry has of a step: all of it with noise."""
+    kind, count = SensorKind(), len(seen.inlet_c)
     return Sample(
         weather.outside_c,
         weather.load,
         seen.inlet_c + rng.normal(0.0, 0.2, count),
         seen.airflow_m3s * (1.0 + rng.normal(0.0, 0.02, count)),
         seen.server_w * (1.0 + rng.normal(0.0, 0.01, count)),
-        seen.gpu_w * (1.0 + rng.normal(0.0, 0.03, seen.gpu_w.shape)),
-        seen.die_c + rng.normal(0.0, 0.5, seen.die_c.shape),
+        sensing.power(kind, seen.gpu_w, rng),
+        sensing.temperature(kind, seen.die_c, rng) + 0.5 * kind.temp_step_c,  # rounded down
         np.ones(count, dtype=bool),
     )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from headrace.control.constants import GPUS, SERVERS, GpuKind, ServerKind
 from headrace.control.layout import Layout
+from headrace.core.power.templates import Templates
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
@@ -95,8 +96,8 @@ class Case:
 class Load:
     """[minute, instance]; instances are in the order in which they come."""
 
-    before: Floats  # busy share of each opaque instance on the day before: what placement may know
     opaque: Floats  # busy share of each opaque instance
+    templates: Floats  # [opaque instance, hour of the week], of its last week: what placement may know
     customer: Numbers  # of each opaque instance
     endpoint: Numbers  # of each serving instance, an index into ENDPOINTS
     work: Floats  # [minute, endpoint], in instances at full speed of the best configuration
@@ -120,10 +121,11 @@ def load(case: Case, data: Path) -> Load:
     customer = _customers(rng, opaques)
     endpoint = np.repeat(np.arange(len(ENDPOINTS)), _shares(count - opaques))
     work = np.stack([_work(data, kind, int((endpoint == at).sum()), case, rng) for at, kind in enumerate(ENDPOINTS)], 1)
-    opaque = _opaque(rng, customer, MINUTES_OF_DAY + case.minutes)
+    history = 7 * MINUTES_OF_DAY
+    opaque = _opaque(rng, customer, history + case.minutes)
     return Load(
-        opaque[:MINUTES_OF_DAY],
-        opaque[MINUTES_OF_DAY:],
+        opaque[history:],
+        _templates(opaque[:history]),
         customer,
         endpoint,
         work,
@@ -158,6 +160,13 @@ def _opaque(rng: np.random.Generator, customer: Numbers, minutes: int) -> Floats
     drift = slow[low] + (at - low)[:, None] * (slow[low + 1] - slow[low])
     found: Floats = np.clip(wave[:, customer] + drift + rng.normal(0.0, 0.02, drift.shape), 0.0, 1.0)
     return found
+
+
+def _templates(week: Floats) -> Floats:
+    known = Templates(week.shape[1], worst=1.0)
+    for minute, busy in enumerate(week):
+        known.learn(60.0 * minute, busy)
+    return np.array([known.of(tenant) for tenant in range(week.shape[1])])
 
 
 def _work(data: Path, kind: EndpointKind, instances: int, case: Case, rng: np.random.Generator) -> Floats:

@@ -19,6 +19,7 @@ from headrace.core.power.configuration import Config, Hysteresis, Point, Wanted,
 from headrace.core.power.emergency import Emergency, Event
 from headrace.core.power.placement import Ask, Ground, Mask
 from headrace.core.power.routing import Instances, Room
+from headrace.core.power.templates import HOURS
 from loadtest.reproduce.tapas_kept import Kept
 from loadtest.reproduce.tapas_learning import learn
 from loadtest.reproduce.tapas_load import ENDPOINTS, Case, Floats, Load, Numbers
@@ -130,17 +131,15 @@ class World:
         cold, hot = (self.models.gpu_c(inlet, np.full(shape, watts)).max(axis=1) for watts in (low, high))
         slope = (hot - cold) / (high - low)
         heat = (cold - slope * low, slope, SOFT_C)
-        return Ground.empty(case.layout.row, case.layout.aisle, case.row_most_w, case.aisle_most_m3s, heat, 24)
+        return Ground.empty(case.layout.row, case.layout.aisle, case.row_most_w, case.aisle_most_m3s, heat, HOURS)
 
     def _ask(self, each: int) -> Ask:
-        """Opaque ones by the hours of the day before; an endpoint's share at the load up to which promises are kept."""
+        """Opaque ones by their weekly templates; an endpoint's share at the load up to which promises are kept."""
         kind, gpus = self.kind, self.server.gpus
         if each < self.loads.opaques:
-            own = self.loads.before[:, each].reshape(24, 60)
-            busy = np.minimum(1.0, own.mean(axis=1) + 2.33 * own.std(axis=1))
-            dynamic = busy * (kind.prefill_w - kind.context_w)
+            dynamic = self.loads.templates[each] * (kind.prefill_w - kind.context_w)
         else:
-            dynamic = np.full(24, SLACK * self.full_w[each - self.loads.opaques])
+            dynamic = np.full(HOURS, SLACK * self.full_w[each - self.loads.opaques])
         gpu_w = kind.context_w + dynamic
         air = self.server.airflow_least + (1 - self.server.airflow_least) * gpu_w / kind.prefill_w
         server_w = self.server.rest_w + gpus * gpu_w * (1 + self.server.rest_share) + self.server.fan_w * air**3

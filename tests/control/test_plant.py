@@ -148,12 +148,12 @@ def test_a_layout_that_cannot_be_is_refused(rows: int, problem: str) -> None:
         Layout(rows, 4)
 
 
-def test_a_day_of_a_thousand_servers_takes_seconds() -> None:
-    """A week of one-minute steps is to take a minute at most; here an hour of it, with room for a busy machine."""
+def test_a_week_of_a_thousand_servers_takes_less_than_a_minute() -> None:
+    """A week of one-minute steps is to take a minute at most (5 s when measured); here an hour of it."""
     plant = Plant(Layout(20, 50), GPUS["h100"], DGX_H100)
     watts = np.random.default_rng(0).uniform(120, 700, (1_000, 8))
     bursts = Bursts(np.full((1_000, 8), 700.0), np.full((1_000, 8), 4.0))
     began = time.process_time()
     for _ in range(60):
         plant.step(watts, Weather(20.0), 60.0, bursts)
-    assert (time.process_time() - began) * 168 < 180.0
+    assert (time.process_time() - began) * 168 < 60.0

@@ -3,32 +3,18 @@
 import numpy as np
 import pytest
 
-from headrace.control import sensing
-from headrace.control.constants import DGX_H100, H100, SensorKind
+from headrace.control.constants import DGX_H100, H100
 from headrace.control.layout import Layout
-from headrace.control.plant import Plant, Seen, Weather
-from headrace.core.power.models import Models, Sample, WorstCase
+from headrace.control.plant import Plant, Weather
+from headrace.core.power.models import Models, WorstCase
 from headrace.core.power.regressions import Regressions
 from headrace.core.power.templates import ENDPOINT_Z, HOURS, Templates, hour_of_week
 from headrace.core.power.trust import DOUBTS, Bounds, Trust
+from loadtest.reproduce.tapas_learning import sample
 
 WORST = WorstCase(inlet_c=40.0, gpu_c=95.0, airflow_m3s=DGX_H100.airflow_m3s, server_w=8_400.0)
 LAYOUT = Layout(2, 6)
 SHAPE = (LAYOUT.servers, 8)
-
-
-def sample(seen: Seen, weather: Weather, rng: np.random.Generator, valid: np.ndarray | None = None) -> Sample:
-    kind = SensorKind()
-    return Sample(
-        weather.outside_c,
-        weather.load,
-        seen.inlet_c + rng.normal(0, 0.2, len(seen.inlet_c)),
-        seen.airflow_m3s * (1 + rng.normal(0, 0.02, len(seen.inlet_c))),
-        seen.server_w * (1 + rng.normal(0, 0.01, len(seen.inlet_c))),
-        sensing.power(kind, seen.gpu_w, rng),
-        sensing.temperature(kind, seen.die_c, rng) + 0.5,
-        np.ones(len(seen.inlet_c), dtype=bool) if valid is None else valid,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from headrace.characterize import drawing
 from headrace.characterize.document import Document, Section, Table
 from headrace.report.provenance import Provenance
 from loadtest.reproduce import markdown
+from loadtest.reproduce.running import said
 
 TOLD = Provenance("a machine", "2026-01-01", "abc", (1, 2, 3), "headrace reproduce tried")
 
@@ -35,6 +36,9 @@ def test_a_chart_stands_alone_with_its_legend(tmp_path: Path) -> None:
     words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert [word for word in words if word and word.startswith("a system")] == list(_names())
     _, top, _, height = map(float, root.attrib["viewBox"].split())
+    assert "var(--" not in (tmp_path / "tried" / "waiting-by-load.svg").read_text(), (
+        "colours of a page that is not there"
+    )
     assert all(top <= float(text.attrib["y"]) <= top + height for text in root.iter("{http://www.w3.org/2000/svg}text"))
 
 
@@ -43,6 +47,11 @@ def test_charts_of_a_former_run_are_taken_away(tmp_path: Path) -> None:
     (tmp_path / "tried" / "old.svg").write_text("<svg/>")
     markdown.write(document(), TOLD, tmp_path, "tried")
     assert [path.name for path in (tmp_path / "tried").iterdir()] == ["waiting-by-load.svg"]
+
+
+def test_a_command_is_told_without_files_of_whoever_ran_it() -> None:
+    words = ["--seeds", "4", "--rows", "/tmp/rows", "--json", "--data=/data", "--out", "docs"]
+    assert said(words) == ["--seeds", "4", "--json", "--out", "docs"]
 
 
 def _names() -> list[str]:

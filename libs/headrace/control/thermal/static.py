@@ -5,7 +5,7 @@ import numpy as np
 from headrace.control.constants import GpuKind
 from headrace.control.thermal.base import Floats, Observed
 
-SPEED = 0.85  # [I] the highest that kept within the limit on the hot day of the bench's nominal plant
+SPEED = 0.85  # [I] 68 C on the bench's hot hour with the kind's own constants; eight that share their air pass 82 C [M]
 
 
 class Static:

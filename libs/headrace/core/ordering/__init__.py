@@ -15,8 +15,8 @@ ORDERS: dict[str, Order] = {
     order.name: order for order in (Fcfs(), Edf(), LeastSlack(), Ssjf(), Srpt(), ShortestPrompt())
 }
 
-# Of the lines before the encoders, where the planner orders what comes after them: worth six promises of a hundred in
-# overload (docs/reproduce/together.md).
+# Of the lines before the encoders, where the planner orders what comes after them; what it is worth in overload:
+# docs/reproduce/together.md.
 ENCODER_ORDER = LeastSlack().name
 
 __all__ = ["ENCODER_ORDER", "ORDERS", "Order", "Standing"]

@@ -155,8 +155,13 @@ class Cell:
 
     def standing(self, job: Job) -> Standing:
         """The target is none for a class that is not configured any more."""
-        ttft_s = effective_target_s(self.target_s(job.request), job.request.priority)
-        return Standing(job.request, job.seq, job.ready_s, ttft_s, partial(self.length_left, job))
+        return Standing(
+            job.request, job.seq, job.ready_s, self.effective_target_s(job.request), partial(self.length_left, job)
+        )
+
+    def effective_target_s(self, request: Request) -> float:
+        """The same, as its priority has it."""
+        return effective_target_s(self.target_s(request), request.priority)
 
     def target_s(self, request: Request) -> float:
         """To the first token: the request's own target, or its class's."""

@@ -28,9 +28,7 @@ class QueueConfig:
     swap: bool = True  # let workers load other models
     balance: bool = True  # a worker with room serves groups of others' virtual queues
     move: bool = True  # evicted requests may go on at another worker
-    roles: Roles = (
-        "fixed"  # elastic: workers that prefill and decode do one of both, as the load asks (stages/roles.py)
-    )
+    roles: Roles = "fixed"  # elastic: workers that can do both prefill or decode, as the load asks (stages/roles.py)
     early_rejection: bool = True  # refuse at once what cannot begin before its deadline
     fair: bool = True  # among the requests of a group's kind, the tenant that was served least comes first
     predict_lengths: bool = False  # ask for each request (PredictLength); an answer may come late, or never

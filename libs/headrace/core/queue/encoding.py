@@ -93,7 +93,7 @@ def send_part(cell: Cell, job: Job, part: Part, now_s: float) -> None:
     part.sent_s = now_s
     request = job.request
     key = Key(request.id, part.attempt)
-    standing = cell.standing(job)
+    target_s = cell.effective_target_s(request)
     command = EncodeCommand(
         key,
         part.index,
@@ -101,7 +101,7 @@ def send_part(cell: Cell, job: Job, part: Part, now_s: float) -> None:
         request.model,
         request.traceparent,
         _scope(cell, job),
-        request.accepted_s + standing.ttft_s if standing.ttft_s else 0.0,
+        request.accepted_s + target_s if target_s else 0.0,
     )
     cell.emit(SendEncode(part.worker, command))
 

@@ -11,7 +11,6 @@ from headrace.core.queue.job import Job
 from headrace.core.queue.recovery import retry
 from headrace.core.queue.stages import joined, patience_s
 from headrace.core.queue.worker import Worker
-from headrace.core.slo import effective_target_s
 
 # An evicted request goes on within so many of its class's targets, and early enough to end in time.
 RESUME_TARGETS = 2.0
@@ -58,7 +57,7 @@ def keep_evicted(cell: Cell, worker: Worker, job: Job, size_bytes: int, now_s: f
 
 
 def _due_s(cell: Cell, job: Job, now_s: float) -> float:
-    target_s = effective_target_s(cell.target_s(job.request), job.request.priority)
+    target_s = cell.effective_target_s(job.request)
     return min(now_s + RESUME_TARGETS * target_s, max(now_s, job.request.deadline_s - target_s))
 
 

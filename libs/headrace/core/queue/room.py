@@ -13,7 +13,6 @@ from headrace.core.queue.job import Job
 from headrace.core.queue.operations import evict
 from headrace.core.queue.running import instance_of, planner_of, running_at
 from headrace.core.queue.worker import Worker
-from headrace.core.slo import effective_target_s
 from headrace.core.stages.kv import blocks_for
 from headrace.core.waiting.estimate import first_token
 from headrace.core.waiting.work import NOTHING
@@ -61,10 +60,12 @@ def _blocks_coming(worker: Worker) -> int:
 def _victims(cell: Cell, worker: Worker, target_s: float, now_s: float) -> Iterator[Job]:
     """Those with the most time and the most work left first."""
     able = [seat.job for seat in worker.seats.values() if may_evict(cell, seat.job, now_s)]
-    able = [job for job in able if _target_s(cell, job) >= LESS_URGENT * target_s]
+    able = [job for job in able if cell.effective_target_s(job.request) >= LESS_URGENT * target_s]
     left = {job.request.id: cell.left(job)[0] for job in able}
     worth = [job for job in able if left[job.request.id] >= cell.config.evict_tokens_min]
-    yield from sorted(worth, key=lambda job: (-_target_s(cell, job), -left[job.request.id], job.request.id))
+    yield from sorted(
+        worth, key=lambda job: (-cell.effective_target_s(job.request), -left[job.request.id], job.request.id)
+    )
 
 
 def may_evict(cell: Cell, job: Job, now_s: float) -> bool:
@@ -76,10 +77,6 @@ def may_evict(cell: Cell, job: Job, now_s: float) -> bool:
         and job.evictions < cell.config.evictions_max
         and now_s - job.dispatched_s >= cell.config.evict_rest_s
     )
-
-
-def _target_s(cell: Cell, job: Job) -> float:
-    return effective_target_s(cell.target_s(job.request), job.request.priority)
 
 
 def fits_host(worker: Worker, job: Job) -> bool:
