@@ -24,8 +24,8 @@ from loadtest.benches.queue_workloads import DRAIN_S, HORIZON_S, LOADS, MAX_TOKE
 from loadtest.benches.report import finish, say
 from loadtest.rows import Rows
 
-SEEDS = 20
-_QUICK_POLICIES = ("fcfs", "edf", "shepherd", "headrace")
+SEEDS, FEW_SEEDS = 20, 4
+MAIN = ("fcfs", "edf", "shepherd", "headrace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,13 @@ class Extent:
 
     workloads: tuple[str, ...] = tuple(WORKLOADS)
     loads: tuple[float, ...] = LOADS
-    seeds: int = SEEDS
+    seeds: int = SEEDS  # of MAIN
+    few_seeds: int = FEW_SEEDS  # of the planner's other variants and of the search for the best schedule
     horizon_s: float = HORIZON_S
     policies: tuple[str, ...] = ()  # empty: all that a workload has
     saturation_s: float = 3_600.0
     saturation_steps: int = 6
-    tune: bool = True
+    tune: tuple[str, ...] = tuple(queue_tuning.GRIDS)
     replays: int = REPLAYS
     bound_steps: int = 200
 
@@ -49,10 +50,10 @@ QUICK = Extent(
     loads=(1.2,),
     seeds=2,
     horizon_s=600.0,
-    policies=_QUICK_POLICIES,
+    policies=MAIN,
     saturation_s=600.0,
     saturation_steps=3,
-    tune=False,
+    tune=(),
     replays=3,
     bound_steps=60,
 )
@@ -96,8 +97,11 @@ def measure(extent: Extent, rows: Rows[Job], rates_rps: dict[str, float]) -> dic
 
 def _jobs(extent: Extent, cell: Cell, seed: int, tuned: dict[str, Any]) -> list[Job]:
     names = [name for name in policies(cell.shape) if not extent.policies or name in extent.policies]
-    runs: list[Job] = [Run(cell, name, seed, _settings(tuned, cell.workload, name)) for name in names]
-    return [*runs, Search(cell, seed, extent.replays, extent.bound_steps)] if extent.replays else runs
+    few = seed <= extent.few_seeds
+    runs: list[Job] = [
+        Run(cell, name, seed, _settings(tuned, cell.workload, name)) for name in names if few or name in MAIN
+    ]
+    return [*runs, Search(cell, seed, extent.replays, extent.bound_steps)] if few else runs
 
 
 def _settings(tuned: dict[str, Any], workload: str, policy: str) -> tuple[tuple[str, Any], ...]:
@@ -107,10 +111,10 @@ def _settings(tuned: dict[str, Any], workload: str, policy: str) -> tuple[tuple[
 
 
 def _tuned(extent: Extent, rates_rps: dict[str, float], rows: Rows[Job]) -> dict[str, Any]:
-    jobs = queue_tuning.jobs(rates_rps, extent.horizon_s)
+    jobs = queue_tuning.jobs(rates_rps, extent.horizon_s, extent.tune)
     say(f"tuning: {len(jobs)} runs on seeds {', '.join(map(str, queue_tuning.SEEDS))} ...")
     found = [(job, row) for job, row in rows.of(jobs) if isinstance(job, Run)]
-    tuned = queue_tuning.chosen(found)
+    tuned = queue_tuning.chosen(found, extent.tune)
     for workload, by_policy in tuned.items():
         say(f"  {workload}: " + "; ".join(f"{name} {each['settings']}" for name, each in by_policy.items()))
     return tuned
@@ -155,7 +159,10 @@ def main(argv: list[str] | None = None) -> int:
         "replays": args.replays,
     }
     extent = replace(extent, **{name: value for name, value in changes.items() if value})
-    extent = replace(extent, tune=extent.tune and not args.no_tuning)
+    if args.tune is not None:
+        extent = replace(extent, tune=tuple(args.tune))
+    if args.few_seeds >= 0:
+        extent = replace(extent, few_seeds=args.few_seeds)
     rows = Rows(args.rows, work)
     rates_rps = saturation(extent, rows)
     found = {} if args.live_only else measure(extent, rows, rates_rps)
@@ -177,7 +184,19 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--horizon-s", type=float, default=0.0, help=f"of arrivals, instead of {HORIZON_S:g}")
     parser.add_argument("--saturation-s", type=float, default=0.0, help="of each try at a rate, instead of 3600")
     parser.add_argument("--replays", type=int, default=0, help=f"of the clairvoyant search, instead of {REPLAYS}")
-    parser.add_argument("--no-tuning", action="store_true", help="default settings for all")
+    parser.add_argument(
+        "--few-seeds",
+        type=int,
+        default=-1,
+        help=f"of all but {', '.join(MAIN)}, instead of {FEW_SEEDS}; 0: those alone",
+    )
+    parser.add_argument(
+        "--tune",
+        nargs="*",
+        choices=tuple(queue_tuning.GRIDS),
+        default=None,
+        help="instead of all; the others: defaults",
+    )
     parser.add_argument("--rows", type=Path, default=None, help="keep every run's figures here, and go on from them")
     parser.add_argument("--live", action="store_true", help="also the cells on a live mesh with the profile engine")
     parser.add_argument("--live-only", action="store_true", help="those alone")

@@ -27,26 +27,26 @@ GRIDS: dict[str, tuple[Settings, ...]] = {
 }
 
 
-def jobs(rates_rps: dict[str, float], horizon_s: float) -> list[Run]:
-    """rates_rps: saturation by workload."""
+def jobs(rates_rps: dict[str, float], horizon_s: float, policies: Sequence[str]) -> list[Run]:
+    """rates_rps: saturation by workload. policies: of GRIDS."""
     return [
         Run(Cell(workload, load, load * rate_rps, horizon_s), policy, seed, settings)
         for workload, rate_rps in rates_rps.items()
-        for policy, grid in GRIDS.items()
-        for settings in grid
+        for policy in policies
+        for settings in GRIDS[policy]
         for load in LOADS
         for seed in SEEDS
     ]
 
 
-def chosen(rows: Sequence[tuple[Run, dict[str, Any]]]) -> dict[str, dict[str, dict[str, Any]]]:
+def chosen(rows: Sequence[tuple[Run, dict[str, Any]]], policies: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
     """{workload: {policy: {"settings", "attainment", "tried": [...]}}}"""
     out: dict[str, dict[str, dict[str, Any]]] = {}
     for workload in dict.fromkeys(run.cell.workload for run, _ in rows):
-        for policy, grid in GRIDS.items():
+        for policy in policies:
             tried: list[dict[str, Any]] = [
                 {"settings": dict(settings), "attainment": _mean(rows, _is(workload, policy, settings))}
-                for settings in grid
+                for settings in GRIDS[policy]
             ]
             best = max(tried, key=lambda each: each["attainment"])  # the first of equals
             out.setdefault(workload, {})[policy] = {**best, "tried": tried}

@@ -124,9 +124,10 @@ def test_rows_that_are_there_are_not_run_again(tmp_path: Path) -> None:
 def test_planner_and_baseline_have_as_many_settings_on_seeds_of_their_own() -> None:
     assert len({len(grid) for grid in queue_tuning.GRIDS.values()}) == 1
     assert not set(queue_tuning.SEEDS) & set(range(1, 21))
-    jobs = queue_tuning.jobs({"W_A": 1.0}, 100.0)
+    names = tuple(queue_tuning.GRIDS)
+    jobs = queue_tuning.jobs({"W_A": 1.0}, 100.0, names)
     rows = [(job, {"attainment": 0.9 if dict(job.settings).get("shepherd_factor") == 2.0 else 0.5}) for job in jobs]
-    chosen = queue_tuning.chosen(rows)["W_A"]
+    chosen = queue_tuning.chosen(rows, names)["W_A"]
     assert chosen["shepherd"]["settings"] == {"shepherd_factor": 2.0}
     assert chosen["headrace"]["settings"] == dict(queue_tuning.GRIDS["headrace"][0])  # of equals the default
 

@@ -18,6 +18,7 @@ TELEMETRY = "hr.v1.telemetry"
 CONTROL = "hr.v1.control"
 STATUS = "hr.v1.status"
 SCALE = "hr.v1.scale"
+CAPS = "hr.v1.caps"
 
 _PROCESS_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 

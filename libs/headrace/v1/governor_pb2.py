@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aheadrace/v1/governor.proto\x12\x0bheadrace.v1\"\xdd\x03\n\tTelemetry\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0e\n\x06stages\x18\x04 \x03(\t\x12\x0e\n\x06sent_s\x18\x05 \x01(\x01\x12\r\n\x05slots\x18\x06 \x01(\r\x12\x12\n\nslots_used\x18\x07 \x01(\r\x12\x0e\n\x06\x62locks\x18\x08 \x01(\r\x12\x13\n\x0b\x62locks_used\x18\t \x01(\r\x12\x16\n\x0eprefill_tokens\x18\n \x01(\x04\x12\x15\n\rdecode_tokens\x18\x0b \x01(\x04\x12\x15\n\rencoded_parts\x18\x0c \x01(\x04\x12\x16\n\x0eprefill_busy_s\x18\r \x01(\x01\x12\x15\n\rdecode_busy_s\x18\x0e \x01(\x01\x12\x15\n\rencode_busy_s\x18\x0f \x01(\x01\x12\x12\n\niterations\x18\x10 \x01(\x04\x12+\n\x07\x64\x65vices\x18\x11 \x03(\x0b\x32\x1a.headrace.v1.DeviceReading\x12\x11\n\tevictions\x18\x12 \x01(\x04\x12\x1a\n\x12\x65ncoder_cache_hits\x18\x13 \x01(\x04\x12\x1c\n\x14\x65ncoder_cache_misses\x18\x14 \x01(\x04\x12\x1b\n\x13\x65ncoder_cache_bytes\x18\x15 \x01(\x04\"v\n\rDeviceReading\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0f\n\x07power_w\x18\x03 \x01(\x01\x12\x0e\n\x06temp_c\x18\x04 \x01(\x01\x12\x10\n\x08\x65nergy_j\x18\x05 \x01(\x01\x12\x12\n\nunreadable\x18\x06 \x01(\t\"*\n\x17GetGovernorStateRequest\x12\x0f\n\x07history\x18\x01 \x01(\r\"Y\n\x0fWorkerTelemetry\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\'\n\x07samples\x18\x02 \x03(\x0b\x32\x16.headrace.v1.Telemetry\x12\r\n\x05stale\x18\x03 \x01(\x08\"\x85\x01\n\x18GetGovernorStateResponse\x12-\n\x07workers\x18\x01 \x03(\x0b\x32\x1c.headrace.v1.WorkerTelemetry\x12+\n\x07\x64\x65vices\x18\x02 \x03(\x0b\x32\x1a.headrace.v1.DeviceReading\x12\r\n\x05notes\x18\x03 \x03(\t2j\n\x0fGovernorService\x12W\n\x08GetState\x12$.headrace.v1.GetGovernorStateRequest\x1a%.headrace.v1.GetGovernorStateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aheadrace/v1/governor.proto\x12\x0bheadrace.v1\"\xf0\x03\n\tTelemetry\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0e\n\x06stages\x18\x04 \x03(\t\x12\x0e\n\x06sent_s\x18\x05 \x01(\x01\x12\r\n\x05slots\x18\x06 \x01(\r\x12\x12\n\nslots_used\x18\x07 \x01(\r\x12\x0e\n\x06\x62locks\x18\x08 \x01(\r\x12\x13\n\x0b\x62locks_used\x18\t \x01(\r\x12\x16\n\x0eprefill_tokens\x18\n \x01(\x04\x12\x15\n\rdecode_tokens\x18\x0b \x01(\x04\x12\x15\n\rencoded_parts\x18\x0c \x01(\x04\x12\x16\n\x0eprefill_busy_s\x18\r \x01(\x01\x12\x15\n\rdecode_busy_s\x18\x0e \x01(\x01\x12\x15\n\rencode_busy_s\x18\x0f \x01(\x01\x12\x12\n\niterations\x18\x10 \x01(\x04\x12+\n\x07\x64\x65vices\x18\x11 \x03(\x0b\x32\x1a.headrace.v1.DeviceReading\x12\x11\n\tevictions\x18\x12 \x01(\x04\x12\x1a\n\x12\x65ncoder_cache_hits\x18\x13 \x01(\x04\x12\x1c\n\x14\x65ncoder_cache_misses\x18\x14 \x01(\x04\x12\x1b\n\x13\x65ncoder_cache_bytes\x18\x15 \x01(\x04\x12\x11\n\twaiting_s\x18\x16 \x01(\x01\"\xf7\x01\n\rDeviceReading\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0f\n\x07power_w\x18\x03 \x01(\x01\x12\x0e\n\x06temp_c\x18\x04 \x01(\x01\x12\x10\n\x08\x65nergy_j\x18\x05 \x01(\x01\x12\x12\n\nunreadable\x18\x06 \x01(\t\x12\r\n\x05\x63\x61p_w\x18\x07 \x01(\x01\x12\x13\n\x0b\x63\x61p_least_w\x18\x08 \x01(\x01\x12\x12\n\ncap_most_w\x18\t \x01(\x01\x12\r\n\x05speed\x18\n \x01(\x01\x12\x0c\n\x04kind\x18\x0b \x01(\t\x12\x0e\n\x06\x66ull_w\x18\x0c \x01(\x01\x12\x0c\n\x04\x62usy\x18\r \x01(\x01\x12\x0c\n\x04gpus\x18\x0e \x01(\r\"\xb2\x01\n\x08\x43\x61pBatch\x12\x10\n\x08governor\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x0e\n\x06sent_s\x18\x04 \x01(\x01\x12\x0f\n\x07lease_s\x18\x05 \x01(\x01\x12(\n\x07workers\x18\x06 \x03(\x0b\x32\x17.headrace.v1.WorkerCaps\x12(\n\x06stages\x18\x07 \x03(\x0b\x32\x18.headrace.v1.StageBudget\"\xb0\x01\n\nWorkerCaps\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\'\n\x07\x64\x65vices\x18\x02 \x03(\x0b\x32\x16.headrace.v1.DeviceCap\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12\x13\n\x0bslots_share\x18\x04 \x01(\x01\x12\x16\n\x0eprefill_factor\x18\x05 \x01(\x01\x12\x15\n\rdecode_factor\x18\x06 \x01(\x01\x12\x15\n\rencode_factor\x18\x07 \x01(\x01\"N\n\tDeviceCap\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\r\n\x05\x63\x61p_w\x18\x02 \x01(\x01\x12\x12\n\nfallback_w\x18\x03 \x01(\x01\x12\x0e\n\x06reason\x18\x04 \x01(\t\"h\n\x0bStageBudget\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x10\n\x08\x62udget_w\x18\x02 \x01(\x01\x12\x10\n\x08\x64\x65mand_w\x18\x03 \x01(\x01\x12\x18\n\x10goodput_per_watt\x18\x04 \x01(\x01\x12\x0c\n\x04move\x18\x05 \x01(\x11\"*\n\x17GetGovernorStateRequest\x12\x0f\n\x07history\x18\x01 \x01(\r\"Y\n\x0fWorkerTelemetry\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\'\n\x07samples\x18\x02 \x03(\x0b\x32\x16.headrace.v1.Telemetry\x12\r\n\x05stale\x18\x03 \x01(\x08\"\x85\x02\n\x18GetGovernorStateResponse\x12-\n\x07workers\x18\x01 \x03(\x0b\x32\x1c.headrace.v1.WorkerTelemetry\x12+\n\x07\x64\x65vices\x18\x02 \x03(\x0b\x32\x1a.headrace.v1.DeviceReading\x12\r\n\x05notes\x18\x03 \x03(\t\x12#\n\x04\x63\x61ps\x18\x04 \x01(\x0b\x32\x15.headrace.v1.CapBatch\x12#\n\x04rows\x18\x05 \x03(\x0b\x32\x15.headrace.v1.RowState\x12&\n\x05\x61udit\x18\x06 \x03(\x0b\x32\x17.headrace.v1.AuditEntry\x12\x0c\n\x04mode\x18\x07 \x01(\t\"\xaa\x01\n\x08RowState\x12\x0b\n\x03row\x18\x01 \x01(\t\x12\x0f\n\x07power_w\x18\x02 \x01(\x01\x12\x10\n\x08\x62udget_w\x18\x03 \x01(\x01\x12\x0f\n\x07limit_w\x18\x04 \x01(\x01\x12\x0f\n\x07least_w\x18\x05 \x01(\x01\x12\x13\n\x0b\x65mergencies\x18\x06 \x03(\t\x12\x0f\n\x07workers\x18\x07 \x03(\t\x12\x0f\n\x07\x61ir_m3s\x18\x08 \x01(\x01\x12\x15\n\rair_limit_m3s\x18\t \x01(\x01\"j\n\nAuditEntry\x12\x0c\n\x04\x61t_s\x18\x01 \x01(\x01\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x05 \x01(\x01\x12\r\n\x05\x61\x66ter\x18\x06 \x01(\x01\"1\n\x10SetBudgetRequest\x12\x0b\n\x03row\x18\x01 \x01(\t\x12\x10\n\x08\x62udget_w\x18\x02 \x01(\x01\"8\n\x11SetBudgetResponse\x12#\n\x04rows\x18\x01 \x03(\x0b\x32\x15.headrace.v1.RowState\"\'\n\x17\x44\x65\x63lareEmergencyRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\"%\n\x15\x43learEmergencyRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\"8\n\x11\x45mergencyResponse\x12#\n\x04rows\x18\x01 \x03(\x0b\x32\x15.headrace.v1.RowState2\xe6\x02\n\x0fGovernorService\x12W\n\x08GetState\x12$.headrace.v1.GetGovernorStateRequest\x1a%.headrace.v1.GetGovernorStateResponse\x12J\n\tSetBudget\x12\x1d.headrace.v1.SetBudgetRequest\x1a\x1e.headrace.v1.SetBudgetResponse\x12X\n\x10\x44\x65\x63lareEmergency\x12$.headrace.v1.DeclareEmergencyRequest\x1a\x1e.headrace.v1.EmergencyResponse\x12T\n\x0e\x43learEmergency\x12\".headrace.v1.ClearEmergencyRequest\x1a\x1e.headrace.v1.EmergencyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,15 +32,37 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.governor_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TELEMETRY']._serialized_start=44
-  _globals['_TELEMETRY']._serialized_end=521
-  _globals['_DEVICEREADING']._serialized_start=523
-  _globals['_DEVICEREADING']._serialized_end=641
-  _globals['_GETGOVERNORSTATEREQUEST']._serialized_start=643
-  _globals['_GETGOVERNORSTATEREQUEST']._serialized_end=685
-  _globals['_WORKERTELEMETRY']._serialized_start=687
-  _globals['_WORKERTELEMETRY']._serialized_end=776
-  _globals['_GETGOVERNORSTATERESPONSE']._serialized_start=779
-  _globals['_GETGOVERNORSTATERESPONSE']._serialized_end=912
-  _globals['_GOVERNORSERVICE']._serialized_start=914
-  _globals['_GOVERNORSERVICE']._serialized_end=1020
+  _globals['_TELEMETRY']._serialized_end=540
+  _globals['_DEVICEREADING']._serialized_start=543
+  _globals['_DEVICEREADING']._serialized_end=790
+  _globals['_CAPBATCH']._serialized_start=793
+  _globals['_CAPBATCH']._serialized_end=971
+  _globals['_WORKERCAPS']._serialized_start=974
+  _globals['_WORKERCAPS']._serialized_end=1150
+  _globals['_DEVICECAP']._serialized_start=1152
+  _globals['_DEVICECAP']._serialized_end=1230
+  _globals['_STAGEBUDGET']._serialized_start=1232
+  _globals['_STAGEBUDGET']._serialized_end=1336
+  _globals['_GETGOVERNORSTATEREQUEST']._serialized_start=1338
+  _globals['_GETGOVERNORSTATEREQUEST']._serialized_end=1380
+  _globals['_WORKERTELEMETRY']._serialized_start=1382
+  _globals['_WORKERTELEMETRY']._serialized_end=1471
+  _globals['_GETGOVERNORSTATERESPONSE']._serialized_start=1474
+  _globals['_GETGOVERNORSTATERESPONSE']._serialized_end=1735
+  _globals['_ROWSTATE']._serialized_start=1738
+  _globals['_ROWSTATE']._serialized_end=1908
+  _globals['_AUDITENTRY']._serialized_start=1910
+  _globals['_AUDITENTRY']._serialized_end=2016
+  _globals['_SETBUDGETREQUEST']._serialized_start=2018
+  _globals['_SETBUDGETREQUEST']._serialized_end=2067
+  _globals['_SETBUDGETRESPONSE']._serialized_start=2069
+  _globals['_SETBUDGETRESPONSE']._serialized_end=2125
+  _globals['_DECLAREEMERGENCYREQUEST']._serialized_start=2127
+  _globals['_DECLAREEMERGENCYREQUEST']._serialized_end=2166
+  _globals['_CLEAREMERGENCYREQUEST']._serialized_start=2168
+  _globals['_CLEAREMERGENCYREQUEST']._serialized_end=2205
+  _globals['_EMERGENCYRESPONSE']._serialized_start=2207
+  _globals['_EMERGENCYRESPONSE']._serialized_end=2263
+  _globals['_GOVERNORSERVICE']._serialized_start=2266
+  _globals['_GOVERNORSERVICE']._serialized_end=2624
 # @@protoc_insertion_point(module_scope)

@@ -39,12 +39,45 @@ class GovernorServiceStub:
                 request_serializer=headrace_dot_v1_dot_governor__pb2.GetGovernorStateRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_governor__pb2.GetGovernorStateResponse.FromString,
                 _registered_method=True)
+        self.SetBudget = channel.unary_unary(
+                '/headrace.v1.GovernorService/SetBudget',
+                request_serializer=headrace_dot_v1_dot_governor__pb2.SetBudgetRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_governor__pb2.SetBudgetResponse.FromString,
+                _registered_method=True)
+        self.DeclareEmergency = channel.unary_unary(
+                '/headrace.v1.GovernorService/DeclareEmergency',
+                request_serializer=headrace_dot_v1_dot_governor__pb2.DeclareEmergencyRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_governor__pb2.EmergencyResponse.FromString,
+                _registered_method=True)
+        self.ClearEmergency = channel.unary_unary(
+                '/headrace.v1.GovernorService/ClearEmergency',
+                request_serializer=headrace_dot_v1_dot_governor__pb2.ClearEmergencyRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_governor__pb2.EmergencyResponse.FromString,
+                _registered_method=True)
 
 
 class GovernorServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def GetState(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetBudget(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeclareEmergency(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClearEmergency(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -57,6 +90,21 @@ def add_GovernorServiceServicer_to_server(servicer, server):
                     servicer.GetState,
                     request_deserializer=headrace_dot_v1_dot_governor__pb2.GetGovernorStateRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_governor__pb2.GetGovernorStateResponse.SerializeToString,
+            ),
+            'SetBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetBudget,
+                    request_deserializer=headrace_dot_v1_dot_governor__pb2.SetBudgetRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_governor__pb2.SetBudgetResponse.SerializeToString,
+            ),
+            'DeclareEmergency': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeclareEmergency,
+                    request_deserializer=headrace_dot_v1_dot_governor__pb2.DeclareEmergencyRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_governor__pb2.EmergencyResponse.SerializeToString,
+            ),
+            'ClearEmergency': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearEmergency,
+                    request_deserializer=headrace_dot_v1_dot_governor__pb2.ClearEmergencyRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_governor__pb2.EmergencyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -86,6 +134,87 @@ class GovernorService:
             '/headrace.v1.GovernorService/GetState',
             headrace_dot_v1_dot_governor__pb2.GetGovernorStateRequest.SerializeToString,
             headrace_dot_v1_dot_governor__pb2.GetGovernorStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.GovernorService/SetBudget',
+            headrace_dot_v1_dot_governor__pb2.SetBudgetRequest.SerializeToString,
+            headrace_dot_v1_dot_governor__pb2.SetBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeclareEmergency(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.GovernorService/DeclareEmergency',
+            headrace_dot_v1_dot_governor__pb2.DeclareEmergencyRequest.SerializeToString,
+            headrace_dot_v1_dot_governor__pb2.EmergencyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearEmergency(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.GovernorService/ClearEmergency',
+            headrace_dot_v1_dot_governor__pb2.ClearEmergencyRequest.SerializeToString,
+            headrace_dot_v1_dot_governor__pb2.EmergencyResponse.FromString,
             options,
             channel_credentials,
             insecure,
