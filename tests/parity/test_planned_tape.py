@@ -69,14 +69,14 @@ class Cell:
     async def inspected(self) -> InspectResponse:
         return await operator.inspect(self.mesh.addresses.grpc["qm-0"])
 
-    async def until(self, holds: Callable[[InspectResponse], bool], within_s: float = 8.0) -> None:
+    async def until(self, holds: Callable[[InspectResponse], bool], within_s: float = 20.0) -> None:
         async with asyncio.timeout(within_s):
             while True:
                 if holds(await self.inspected()):
                     return
                 await asyncio.sleep(0.02)
 
-    async def until_done(self, operation: str, times: int = 1, within_s: float = 8.0) -> None:
+    async def until_done(self, operation: str, times: int = 1, within_s: float = 20.0) -> None:
         await self.until(lambda shown: shown.operations.get(operation, 0) >= times, within_s)
 
     async def until_at_work(self, running: int, waiting: int) -> None:

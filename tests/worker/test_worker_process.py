@@ -75,6 +75,7 @@ async def test_prefill_killed_before_it_told_of_its_kv_cache(services: Services,
     assert (key in peer.prefilled, key in peer.joined) == (False, False)
     again = replace(key, attempt=ATTEMPT + 1)
     await services.start("prefill", "prefill-1")
+    await until(lambda: "prefill-1" in peer.beats)
     peer.send("prefill-1", prefill=prefill(again, "decode-0", emitted=tuple(peer.text(key))))
     await until(lambda: again in peer.ended)
     assert len(peer.ended[again][0].tokens) == 32
@@ -132,6 +133,7 @@ async def test_killed_between_two_tokens(services: Services, peer: Peer, fault: 
     assert not peer.beats["both-0"][-1].leaving
     again = replace(key, attempt=ATTEMPT + 1)
     await services.start("decode", "both-1", *flags)
+    await until(lambda: "both-1" in peer.beats)  # it hears whoever has heard from it
     peer.send("both-1", prefill=prefill(again, "both-1", max_tokens=80, emitted=tuple(peer.text(key))))
     await until(lambda: again in peer.ended)
     fresh = Key(request_id(), ATTEMPT)
