@@ -80,10 +80,12 @@ def test_who_stops_listening_leaves_no_child() -> None:
 
 
 SLEEPERS = """
+import signal
 import sys
 from headrace.sim.sweep import sweep
 from tests.sim.test_sweep import asleep
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
     sweep([sys.argv[1]] * 2, asleep, processes=2)
 """
 
@@ -96,9 +98,7 @@ def test_an_interrupt_or_the_parents_death_ends_the_children(tmp_path: Path, sto
     marks.mkdir()
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": f"{root / 'libs'}:{root}"}
-    parent = subprocess.Popen(
-        [sys.executable, str(script), str(marks)], env=environment, stderr=subprocess.PIPE, preexec_fn=_hear_interrupts
-    )
+    parent = subprocess.Popen([sys.executable, str(script), str(marks)], env=environment, stderr=subprocess.PIPE)
     children = _until_two(marks)
     parent.send_signal(stop)
     parent.communicate(timeout=20)
@@ -106,11 +106,6 @@ def test_an_interrupt_or_the_parents_death_ends_the_children(tmp_path: Path, sto
     gone, alive = psutil.wait_procs(children, timeout=10)
     assert len(gone) == 2
     assert not alive
-
-
-def _hear_interrupts() -> None:
-    """Whoever is started in a shell's background ignores them, and so would its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _until_two(marks: Path) -> list[psutil.Process]:
