@@ -18,8 +18,8 @@ from typing import Any
 
 from headrace.core.effects import Effect, SolvePlan
 from headrace.core.events import Event, PlanSolved
+from headrace.core.planning.answer import answer
 from headrace.core.planning.problem import Plan
-from headrace.core.planning.solve import solve
 from headrace.mesh.logs import get_logger
 
 PROGRAM_S = 2.0  # of each round of the mixed-integer program
@@ -144,7 +144,7 @@ class Planner:
 
 
 def solved(effect: SolvePlan) -> Plan:
-    return solve(effect.problem, effect.node_limit, effect.moves, time_limit_s=PROGRAM_S)
+    return answer(effect, PROGRAM_S)
 
 
 def _within(limit_s: float, solving: Solve, effect: SolvePlan) -> Plan:

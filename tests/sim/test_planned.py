@@ -105,6 +105,14 @@ def test_one_plan_at_a_time_and_of_those_that_wait_the_newest() -> None:
     assert [(at_s, event.plan.version) for at_s, event in stage.said(PlanSolved)] == [(1.2, 1), (1.4, 3), (2.2, 4)]
 
 
+def test_a_baselines_plans_are_its_own() -> None:
+    one = Run(tight(), "shepherd", 1)
+    one.go()
+    shown = one.world.core.inspect(one.world.now_s).planner
+    assert shown.plans_solved > 0, "else this shows nothing"
+    assert shown.last_solver == "shepherd"
+
+
 @pytest.mark.parametrize(
     ("name", "order", "planner", "off"),
     [

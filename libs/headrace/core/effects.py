@@ -91,6 +91,7 @@ class SolvePlan:
     problem: Problem
     node_limit: int
     moves: int
+    planner: str = "headrace"  # who is to plan it: the one that puts new groups in their places
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,10 +151,10 @@ class World:
             self.agenda.after(self.mesh.plan_s, self._solved, effect)
 
     def _solved(self, effect: fx.SolvePlan) -> None:
-        from headrace.core.planning.solve import solve  # a solver that only planners need
+        from headrace.core.planning.answer import answer  # a solver that only planners need
 
         self.ledger.count("plans")
-        self.handle(PlanSolved(solve(effect.problem, effect.node_limit, effect.moves)))
+        self.handle(PlanSolved(answer(effect)))
         self._solving = False
         waiting, self._to_solve = self._to_solve, None
         if waiting is not None:

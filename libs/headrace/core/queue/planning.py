@@ -244,7 +244,7 @@ def ask_for_plan(cell: Cell, virtual: VirtualQueues, now_s: float) -> None:
         return
     planning.asked_s = now_s
     config = cell.config
-    cell.emit(SolvePlan(problem_of(cell, virtual, now_s), config.plan_nodes, config.plan_moves))
+    cell.emit(SolvePlan(problem_of(cell, virtual, now_s), config.plan_nodes, config.plan_moves, planner.name))
 
 
 def _at_stake(board: Board, now_s: float) -> bool:
