@@ -9,6 +9,7 @@ from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup
 from headrace.mesh.lifecycle import EXIT_BAD_SETUP, run
 from headrace.mesh.subjects import check_process_id
+from services.governor.options import Options
 from services.governor.wiring import main
 
 if __name__ == "__main__":
@@ -16,8 +17,8 @@ if __name__ == "__main__":
     parser.add_argument("--id", type=check_process_id, default="governor-0")
     process = parser.parse_args().id
     try:
-        settings = Settings.from_env(os.environ)
+        settings, options = Settings.from_env(os.environ), Options.from_env(os.environ)
     except BadSetup as error:
         print(f"headrace: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_SETUP)
-    run(partial(main, process, settings))
+    run(partial(main, process, settings, options))

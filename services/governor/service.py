@@ -1,18 +1,20 @@
-"""The governor observes: what workers tell, what this machine's sensors say. It moves nothing yet."""
+"""What the governor hears and what it answers: telemetry of workers, this machine's own sensors, operators' calls."""
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeAlias
 
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from headrace.mesh import subjects
+from headrace.core.errors import HeadraceError
+from headrace.mesh import rpc, subjects
 from headrace.mesh.bus import Bus
 from headrace.mesh.logs import get_logger
 from headrace.mesh.sensors import DeviceReading, Sensors, to_proto
 from headrace.v1 import governor_pb2, governor_pb2_grpc, queue_pb2
+from services.governor.governing import Governing
 from services.governor.history import SAMPLES, History
 
 log = get_logger("governor")
@@ -73,13 +75,46 @@ class Governor:
         )
 
 
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
 class GovernorServicer(governor_pb2_grpc.GovernorServiceServicer):
-    def __init__(self, governor: Governor) -> None:
+    def __init__(self, governor: Governor, governing: Governing) -> None:
         self._governor = governor
+        self._governing = governing
 
     async def GetState(
-        self,
-        request: governor_pb2.GetGovernorStateRequest,
-        context: "grpc.aio.ServicerContext[Any, Any]",
+        self, request: governor_pb2.GetGovernorStateRequest, context: Context
     ) -> governor_pb2.GetGovernorStateResponse:
-        return self._governor.state(request.history)
+        state, governing = self._governor.state(request.history), self._governing
+        state.notes.extend(governing.notes())
+        state.rows.extend(governing.rows())
+        state.audit.extend(governing.audit.latest())
+        state.caps.CopyFrom(governing.batch)
+        state.mode = governing.mode
+        return state
+
+    async def SetBudget(
+        self, request: governor_pb2.SetBudgetRequest, context: Context
+    ) -> governor_pb2.SetBudgetResponse:
+        rows = await _answered(context, self._governing.set_budget(request.row, request.budget_w))
+        return governor_pb2.SetBudgetResponse(rows=rows)
+
+    async def DeclareEmergency(
+        self, request: governor_pb2.DeclareEmergencyRequest, context: Context
+    ) -> governor_pb2.EmergencyResponse:
+        return governor_pb2.EmergencyResponse(rows=await _answered(context, self._governing.declare(request.kind)))
+
+    async def ClearEmergency(
+        self, request: governor_pb2.ClearEmergencyRequest, context: Context
+    ) -> governor_pb2.EmergencyResponse:
+        return governor_pb2.EmergencyResponse(rows=await _answered(context, self._governing.clear(request.kind)))
+
+
+async def _answered(
+    context: Context, command: Coroutine[Any, Any, list[governor_pb2.RowState]]
+) -> list[governor_pb2.RowState]:
+    try:
+        return await command
+    except HeadraceError as error:
+        await rpc.abort(context, error)

@@ -15,8 +15,8 @@ import redis.asyncio
 from headrace.cli.supervisor import Mesh
 from headrace.client import operator
 
-# hr:{cell}:<kind>:<id>: these say who lives and what the queues look like, with no request in them.
-_STANDING_KINDS = ("lease", "worker", "snapshot", "queue")
+# hr:{cell}:<kind>:<id>: these say who lives, what the queues look like and which limits hold, with no request in them.
+_STANDING_KINDS = ("lease", "worker", "snapshot", "queue", "governor")
 _WORKER_COUNTS = ("slots_used", "blocks_used", "handles", "mapped_files", "kept_requests", "offers")
 
 

@@ -13,6 +13,7 @@ COMMANDS = {
     "down": "stop the mesh that `up` started",
     "status": "what the mesh is doing: queues, workers, devices",
     "queue": "the request groups in each worker's virtual queue, or why one request waits",
+    "governor": "power and heat: rows, caps and why; set a budget, declare an emergency",
     "chat": "ask a running mesh, with images if you like",
     "demo": "start a mesh, ask real questions, show where the time went, stop it",
     "model": "export the encoders of a Hugging Face directory, or show what it holds",

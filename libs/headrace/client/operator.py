@@ -10,7 +10,15 @@ import grpc
 import grpc.aio
 
 from headrace.v1.gateway_pb2 import ListModelsRequest, ListModelsResponse
-from headrace.v1.governor_pb2 import GetGovernorStateRequest, GetGovernorStateResponse
+from headrace.v1.governor_pb2 import (
+    ClearEmergencyRequest,
+    DeclareEmergencyRequest,
+    EmergencyResponse,
+    GetGovernorStateRequest,
+    GetGovernorStateResponse,
+    SetBudgetRequest,
+    SetBudgetResponse,
+)
 from headrace.v1.queue_pb2 import (
     CellStatus,
     ExplainRequest,
@@ -76,6 +84,22 @@ async def governor_state(governor: str, history: int = 0) -> GetGovernorStateRes
     """history: samples per worker, newest last; 0 is the latest alone."""
     question = GetGovernorStateRequest(history=history)
     return await _ask(governor, "GovernorService/GetState", question, GetGovernorStateResponse)
+
+
+async def set_budget(governor: str, budget_w: float, row: str = "") -> SetBudgetResponse:
+    """row empty: every row; budget_w 0: none."""
+    question = SetBudgetRequest(row=row, budget_w=budget_w)
+    return await _ask(governor, "GovernorService/SetBudget", question, SetBudgetResponse)
+
+
+async def declare_emergency(governor: str, kind: str) -> EmergencyResponse:
+    question = DeclareEmergencyRequest(kind=kind)
+    return await _ask(governor, "GovernorService/DeclareEmergency", question, EmergencyResponse)
+
+
+async def clear_emergency(governor: str, kind: str = "") -> EmergencyResponse:
+    """kind empty: all."""
+    return await _ask(governor, "GovernorService/ClearEmergency", ClearEmergencyRequest(kind=kind), EmergencyResponse)
 
 
 async def servable(gateway: str) -> bool:

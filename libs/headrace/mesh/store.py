@@ -1,6 +1,6 @@
-"""Shared state in Redis: token logs, tensor handles, worker leases, the queue as others may see it.
+"""Shared state in Redis: token logs, tensor handles, worker leases, the queue as others may see it, power limits.
 
-All of it can be rebuilt from the journal and the heartbeats, so every key has a TTL and a call that fails
+All but the limits can be rebuilt from the journal and the heartbeats. Every key has a TTL, and a call that fails
 raises StoreDown: callers go on without. Keys are hr:{cell}:<kind>:<id>; the braces keep a cell in one slot
 of a Redis cluster.
 """
@@ -28,6 +28,7 @@ T = TypeVar("T")
 TOKENS_TTL_S = 3600  # since the last append: nothing decodes for longer without appending
 HANDLE_TTL_S = 3600  # dropped with its request; this is for what nobody drops
 LEASE_TTL_S = 5  # written every half second
+LIMITS_TTL_S = 7 * 86400  # written every minute: a governor that is away for a week starts anew
 QUEUE_TTL_S = 10
 CALL_WAIT_S = 1.0  # Redis answers in well under a millisecond
 CONNECT_WAIT_S = 3.0
@@ -184,6 +185,13 @@ class Store:
 
     async def read_queue(self) -> bytes | None:
         return await self._call(lambda: self._client.get(self.key("queue", "snapshot")))
+
+    async def put_limits(self, limits: bytes) -> None:
+        """The budgets and emergencies that operators have told the governor."""
+        await self._set_all({self.key("governor", "limits"): limits}, LIMITS_TTL_S)
+
+    async def read_limits(self) -> bytes | None:
+        return await self._call(lambda: self._client.get(self.key("governor", "limits")))
 
     async def request_ids(self) -> set[str]:
         """Requests that have a token log or handles here."""

@@ -5,7 +5,7 @@ has been believable for a while. Deterministic, arrays over devices.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Doubt = Literal["", "stale", "not a number", "absurd", "stuck", "implausible"]
+WORK_CHANGES_W = 20.0  # [I] beyond a sensor's noise: a power that stays as it is over this is stuck
 DOUBTS: tuple[Doubt, ...] = ("", "stale", "not a number", "absurd", "stuck", "implausible")
 
 
@@ -35,14 +36,23 @@ class Trust:
         self._temp = np.full(devices, np.nan)
         self._power = np.full(devices, np.nan)
         self._same = np.zeros(devices, dtype=np.int64)
+        self._work = np.full(devices, np.nan)
         self._good = np.full(devices, bounds.good_readings, dtype=np.int64)
         self.doubt: NDArray[np.int8] = np.zeros(devices, dtype=np.int8)  # an index into DOUBTS: why, lately
 
-    def look(self, temp_c: Floats, power_w: Floats, age_s: Floats, expected_c: Floats | None = None) -> Mask:
-        """Which devices may be believed now. expected_c: of a model, nan where there is none."""
+    def look(
+        self,
+        temp_c: Floats,
+        power_w: Floats,
+        age_s: Floats,
+        expected_c: Floats | None = None,
+        work_w: Floats | None = None,
+    ) -> Mask:
+        """Which devices may be believed now. expected_c: of a model, nan where there is none. work_w: what the work
+        should draw, where that is known: a reading is stuck only if this has changed meanwhile."""
         bounds = self._bounds
         same = (temp_c == self._temp) & (power_w == self._power)
-        self._same = np.where(same, self._same + 1, 0)
+        self._same = np.where(same, self._same + self._changed(work_w), 0)
         self._temp, self._power = temp_c.copy(), power_w.copy()
         found = np.zeros(len(temp_c), dtype=np.int8)
         if expected_c is not None:
@@ -59,6 +69,27 @@ class Trust:
         self.doubt = np.where(found > 0, found, lately).astype(np.int8)
         believed: Mask = self.doubt == 0
         return believed
+
+    def _changed(self, work_w: Floats | None) -> NDArray[np.int64]:
+        if work_w is None:
+            return np.ones(len(self._work), dtype=np.int64)
+        with np.errstate(invalid="ignore"):
+            changed = np.abs(work_w - self._work) > WORK_CHANGES_W
+        self._work = np.where(np.isfinite(work_w), work_w, self._work)
+        found: NDArray[np.int64] = changed.astype(np.int64)
+        return found
+
+    def move(self, at: NDArray[np.int64]) -> None:
+        """Devices have come or gone: at[i] is where the new i-th was, -1 if it is new."""
+        self._temp, self._power, self._work = (_moved(v, at, np.nan) for v in (self._temp, self._power, self._work))
+        self._same, self.doubt = _moved(self._same, at, 0), _moved(self.doubt, at, 0)
+        self._good = _moved(self._good, at, self._bounds.good_readings)
+
+
+def _moved(values: NDArray[Any], at: NDArray[np.int64], fill: float) -> NDArray[Any]:
+    if not len(values):
+        return np.full(len(at), fill, dtype=values.dtype)
+    return np.where(at >= 0, values[np.maximum(at, 0)], fill).astype(values.dtype)
 
 
 def _within(values: Floats, limits: tuple[float, float]) -> Mask:
