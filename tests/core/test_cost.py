@@ -82,3 +82,20 @@ def test_encoding_and_links() -> None:
     sizes = [cost.tiles_s(tiles) for tiles in (1, 2, 4, 8)]
     assert all(b == pytest.approx(2 * a) for a, b in pairwise(sizes))
     assert Link(0.001, 1e9).transfer_s(1e6) == pytest.approx(0.002)
+
+
+COUNTS = st.integers(0, 4000)
+
+
+@given(COUNTS, st.integers(0, 64), st.integers(0, 100_000))
+def test_an_iteration_is_its_prefill_and_its_decoding(tokens: int, sequences: int, context: int) -> None:
+    cost = StepCost(Curve((0.0, 64.0, 8192.0), (0.02, 0.02, 2.0)), 1e-8, 1e-4, 1e-7)
+    work = StepWork(tokens, tokens * tokens, sequences, context if sequences else 0)
+    step_s = cost.step_s(work)
+    prefill_s = cost.prefill_s(work, step_s)
+    assert 0 <= prefill_s <= step_s
+    assert (prefill_s == 0) or tokens
+    assert (prefill_s == step_s) or sequences
+    if sequences:
+        alone = StepWork(decode_sequences=sequences, decode_context_tokens=context)
+        assert step_s - prefill_s == pytest.approx(cost.step_s(alone)), "decoding takes what it takes alone"

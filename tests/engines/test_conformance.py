@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from headrace.core.types import Key
 from headrace.engines.base import Engine, KvMismatch, SequenceInput
 from tests.engines.backends import BACKENDS, COUNT, Backend, sequences, undisturbed
 from tests.engines.driving import advance, export, prefill, run
@@ -64,6 +65,21 @@ def test_together_equals_alone(backend: Backend) -> None:
     assert {key.request_id: tokens for key, tokens in out.items()} == undisturbed(backend)
     engine.check_integrity()
     assert (engine.slots_used(), engine.blocks_used(), engine.has_work()) == (0, 0, False)
+
+
+def test_each_iteration_tells_whose_prompts_it_computed(backend: Backend) -> None:
+    """Energy is shared out by it."""
+    engine, computed = backend.make(slots=len(NAMES)), dict[Key, int]()
+    for given in sequences(backend).values():
+        engine.add(given)
+    prefilled = 0
+    while prefilled < len(NAMES):
+        result = engine.step()
+        prefilled += len(result.prefilled)
+        assert sum(tokens for _, tokens in result.chunks) == result.prefill_tokens
+        for key, tokens in result.chunks:
+            computed[key] = computed.get(key, 0) + tokens
+    assert computed == {given.key: given.length for given in sequences(backend).values()}
 
 
 @pytest.mark.parametrize("name", ["long", "images", "drawn"])

@@ -33,6 +33,7 @@ from headrace.v1 import queue_pb2
 from headrace.wire.convert import logprobs_from_proto
 from headrace.wire.work import work_batch_to_proto
 from headrace.worker.app import Address, Carriers, Stock, Worker
+from headrace.worker.devices import Devices
 from headrace.worker.kvwire import KvTravel
 from headrace.worker.models import Card
 from headrace.worker.outfit import Outfit
@@ -248,7 +249,7 @@ class Mesh:
         profile: str = "zero",
         slots: int = 64,
         blocks: int = 4096,
-        sensors: Sensors | None = None,
+        devices: Devices | None = None,
         engine: Engine | None = None,
         travel: KvTravel = PIPELINED,
         limit_bytes: int = 1 << 30,
@@ -265,7 +266,7 @@ class Mesh:
         server = await listen("127.0.0.1:0", service, tensors)
         tensors.grpc_address = f"127.0.0.1:{server.port}"
         address = Address("incarnation1", host, tensors.grpc_address)
-        carriers = Carriers(bus, store, self.blobs, tensors, sensors or Sensors([]))
+        carriers = Carriers(bus, store, self.blobs, tensors, devices or Devices(Sensors([])))
         fitted = outfit(stages, profile, slots, blocks)
         if engine is not None:
             fitted = replace(fitted, engine=engine, spec=replace(engine.spec, name=MODEL))

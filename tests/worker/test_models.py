@@ -131,12 +131,11 @@ def vars_of(pace: Pace) -> tuple[float, float, float]:
 def test_what_was_done_since_the_load() -> None:
     tally = Tally()
     for _ in range(3):
-        tally.step(StepResult((), (), 10, 2), 0.5)
-    tally.step(StepResult((), (), 0, 0), 0.5)  # nothing was computed
+        tally.step(StepResult((), (), 10, 2), 0.4, 0.1)
     assert tally.done == Done(1.5, 3, 30, 6)
     tally.loaded()
     assert (tally.done, tally.iterations) == (Done(), 3), "telemetry counts on"
-    tally.step(StepResult((), (), 0, 4), 0.25)
+    tally.step(StepResult((), (), 0, 4), 0.0, 0.25)
     assert tally.done == Done(0.25, 1, 0, 4)
 
 

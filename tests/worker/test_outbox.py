@@ -8,6 +8,7 @@ from headrace.engines.families import family
 from headrace.mesh.bus import Bus
 from headrace.mesh.errors import BusDown
 from headrace.v1 import queue_pb2
+from headrace.worker.energy import Account
 from headrace.worker.holds import Held
 from headrace.worker.intake import Intake
 from headrace.worker.outbox import ROWS_MAX, Outbox
@@ -42,7 +43,7 @@ def held(name: str, gateway: str = "gateway-0") -> Held:
 
 
 def end(outbox: Outbox, one: Held) -> None:
-    one.end = Spans("w-0").end(one, "length", None)
+    one.end = Spans("w-0", Account()).end(one, "length", None)
     outbox.end(one)
 
 
@@ -95,7 +96,7 @@ def test_a_long_resend_is_cut_into_messages_with_the_end_in_the_last() -> None:
     outbox = Outbox(wire, "w-0", "1", lambda _: False)
     one = held("a")
     one.tokens += [1] * (ROWS_MAX + 5)
-    one.end = Spans("w-0").end(one, "length", None)
+    one.end = Spans("w-0", Account()).end(one, "length", None)
     outbox.resend(one, 2)
     outbox.flush()
     first, last = wire.batches("hr.v1.tokens.gateway-0")

@@ -8,6 +8,7 @@ from headrace.mesh import subjects
 from headrace.mesh.bus import Bus
 from headrace.mesh.sensors import Hwmon, Sensors
 from headrace.v1 import governor_pb2
+from headrace.worker.devices import Devices
 from tests.worker.kit import Mesh, until
 
 pytestmark = pytest.mark.timeout(30)
@@ -23,7 +24,7 @@ async def test_telemetry_carries_device_readings(nats_url: str, redis_url: str, 
     await bus.subscribe(subjects.TELEMETRY, lambda data, _: told.append(governor_pb2.Telemetry.FromString(data)))
     await bus.flush()
     async with Mesh(nats_url, redis_url, tmp_path).worker(
-        "hot-0", "decode", sensors=Sensors([Hwmon(tmp_path / "hwmon")])
+        "hot-0", "decode", devices=Devices(Sensors([Hwmon(tmp_path / "hwmon")]))
     ):
         await until(lambda: any(one.devices for one in told if one.worker == "hot-0"))
     reading = next(one for one in told if one.worker == "hot-0" and one.devices).devices[0]

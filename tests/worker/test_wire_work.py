@@ -3,11 +3,11 @@
 import pytest
 
 from headrace.core.commands import Hold, MoveCommand, ResendCommand, WorkBatch
-from headrace.core.events import Evicted, Heartbeat, Joined
+from headrace.core.events import Evicted, Heartbeat, Joined, Prefilled, StageFailed
 from headrace.core.instance import Done, Encoded, Loadable, Pace
-from headrace.core.types import Key, TensorHandle
+from headrace.core.types import Failure, Key, StageSpan, TensorHandle
 from headrace.v1 import queue_pb2
-from headrace.wire.convert import handle_to_proto, key_to_proto
+from headrace.wire.convert import handle_to_proto, key_to_proto, stage_span_to_proto
 from headrace.wire.work import (
     events_from_proto,
     heartbeat_from_proto,
@@ -85,9 +85,18 @@ def test_heartbeats() -> None:
 
 
 def test_a_batch_of_events_reads_in_the_order_of_a_request() -> None:
+    span = StageSpan("decode", 1.5, 2.25, "w-0", joules=12.5)
+    timeline = [stage_span_to_proto(span)]
     batch = queue_pb2.EventBatch(
         worker="w-0",
-        evicted=[queue_pb2.Evicted(key=key_to_proto(KEY), next_index=12, kv=handle_to_proto(KV))],
+        evicted=[queue_pb2.Evicted(key=key_to_proto(KEY), next_index=12, kv=handle_to_proto(KV), timeline=timeline)],
         joined=[queue_pb2.Joined(key=key_to_proto(KEY))],
+        prefilled=[queue_pb2.Prefilled(key=key_to_proto(KEY), next_index=1, timeline=timeline)],
+        failed=[queue_pb2.StageFailed(key=key_to_proto(KEY), retryable=True, timeline=timeline)],
     )
-    assert list(events_from_proto(batch)) == [Joined("w-0", KEY), Evicted("w-0", KEY, 12, KV)]
+    assert list(events_from_proto(batch)) == [
+        Prefilled("w-0", KEY, 1, None, (span,)),
+        Joined("w-0", KEY),
+        Evicted("w-0", KEY, 12, KV, (span,)),
+        StageFailed("w-0", KEY, Failure("", ""), True, (span,)),
+    ]

@@ -14,6 +14,7 @@ from headrace.mesh.bus import Bus
 from headrace.mesh.store import Store
 from headrace.v1 import queue_pb2
 from headrace.wire.convert import logprobs_from_proto
+from headrace.worker.energy import Account
 from headrace.worker.holds import Held
 from headrace.worker.outbox import TOLD_ROWS_MAX, Outbox
 from headrace.worker.spans import Spans
@@ -125,7 +126,7 @@ def test_a_long_resend_is_cut_and_rows_count_from_each_messages_start() -> None:
     one.tokens += range(count)
     top = tuple((token, -float(token)) for token in range(20))
     one.logprobs |= {index: TokenLogprobs(-index / 8, top) for index in range(0, count, 2)}
-    one.end = Spans("w-0").end(one, "length", None)
+    one.end = Spans("w-0", Account()).end(one, "length", None)
     outbox.resend(one, 1)
     outbox.report_end(one)
     outbox.report_end(held_with_end("b"))
@@ -141,5 +142,5 @@ def test_a_long_resend_is_cut_and_rows_count_from_each_messages_start() -> None:
 
 def held_with_end(name: str) -> Held:
     one = held(name)
-    one.end = Spans("w-0").end(one, "length", None)
+    one.end = Spans("w-0", Account()).end(one, "length", None)
     return one

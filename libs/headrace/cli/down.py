@@ -5,11 +5,14 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 from headrace.cli import runstate
 from headrace.cli.options import add_data_dir
 from headrace.cli.supervisor import STOP_TIMEOUT_S
 from headrace.cli.view import Console
+from headrace.mesh.power_limits import FOLDER, restore_left
+from headrace.mesh.sensors import Nvml
 
 # Gateways first, then the rest, then the two servers: each bounded by the supervisor.
 _WAIT_S = 2 * STOP_TIMEOUT_S + 15.0
@@ -23,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     state = runstate.read(args.data_dir)
     if state is None:
+        _restore_limits(args.data_dir, console)
         console.step("no mesh is running here")
         return 0
     if state.alive():
@@ -40,6 +44,16 @@ def run(args: argparse.Namespace) -> int:
         console.step(f"stopped what a dead supervisor had left: {', '.join(orphans)}")
     if state.shm_dir:
         shutil.rmtree(state.shm_dir, ignore_errors=True)
+    _restore_limits(args.data_dir, console)
     runstate.forget(args.data_dir)
     console.step("stopped")
     return 0
+
+
+def _restore_limits(data_dir: Path, console: Console) -> None:
+    """Of GPUs whose worker was killed while it held a cap."""
+    blobs_dir = data_dir / "data"  # HEADRACE_DATA_DIR of the services
+    if not list((blobs_dir / FOLDER).glob("*.json")):
+        return
+    if restored := restore_left(Nvml.open().library, blobs_dir):
+        console.step(f"gave back the power limits of {', '.join(restored)}")

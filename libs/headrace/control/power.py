@@ -43,6 +43,11 @@ def drawn_w(kind: GpuKind, mix: Mix, speed: Any) -> Floats:
     return found
 
 
+def watts_at(kind: GpuKind, full_w: float, speed: float) -> float:
+    """Of what draws full_w at full speed."""
+    return float(kind.context_w + (full_w - kind.context_w) * speed**kind.speed_exponent)
+
+
 def speed_under(kind: GpuKind, cap_w: Any, full_w: Any) -> Floats:
     """The highest speed at which what draws `full_w` at full speed keeps within the cap."""
     dynamic = np.maximum(np.asarray(full_w, float) - kind.context_w, 1e-9)

@@ -82,6 +82,19 @@ class StepCost:
             + work.decode_cross_tokens * self.decode_cross_token_s
         )
 
+    def prefill_s(self, work: StepWork, step_s: float) -> float:
+        """What of an iteration of step_s is its prefill's: by how much it takes longer with it. The rest decodes."""
+        if not work.decode_sequences:
+            return step_s
+        if not work.prefill_tokens:
+            return 0.0
+        alone = StepWork(
+            decode_sequences=work.decode_sequences,
+            decode_context_tokens=work.decode_context_tokens,
+            decode_cross_tokens=work.decode_cross_tokens,
+        )
+        return max(0.0, step_s - self.step_s(alone))
+
     def stretch_s(self, first: StepWork, steps: int) -> float:
         """Seconds of `steps` iterations that only decode: each sequence's context grows by one token each time."""
         assert not first.prefill_tokens, "a stretch only decodes"

@@ -49,6 +49,7 @@ class Prefilled:
     key: Key
     next_index: int
     kv: TensorHandle | None = None
+    timeline: tuple[StageSpan, ...] = ()  # at this worker; of the next two as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Evicted:
     key: Key
     next_index: int
     kv: TensorHandle
+    timeline: tuple[StageSpan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class StageFailed:
     key: Key
     failure: Failure
     retryable: bool
+    timeline: tuple[StageSpan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

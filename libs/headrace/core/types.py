@@ -100,6 +100,7 @@ class StageSpan:
     worker: str
     part: int = 0
     cached: bool = False  # of encode: the embedding was there, or on its way for another part
+    joules: float = 0.0  # of its worker's devices, spent on this request meanwhile; 0 where none can be read
 
 
 @dataclass(frozen=True, slots=True)

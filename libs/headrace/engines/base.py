@@ -90,7 +90,10 @@ class StepResult:
     prefilled: tuple[Prefilled, ...]
     prefill_tokens: int  # computed, those from the prefix cache apart
     decode_tokens: int
-    modelled_s: float = 0.0  # the profile engine's cost: the caller sleeps that long; real engines leave 0
+    # The profile engine's cost at full speed: the caller sleeps that long, or longer; real engines leave 0.
+    modelled_s: float = 0.0
+    modelled_prefill_s: float = 0.0  # of it
+    chunks: tuple[tuple[Key, int], ...] = ()  # whose prompts were computed, and how many tokens of each
 
 
 class KvSink(Protocol):

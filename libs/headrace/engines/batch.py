@@ -27,6 +27,11 @@ def packs(chunks: Sequence[Chunk[S]]) -> list[list[Chunk[S]]]:
     return list(found.values())
 
 
+def sizes(chunks: Sequence[Chunk[S]]) -> tuple[tuple[Key, int], ...]:
+    """As StepResult tells them."""
+    return tuple([(chunk.live.key, chunk.stop - chunk.start) for chunk in chunks])
+
+
 def check_embeddings(sequence: SequenceInput, filled: int = 0) -> None:
     """Every media position behind tokens[:filled] has its row: a prompt with placeholders in place of a picture would
     be answered wrongly."""

@@ -20,7 +20,7 @@ from headrace.engines.base import (
     SequenceInput,
     StepResult,
 )
-from headrace.engines.batch import Batch, Chunk, Live, check_embeddings, check_finite, check_manifest, packs
+from headrace.engines.batch import Batch, Chunk, Live, check_embeddings, check_finite, check_manifest, packs, sizes
 from headrace.engines.families.llama import Checkpoint
 from headrace.engines.kvcache import Group, Kv, KvCache, new_kv
 from headrace.engines.onnx_model import Llama, graph_folder
@@ -148,15 +148,17 @@ class OnnxEngine:
     def step(self) -> StepResult:
         self._join()
         emitted = [token for group in self._cache.groups() for token in self._decode(group)]
-        decoded, prefilled, tokens = len(emitted), list[Prefilled](), 0
-        for pack in packs(self._batch.next_chunks(self._reuse)):
+        decoded, prefilled = len(emitted), list[Prefilled]()
+        chunks = self._batch.next_chunks(self._reuse)
+        for pack in packs(chunks):
             logits = self._prefill(pack)
-            tokens += sum(chunk.stop - chunk.start for chunk in pack)
             ended = [row for row, chunk in enumerate(pack) if chunk.ends_prefill]
             prefilled += [pack[row].live.prefilled() for row in ended]
             if ended:
                 emitted += self._emit([pack[row].live for row in ended], logits[ended])
-        return StepResult(tuple(emitted), tuple(prefilled), tokens, decoded)
+        computed = sizes(chunks)
+        tokens = sum([size for _, size in computed])
+        return StepResult(tuple(emitted), tuple(prefilled), tokens, decoded, chunks=computed)
 
     def _join(self) -> None:
         """Sequences that were prefilled, imported or restored since the last step enter the decode groups."""

@@ -17,7 +17,7 @@ import xxhash
 from headrace.core.stages.batch import Emitted, Prefilled, work_of
 from headrace.core.types import Key, TokenLogprobs
 from headrace.engines.base import KvManifest, KvSink, ModelSpec, SequenceInput, StepResult
-from headrace.engines.batch import Batch, Chunk, Live, check_embeddings, check_manifest
+from headrace.engines.batch import Batch, Chunk, Live, check_embeddings, check_manifest, sizes
 from headrace.engines.prefix_cache import Chain, PrefixCache
 from headrace.profiles import EngineProfile, OutputRule
 
@@ -127,8 +127,17 @@ class ProfileEngine:
             live.filled += 1
             emitted.append(self._emit(live))
         prefilled = self._prefill(chunks, emitted)
-        cost_s = self.profile.cost.step_s(work)
-        return StepResult(tuple(emitted), tuple(prefilled), work.prefill_tokens, work.decode_sequences, cost_s)
+        cost = self.profile.cost
+        step_s = cost.step_s(work)
+        return StepResult(
+            tuple(emitted),
+            tuple(prefilled),
+            work.prefill_tokens,
+            work.decode_sequences,
+            step_s,
+            cost.prefill_s(work, step_s),
+            sizes(chunks),
+        )
 
     def _prefill(self, chunks: list[Chunk[Trail]], emitted: list[Emitted]) -> list[Prefilled]:
         prefilled = list[Prefilled]()

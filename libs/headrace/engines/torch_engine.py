@@ -22,7 +22,7 @@ from headrace.engines.base import (
     SequenceInput,
     StepResult,
 )
-from headrace.engines.batch import Batch, Live, check_embeddings, check_finite, check_manifest
+from headrace.engines.batch import Batch, Live, check_embeddings, check_finite, check_manifest, sizes
 from headrace.engines.families.crossing import cross_length, cross_rows, first_crossing, seen_rows
 from headrace.engines.prefix_cache import Chain, PrefixCache
 from headrace.engines.sampling import Draw
@@ -147,8 +147,9 @@ class TorchEngine:
             if chunk.ends_prefill:
                 prefilled.append(self._end_prefill(chunk.live))
         emitted = self._emit([segment.live for segment in plan.wanted], logits)
-        tokens = sum(chunk.stop - chunk.start for chunk in chunks)
-        return StepResult(emitted, tuple(prefilled), tokens, len(decoding))
+        computed = sizes(chunks)
+        tokens = sum([size for _, size in computed])
+        return StepResult(emitted, tuple(prefilled), tokens, len(decoding), chunks=computed)
 
     def remove(self, key: Key) -> None:
         live = self._batch.remove(key)

@@ -164,7 +164,7 @@ class VllmEngine:
         self._running[name] = Running(sequence, blocks, emitted)
 
     def step(self) -> StepResult:
-        emitted, prefilled, computed, decoded = list[Emitted](), list[Prefilled](), 0, 0
+        emitted, prefilled, computed, decoded = list[Emitted](), list[Prefilled](), list[tuple[Key, int]](), 0
         for output in self._vllm.step():
             running = self._running.get(output.request_id)
             if running is None or not output.outputs[0].token_ids:
@@ -173,10 +173,11 @@ class VllmEngine:
             if fresh:
                 running.prefilled, cached = True, output.num_cached_tokens or 0
                 prefilled.append(Prefilled(running.input.key, min(cached, running.input.prompt_len)))
-                computed += len(running.input.tokens) - cached
+                computed.append((running.input.key, len(running.input.tokens) - cached))
             decoded += len(output.outputs[0].token_ids) - fresh
             emitted += _take(running, output.outputs[0])
-        return StepResult(tuple(emitted), tuple(prefilled), computed, decoded)
+        tokens = sum([size for _, size in computed])
+        return StepResult(tuple(emitted), tuple(prefilled), tokens, decoded, chunks=tuple(computed))
 
     def feed(self, sequence: SequenceInput) -> None:
         raise StageError("the vllm engine serves text prompts alone")

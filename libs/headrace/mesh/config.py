@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from headrace.control.constants import InletLaw
 from headrace.mesh.errors import BadSetup
 
 T = TypeVar("T")
@@ -39,6 +40,9 @@ class Settings:
     blocks: int = 0
     chunk_tokens: int = 0  # prefilled in one iteration at most; 0: the engine's own choice
     encoder_batch: int = 8  # media parts that an encoder takes at once
+    caps: tuple[str, ...] = ()  # GPUs whose power limit the governor may set: nvml:0, nvml:1, or all
+    plant: str = ""  # GPUs that a profile's worker plays: h100, a100x8, or off; empty: those of its profile
+    plant_inlet_c: float = InletLaw().floor_c  # of the air that cools them
     modalities: tuple[str, ...] = ()  # that an encoder encodes; empty: all of its model's
     prefix_cache_mb: int = -1  # KV of prompts seen before, in an engine's memory; 0: none, -1: the engine's own choice
     encoder_cache_mb: int = 256  # embeddings of media seen before, in an encoder's memory; 0: none
@@ -94,6 +98,14 @@ def _text(variable: str, text: str) -> str:
 
 def _names(variable: str, text: str) -> tuple[str, ...]:
     return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
+def _devices(variable: str, text: str) -> tuple[str, ...]:
+    names = _names(variable, text)
+    for name in names:
+        if name != "all" and not (name.startswith("nvml:") and name.removeprefix("nvml:").isdigit()):
+            raise BadSetup(f"{variable}={text!r}: must be all, or devices such as nvml:0,nvml:1")
+    return names
 
 
 def _path(variable: str, text: str) -> Path:
@@ -177,6 +189,9 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "blocks": _COUNT,
     "chunk_tokens": _COUNT,
     "encoder_batch": _number(int, 1, 1024),
+    "caps": _devices,
+    "plant": _text,
+    "plant_inlet_c": _number(float, -20.0, 80.0),
     "modalities": _names,
     "prefix_cache_mb": _number(int, -1, 1 << 20),
     "encoder_cache_mb": _number(int, 0, 1 << 20),

@@ -21,4 +21,5 @@ ATTEMPT = "headrace.attempt"
 SLO_CLASS = "headrace.slo_class"
 WORKER = "headrace.worker"
 PART = "headrace.part"
+JOULES = "headrace.joules"  # of a stage: what its worker's devices took for this request
 CACHED = "headrace.cached"  # of encode: the embedding was there already

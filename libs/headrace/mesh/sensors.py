@@ -4,8 +4,8 @@ What cannot be read is said in words, once per source and per device, and never 
 """
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,23 @@ class DeviceReading:
     source: str
     power_w: float = UNKNOWN
     temp_c: float = UNKNOWN
-    energy_j: float = UNKNOWN  # counter
+    energy_j: float = UNKNOWN  # counter, of all its GPUs together
     unreadable: str = ""
+    cap_w: float = 0.0  # that holds now, of one GPU as all that follow; 0: none
+    cap_least_w: float = 0.0  # 0: caps cannot be set
+    cap_most_w: float = 0.0
+    speed: float = 0.0  # share of the full one at which it computes; 0: not known
+    kind: str = ""
+    full_w: float = UNKNOWN  # at full speed, doing what it did in the last second
+    busy: float = UNKNOWN  # share of the last second in which it computed
+    gpus: int = 1
 
 
 def to_proto(reading: DeviceReading) -> governor_pb2.DeviceReading:
-    return governor_pb2.DeviceReading(
-        device=reading.device,
-        source=reading.source,
-        power_w=reading.power_w,
-        temp_c=reading.temp_c,
-        energy_j=reading.energy_j,
-        unreadable=reading.unreadable,
-    )
+    return governor_pb2.DeviceReading(**{field.name: getattr(reading, field.name) for field in FIELDS})
+
+
+FIELDS = fields(DeviceReading)  # named as in the protocol
 
 
 class Sensors:
@@ -46,11 +50,6 @@ class Sensors:
     @staticmethod
     def of_this_machine() -> "Sensors":
         return Sensors([Nvml.open(), Rapl(), Hwmon()])
-
-    @staticmethod
-    def of_gpus(env: Mapping[str, str]) -> "Sensors":
-        """The GPUs that this process may use (CUDA_VISIBLE_DEVICES): what a worker reports of itself."""
-        return Sensors([Nvml.open(env.get("CUDA_VISIBLE_DEVICES"))])
 
     def read(self) -> list[DeviceReading]:
         return [reading for reader in self._readers for reading in reader.read()]
@@ -64,8 +63,8 @@ class Nvml:
     def __init__(self, library: Any, visible: str | None = None) -> None:
         """library: pynvml, or what looks like it. visible: CUDA_VISIBLE_DEVICES; None: all."""
         self.note = ""
-        self._library = library
-        self._handles: dict[str, Any] = {}
+        self.library = library
+        self.handles: dict[str, Any] = {}
         if library is None:
             self.note = "nvml: no NVIDIA library for Python is installed"
             return
@@ -85,18 +84,18 @@ class Nvml:
 
     def _find(self, visible: str | None) -> None:
         wanted = None if visible is None else [part.strip() for part in visible.split(",") if part.strip()]
-        for index in range(self._library.nvmlDeviceGetCount()):
-            handle = self._library.nvmlDeviceGetHandleByIndex(index)
-            if wanted is None or str(index) in wanted or self._library.nvmlDeviceGetUUID(handle) in wanted:
-                self._handles[f"nvml:{index}"] = handle
-        if not self._handles:
+        for index in range(self.library.nvmlDeviceGetCount()):
+            handle = self.library.nvmlDeviceGetHandleByIndex(index)
+            if wanted is None or str(index) in wanted or self.library.nvmlDeviceGetUUID(handle) in wanted:
+                self.handles[f"nvml:{index}"] = handle
+        if not self.handles:
             self.note = "nvml: no GPU is visible to this process"
 
     def read(self) -> list[DeviceReading]:
-        return [self._read_one(device, handle) for device, handle in self._handles.items()]
+        return [self._read_one(device, handle) for device, handle in self.handles.items()]
 
     def _read_one(self, device: str, handle: Any) -> DeviceReading:
-        library, missing = self._library, list[str]()
+        library, missing = self.library, list[str]()
 
         def value(what: str, read: Callable[[], float], scale: float) -> float:
             try:

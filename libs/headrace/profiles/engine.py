@@ -27,6 +27,8 @@ class EngineProfile:
     load_cold_s: float = 0.0  # until a model serves whose weights lie on the disk of its machine
     load_warm_s: float = 0.0  # in host memory
     encode_token_s: float = 0.0  # of media, at an encoder
+    gpu: str = ""  # kind of its GPUs; empty: of none that is known
+    gpus: int = 1  # the degree of tensor parallelism
 
 
 def engine_profile(name_or_path: str) -> EngineProfile:
@@ -66,6 +68,8 @@ def _engine(top: Table, name: str) -> EngineProfile:
         load_cold_s=top.number("load_cold_s", 0.0),
         load_warm_s=top.number("load_warm_s", 0.0),
         encode_token_s=encode.number("token_s") if encode else 0.0,
+        gpu=top.text("gpu") if "gpu" in top else "",
+        gpus=top.whole("gpus", 1, least=1),
     )
     for table in (top, cost, output, encode):
         if table is not None:
@@ -82,4 +86,6 @@ def _of_instance(profile: InstanceProfile) -> EngineProfile:
         cost=profile.step,
         load_cold_s=profile.load_cold_s,
         load_warm_s=profile.load_warm_s,
+        gpu=profile.gpu,
+        gpus=profile.gpus,
     )

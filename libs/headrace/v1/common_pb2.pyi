@@ -137,20 +137,22 @@ class TokenLogprobs(_message.Message):
     def __init__(self, row: _Optional[int] = ..., logprob: _Optional[float] = ..., top: _Optional[_Iterable[int]] = ..., top_logprob: _Optional[_Iterable[float]] = ..., text: _Optional[bytes] = ..., top_text: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class StageSpan(_message.Message):
-    __slots__ = ("stage", "start_s", "end_s", "worker", "part", "cached")
+    __slots__ = ("stage", "start_s", "end_s", "worker", "part", "cached", "joules")
     STAGE_FIELD_NUMBER: _ClassVar[int]
     START_S_FIELD_NUMBER: _ClassVar[int]
     END_S_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
     CACHED_FIELD_NUMBER: _ClassVar[int]
+    JOULES_FIELD_NUMBER: _ClassVar[int]
     stage: str
     start_s: float
     end_s: float
     worker: str
     part: int
     cached: bool
-    def __init__(self, stage: _Optional[str] = ..., start_s: _Optional[float] = ..., end_s: _Optional[float] = ..., worker: _Optional[str] = ..., part: _Optional[int] = ..., cached: _Optional[bool] = ...) -> None: ...
+    joules: float
+    def __init__(self, stage: _Optional[str] = ..., start_s: _Optional[float] = ..., end_s: _Optional[float] = ..., worker: _Optional[str] = ..., part: _Optional[int] = ..., cached: _Optional[bool] = ..., joules: _Optional[float] = ...) -> None: ...
 
 class End(_message.Message):
     __slots__ = ("reason", "failure", "usage", "timeline")

@@ -243,14 +243,16 @@ class PartEncoded(_message.Message):
     def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., part: _Optional[int] = ..., embedding: _Optional[_Union[_common_pb2.TensorHandle, _Mapping]] = ..., timeline: _Optional[_Iterable[_Union[_common_pb2.StageSpan, _Mapping]]] = ...) -> None: ...
 
 class Prefilled(_message.Message):
-    __slots__ = ("key", "next_index", "kv")
+    __slots__ = ("key", "next_index", "kv", "timeline")
     KEY_FIELD_NUMBER: _ClassVar[int]
     NEXT_INDEX_FIELD_NUMBER: _ClassVar[int]
     KV_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_FIELD_NUMBER: _ClassVar[int]
     key: _common_pb2.Attempt
     next_index: int
     kv: _common_pb2.TensorHandle
-    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., next_index: _Optional[int] = ..., kv: _Optional[_Union[_common_pb2.TensorHandle, _Mapping]] = ...) -> None: ...
+    timeline: _containers.RepeatedCompositeFieldContainer[_common_pb2.StageSpan]
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., next_index: _Optional[int] = ..., kv: _Optional[_Union[_common_pb2.TensorHandle, _Mapping]] = ..., timeline: _Optional[_Iterable[_Union[_common_pb2.StageSpan, _Mapping]]] = ...) -> None: ...
 
 class Joined(_message.Message):
     __slots__ = ("key",)
@@ -259,14 +261,16 @@ class Joined(_message.Message):
     def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ...) -> None: ...
 
 class Evicted(_message.Message):
-    __slots__ = ("key", "next_index", "kv")
+    __slots__ = ("key", "next_index", "kv", "timeline")
     KEY_FIELD_NUMBER: _ClassVar[int]
     NEXT_INDEX_FIELD_NUMBER: _ClassVar[int]
     KV_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_FIELD_NUMBER: _ClassVar[int]
     key: _common_pb2.Attempt
     next_index: int
     kv: _common_pb2.TensorHandle
-    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., next_index: _Optional[int] = ..., kv: _Optional[_Union[_common_pb2.TensorHandle, _Mapping]] = ...) -> None: ...
+    timeline: _containers.RepeatedCompositeFieldContainer[_common_pb2.StageSpan]
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., next_index: _Optional[int] = ..., kv: _Optional[_Union[_common_pb2.TensorHandle, _Mapping]] = ..., timeline: _Optional[_Iterable[_Union[_common_pb2.StageSpan, _Mapping]]] = ...) -> None: ...
 
 class Ended(_message.Message):
     __slots__ = ("key", "end", "tokens", "logprobs")
@@ -281,14 +285,16 @@ class Ended(_message.Message):
     def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., end: _Optional[_Union[_common_pb2.End, _Mapping]] = ..., tokens: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[_Union[_common_pb2.TokenLogprobs, _Mapping]]] = ...) -> None: ...
 
 class StageFailed(_message.Message):
-    __slots__ = ("key", "failure", "retryable")
+    __slots__ = ("key", "failure", "retryable", "timeline")
     KEY_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     RETRYABLE_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_FIELD_NUMBER: _ClassVar[int]
     key: _common_pb2.Attempt
     failure: _common_pb2.Failure
     retryable: bool
-    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., failure: _Optional[_Union[_common_pb2.Failure, _Mapping]] = ..., retryable: _Optional[bool] = ...) -> None: ...
+    timeline: _containers.RepeatedCompositeFieldContainer[_common_pb2.StageSpan]
+    def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., failure: _Optional[_Union[_common_pb2.Failure, _Mapping]] = ..., retryable: _Optional[bool] = ..., timeline: _Optional[_Iterable[_Union[_common_pb2.StageSpan, _Mapping]]] = ...) -> None: ...
 
 class EventBatch(_message.Message):
     __slots__ = ("worker", "incarnation", "encoded", "prefilled", "joined", "ended", "failed", "evicted")

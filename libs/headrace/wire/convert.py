@@ -182,11 +182,14 @@ def stage_span_to_proto(span: StageSpan) -> common_pb2.StageSpan:
         worker=span.worker,
         part=span.part,
         cached=span.cached,
+        joules=span.joules,
     )
 
 
 def stage_span_from_proto(message: common_pb2.StageSpan) -> StageSpan:
-    return StageSpan(message.stage, message.start_s, message.end_s, message.worker, message.part, message.cached)
+    return StageSpan(
+        message.stage, message.start_s, message.end_s, message.worker, message.part, message.cached, message.joules
+    )
 
 
 def end_to_proto(end: End) -> common_pb2.End:

@@ -28,6 +28,7 @@ from headrace.core.events import (
     Stalled,
 )
 from headrace.core.instance import Done, Encoded, Loadable, Pace
+from headrace.core.types import StageSpan
 from headrace.v1 import queue_pb2
 from headrace.wire import convert
 from headrace.wire.convert import (
@@ -216,20 +217,27 @@ def events_from_proto(batch: queue_pb2.EventBatch) -> Iterator[Event]:
     """In the order of a request's life, so that a batch that holds several of one request reads right."""
     worker = batch.worker
     for part in batch.encoded:
-        timeline = tuple(map(stage_span_from_proto, part.timeline))
-        yield PartEncoded(worker, key_from_proto(part.key), part.part, handle_from_proto(part.embedding), timeline)
+        handle = handle_from_proto(part.embedding)
+        yield PartEncoded(worker, key_from_proto(part.key), part.part, handle, _timeline(part))
     for prefilled in batch.prefilled:
         kv = handle_from_proto(prefilled.kv) if prefilled.HasField("kv") else None
-        yield Prefilled(worker, key_from_proto(prefilled.key), prefilled.next_index, kv)
+        yield Prefilled(worker, key_from_proto(prefilled.key), prefilled.next_index, kv, _timeline(prefilled))
     for joined in batch.joined:
         yield Joined(worker, key_from_proto(joined.key))
     for out in batch.evicted:
-        yield Evicted(worker, key_from_proto(out.key), out.next_index, handle_from_proto(out.kv))
+        yield Evicted(worker, key_from_proto(out.key), out.next_index, handle_from_proto(out.kv), _timeline(out))
     for ended in batch.ended:
         logprobs = convert.logprobs_from_proto(ended.logprobs)
         yield Ended(worker, key_from_proto(ended.key), end_from_proto(ended.end), tuple(ended.tokens), logprobs)
     for failed in batch.failed:
-        yield StageFailed(worker, key_from_proto(failed.key), failure_from_proto(failed.failure), failed.retryable)
+        failure = failure_from_proto(failed.failure)
+        yield StageFailed(worker, key_from_proto(failed.key), failure, failed.retryable, _timeline(failed))
+
+
+def _timeline(
+    event: queue_pb2.PartEncoded | queue_pb2.Prefilled | queue_pb2.Evicted | queue_pb2.StageFailed,
+) -> tuple[StageSpan, ...]:
+    return tuple(map(stage_span_from_proto, event.timeline))
 
 
 def hold_to_proto(hold: Hold) -> queue_pb2.Hold:

@@ -20,11 +20,12 @@ from headrace.mesh.blobs import BlobStore
 from headrace.mesh.bus import Bus
 from headrace.mesh.faults import reach
 from headrace.mesh.logs import get_logger
-from headrace.mesh.sensors import Sensors
 from headrace.mesh.store import Store
 from headrace.mesh.transfer import TensorStore
 from headrace.v1 import worker_pb2
+from headrace.worker.caps import Caps
 from headrace.worker.commands import Commands
+from headrace.worker.devices import Devices
 from headrace.worker.embeddings import Embeddings
 from headrace.worker.encoder import BATCH_MAX, EncodeStage
 from headrace.worker.evictions import Evictions
@@ -68,7 +69,7 @@ class Carriers:
     store: Store
     blobs: BlobStore
     tensors: TensorStore
-    sensors: Sensors  # of the devices that it runs on
+    devices: Devices  # that it runs on
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ class Worker:
         self._work = asyncio.Event()
         self._tally = Tally()
         self._pace = Pace()
+        self._caps = Caps(me, carriers.devices)
         self._lease = Lease(time.monotonic())
         self._log = TokenLog(carriers.store, self.holds, self._lease)
         self._outbox = Outbox(carriers.bus, me, address.incarnation, self._log.writing)
@@ -136,7 +138,7 @@ class Worker:
             self._outbox,
             self._tally,
             self._lease,
-            carriers.sensors,
+            carriers.devices,
             self._gauges,
             self._requests.repeat_ends if self._requests is not None else lambda _before_s: None,
         )
@@ -154,13 +156,15 @@ class Worker:
             self.holds,
             self._tally,
             self._pace,
+            carried.devices,
             cache_bytes,
             self._encoder_batch,
         )
 
     def _equip(self, outfit: Outfit, engine: Engine) -> None:
         """Prefill, decode or both: what outlives a model."""
-        carried, spans = self._carriers, Spans(self._me)
+        carried = self._carriers
+        spans = Spans(self._me, carried.devices.account)
         self._loaded = self._take_up(outfit, engine)
         self._offers = Offers(carried.tensors, self._tasks.create_task, engine.slots)
         self._requests = Requests(
@@ -246,6 +250,7 @@ class Worker:
                 self._announce,
                 self._tally,
                 self._pace,
+                self._carriers.devices,
             )
             await llm.run(self._work, self._other_wanted)
             await self._change_model(requests)
@@ -305,7 +310,15 @@ class Worker:
             slots_used=engine.slots_used() if engine is not None else 0,
             blocks_used=engine.blocks_used() if engine is not None else 0,
             epoch=self._commands.epoch,
+            waiting_s=self._waiting_s(),
         )
+
+    def _waiting_s(self) -> float:
+        """As its profile says, else as it has been."""
+        tally, outfit = self._tally, self._models.loaded
+        prefill_s = outfit.pace.prefill_token_s or tally.prefill_busy_s / max(1, tally.prefill_tokens)
+        encode_s = outfit.encode_token_s or tally.encoded.busy_s / max(1, tally.encoded.tokens)
+        return self.holds.prefill_tokens() * prefill_s + self.holds.media_tokens() * encode_s
 
     def state(self) -> worker_pb2.WorkerState:
         identity, gauges, tensors = self.identity, self._gauges(), self._carriers.tensors
@@ -329,19 +342,27 @@ class Worker:
 
         Whoever dies of a bug takes no leave: what it worked on must be suspected.
         """
-        async with self._tasks as tasks:
-            subscription = await self._carriers.bus.subscribe(subjects.work(self._me), self._commands.on_message)
-            services = [tasks.create_task(service) for service in self._services()]
-            ready()
-            await stopping.wait()
-            await self._drain(drain_s)
-            await subscription.unsubscribe()
-            for service in services:
-                service.cancel()
+        try:
+            async with self._tasks as tasks:
+                bus = self._carriers.bus
+                heard = [
+                    await bus.subscribe(subjects.work(self._me), self._commands.on_message),
+                    await bus.subscribe(subjects.CAPS, self._caps.on_message),
+                ]
+                services = [tasks.create_task(service) for service in self._services()]
+                ready()
+                await stopping.wait()
+                await self._drain(drain_s)
+                for subscription in heard:
+                    await subscription.unsubscribe()
+                for service in services:
+                    service.cancel()
+        finally:
+            self._carriers.devices.restore()
         self._pulse.beat(leaving=True)
 
     def _services(self) -> list[Coroutine[Any, Any, None]]:
-        services = [self._pulse.run(), self._pulse.sense()]
+        services = [self._pulse.run(), self._pulse.sense(), self._caps.run()]
         if self._encode is not None:
             services.append(self._encode.run())
         if self._requests is not None:

@@ -23,6 +23,7 @@ from headrace.modalities import Rows
 from headrace.worker.holds import Holds, Part
 from headrace.worker.lease import Lease
 from headrace.worker.outbox import Outbox
+from headrace.worker.spans import attributes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ class Embeddings:
         if not part.traced:
             return
         for span in spans:
-            attributes: dict[str, str | int] = {genai.REQUEST_ID: part.key.request_id, genai.ATTEMPT: part.key.attempt}
+            attributes = attributes_of(span, part.key)
             if span.stage == "encode":
                 attributes[genai.CACHED] = span.cached
             emit_span(span, part.command.traceparent, attributes)

@@ -22,6 +22,7 @@ from headrace.mesh.blobs import BlobStore
 from headrace.mesh.faults import reach
 from headrace.mesh.telemetry import sampled
 from headrace.modalities import Input, Rows
+from headrace.worker.devices import Devices
 from headrace.worker.embeddings import Embedding, Embeddings, Outgoing
 from headrace.worker.holds import Holds, Part
 from headrace.worker.outfit import Outfit
@@ -42,6 +43,7 @@ class Job:
     data: bytes = b""  # empty: nobody wants it any more, or nobody's could be read
     preprocessed_s: float = 0.0
     encoded_s: float = 0.0
+    joules: float = 0.0
     embedding: Embedding | None = None
     error: HeadraceError | None = None
     retryable: bool = False
@@ -69,6 +71,7 @@ class EncodeStage:
         holds: Holds,
         tally: Tally,
         pace: Pace,
+        devices: Devices,
         cache_bytes: int,
         batch_max: int = BATCH_MAX,
     ) -> None:
@@ -80,6 +83,7 @@ class EncodeStage:
         self._holds = holds
         self._tally = tally
         self._pace = pace
+        self._devices = devices
         self._cache = EncoderCache[Embedding](cache_bytes)
         self._batch_max = batch_max
         self._line = EncodeLine[Part](embeddings.wanted, _urgency)
@@ -100,8 +104,8 @@ class EncodeStage:
             jobs = [Job(encoding) for encoding in self._schedule()]
             for job in jobs:
                 await self._read(job)
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._encode, jobs)
-            await self._pass_modelled(jobs)
+            took_s = await asyncio.get_running_loop().run_in_executor(self._thread, self._encode, jobs)
+            await self._pass(jobs, took_s)
             await self._embeddings.publish([each for job in jobs for each in self._outgoing(job)])
 
     async def _answer(self) -> None:
@@ -172,8 +176,8 @@ class EncodeStage:
             except StageError as error:  # the stored bytes are not what was accepted
                 self._embeddings.fail(part, error, retryable=False)
 
-    def _encode(self, jobs: list[Job]) -> None:
-        """In the inference thread."""
+    def _encode(self, jobs: list[Job]) -> float:
+        """In the inference thread. Returns the seconds that it took."""
         start_s, outfit = time.perf_counter(), self._outfit
         inputs = [(job, data) for job in jobs if (data := self._preprocess(job, outfit)) is not None]
         for job, _ in inputs:
@@ -182,17 +186,23 @@ class EncodeStage:
             encoder = outfit.encoders[inputs[0][0].encoding.modality]
             for (job, _), rows in zip(inputs, encoder.encode([data for _, data in inputs]), strict=True):
                 self._take(job, rows)
-        tokens = sum([job.command.media.tokens for job, _ in inputs])
-        self._tally.encode(tokens, time.perf_counter() - start_s + tokens * outfit.encode_token_s)
-        self._tally.encoded_parts += len(inputs)
+        return time.perf_counter() - start_s
 
-    async def _pass_modelled(self, jobs: list[Job]) -> None:
-        """What a profile's tower takes: the device's time, which an LLM in this process waits for."""
-        tokens = sum([job.command.media.tokens for job in jobs if job.embedding is not None])
-        modelled_s = tokens * self._outfit.encode_token_s
-        if modelled_s:
-            await self._pace.wait(modelled_s, asyncio.get_running_loop().time())
-            for job in jobs:
+    async def _pass(self, jobs: list[Job], took_s: float) -> None:
+        """What a profile's tower takes now: the device's time, which an LLM in this process waits for."""
+        loop = asyncio.get_running_loop()
+        computed = [job for job in jobs if job.encoded_s]
+        tokens = sum([job.command.media.tokens for job in computed])
+        modelled_s = self._devices.slowed_encode(tokens * self._outfit.encode_token_s)
+        end_s = self._pace.book(modelled_s, loop.time()) if modelled_s else None
+        self._tally.encode(tokens, took_s + modelled_s)
+        self._tally.encoded_parts += len(computed)
+        joules = self._devices.encoding(modelled_s or took_s, end_s)
+        for job in computed:
+            job.joules = joules * job.command.media.tokens / tokens
+        if end_s is not None:
+            await self._pace.until(end_s)
+            for job in computed:
                 job.encoded_s = time.time()
 
     def _preprocess(self, job: Job, outfit: Outfit) -> Input | None:
@@ -227,6 +237,8 @@ class EncodeStage:
     def _outgoing(self, job: Job) -> list[Outgoing]:
         """To all who asked for it by now; whoever asks later finds it in the cache."""
         parts, embedding = self._line.end(job.encoding), job.embedding
+        if embedding is None or not parts or not self._embeddings.wanted(parts[0]):
+            self._devices.account.lost_j += job.joules
         if embedding is None:
             if job.error is not None:
                 for part in parts:
@@ -252,7 +264,7 @@ class EncodeStage:
         number = part.command.part
         began_s = min(part.received_s, job.preprocessed_s)
         preprocess = StageSpan("preprocess", began_s, job.preprocessed_s, self._me, number)
-        encode = StageSpan("encode", job.preprocessed_s, job.encoded_s, self._me, number)
+        encode = StageSpan("encode", job.preprocessed_s, job.encoded_s, self._me, number, joules=job.joules)
         return Outgoing(part, embedding, (preprocess, encode))
 
     def _cached(self, part: Part, embedding: Embedding) -> Outgoing:

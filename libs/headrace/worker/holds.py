@@ -71,6 +71,7 @@ class Held:
     logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)  # by output index, as far as they are known
     cached_tokens: int = 0  # of the prompt, found in the prefill worker's prefix cache
     spans: list[StageSpan] = field(default_factory=list)
+    joules: float = 0.0  # spent on it in the stage that it is in now
     place: Place = "outside"
     joining_kv: TensorHandle | None = None  # to be pulled; of one that resumes: its own
     pulled_kv: Fetched | None = None
@@ -84,6 +85,11 @@ class Held:
     def to(self, state: State) -> None:
         assert state in NEXT[self.state], f"{self.key}: {self.state} -> {state}"
         self.state = state
+
+    @property
+    def timeline(self) -> tuple[StageSpan, ...]:
+        """All that it has been through by now, as far as this worker knows."""
+        return (*self.command.timeline, *self.spans)
 
     @property
     def lacks(self) -> int:
@@ -131,6 +137,15 @@ class Holds:
     def beside_evicted(self) -> int:
         """Requests that are not out of the engine for a while."""
         return sum(held.state not in ("evicted", "resuming") for held in self.requests.values())
+
+    def prefill_tokens(self) -> int:
+        """Of prompts that are here and not done."""
+        return sum(held.sequence.length for held in self.requests.values() if held.state in ("waiting", "prefill"))
+
+    def media_tokens(self) -> int:
+        """Of parts that are here and not encoded."""
+        every = (part for parts in self.parts.values() for part in parts.values())
+        return sum(part.command.media.tokens for part in every if part.handle is None)
 
     def embedding(self, handle_id: str) -> NDArray[np.float32] | None:
         """The embeddings that this very process has made; None once they are released."""

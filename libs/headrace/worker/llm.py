@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from headrace.core.stages.roster import Turn
 from headrace.engines.base import KvMismatch, StepResult
 from headrace.mesh.errors import TransferError
 from headrace.mesh.faults import reach
+from headrace.worker.devices import NO_JOULES, Devices
 from headrace.worker.evictions import Evictions
 from headrace.worker.exports import Export
 from headrace.worker.holds import Held, Holds
@@ -28,10 +30,19 @@ from headrace.worker.tally import Tally
 
 T = TypeVar("T")
 Refusals = list[tuple[Held, str]]
+Joules = tuple[float, float]  # of an iteration's prefill, and of its decoding
 IDLE = StepResult((), (), 0, 0)
 # Iterations of an engine that costs nothing share a message for this long: no client reads faster, and one message
 # per iteration would be all that the bus and the gateway ever do. A real engine's iterations take longer.
 SHARE_S = 0.001
+
+
+@dataclass(slots=True)
+class Iteration:
+    result: StepResult
+    refusals: Refusals
+    entered_s: float  # when those that enter were in, before the iteration; their transfer ends there
+    took_s: float
 
 
 class Llm:
@@ -47,6 +58,7 @@ class Llm:
         announce: Callable[[list[Held]], None],
         tally: Tally,
         pace: Pace,
+        devices: Devices,
     ) -> None:
         """thread: of one worker alone, all that the engine computes runs there.
 
@@ -64,6 +76,9 @@ class Llm:
         self._announce = announce
         self._tally = tally
         self._pace = pace
+        self._devices = devices
+        self._token_j = 0.0  # of a decoded token in the iteration at hand
+        self._paid = 0  # of its decoded tokens, those that belong to somebody
         self._flushed_s = 0.0
 
     async def run(self, work: asyncio.Event, replaced: Callable[[], bool]) -> None:
@@ -82,11 +97,12 @@ class Llm:
             turn = self._roster.turn()
             self._exports.begin(turn.entering)
             fed = self._requests.take_fed()
-            result, refusals, entered_s = await self._infer(partial(self._step, turn, fed))
-            await self._pace.wait(result.modelled_s, rested_until_s)
-            self._postprocess(turn, result, refusals, entered_s)
+            done = await self._infer(partial(self._step, turn, fed))
+            joules, end_s = self._spend(done, rested_until_s)
+            await (asyncio.sleep(0) if end_s is None else self._pace.until(end_s))
+            self._postprocess(turn, done, joules)
             self._flush()
-            await self._hand_over(result.prefilled)
+            await self._hand_over(done.result.prefilled)
             await self._evict()
             if self._engine.has_work() or self._roster.has_turn():
                 work.set()
@@ -101,8 +117,7 @@ class Llm:
 
     # --- in the inference thread ---
 
-    def _step(self, turn: Turn[Held], fed: list[Held]) -> tuple[StepResult, Refusals, float]:
-        """The last: when those that enter were in, before the iteration; their transfer ends there."""
+    def _step(self, turn: Turn[Held], fed: list[Held]) -> Iteration:
         start_s = time.perf_counter()
         for held in turn.leaving:
             self._engine.remove(held.key)
@@ -111,8 +126,7 @@ class Llm:
         refusals += [(held, why) for held in fed if held not in out and (why := self._feed(held))]
         entered_s = time.time()
         result = self._engine.step() if self._engine.has_work() else IDLE
-        self._tally.step(result, result.modelled_s or time.perf_counter() - start_s)
-        return result, refusals, entered_s
+        return Iteration(result, refusals, entered_s, time.perf_counter() - start_s)
 
     def _enter(self, held: Held) -> str:
         """Why the engine cannot continue it; empty: it does."""
@@ -145,22 +159,56 @@ class Llm:
             return call()
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
-    def _postprocess(self, turn: Turn[Held], result: StepResult, refusals: Refusals, entered_s: float) -> None:
-        now_s = time.time()
+    def _spend(self, done: Iteration, rested_until_s: float) -> tuple[Joules, float | None]:
+        """What the iteration takes, under the cap that holds as it begins; and until when. None: a real one is over."""
+        result, tokens = done.result, done.result.prefill_tokens + done.result.decode_tokens
+        prefill_s = decode_s = 0.0
+        end_s: float | None = None
+        if result.modelled_s:
+            prefill_s = result.modelled_prefill_s
+            prefill_s, decode_s = self._devices.slowed(prefill_s, result.modelled_s - prefill_s)
+            end_s = self._pace.book(prefill_s + decode_s, rested_until_s)
+        elif tokens:  # shared out by tokens
+            prefill_s = done.took_s * result.prefill_tokens / tokens
+            decode_s = done.took_s - prefill_s
+        if not tokens:
+            return NO_JOULES, end_s
+        self._tally.step(result, prefill_s, decode_s)
+        return self._devices.iteration(prefill_s, decode_s, end_s), end_s
+
+    def _charge(self, result: StepResult, joules: Joules) -> None:
+        """Prompts first: those that end here leave their stage with this iteration. Each token costs as any other."""
+        prefill_j, decode_j = joules
+        self._token_j = decode_j / result.decode_tokens if decode_j else 0.0
+        self._paid = 0
+        if not prefill_j:
+            return
+        for key, tokens in result.chunks:
+            share_j = prefill_j * tokens / result.prefill_tokens
+            held = self._holds.current(key)
+            if held is not None and held.state != "ended":
+                held.joules += share_j
+            else:
+                self._devices.account.lost_j += share_j
+
+    def _postprocess(self, turn: Turn[Held], done: Iteration, joules: Joules) -> None:
+        now_s, result = time.time(), done.result
         for held in turn.leaving:
             self._exports.abandon(held)
-        for held, why in refusals:
+        for held, why in done.refusals:
             self._exports.abandon(held)
             if held in turn.entering:
                 self._roster.refused(held)
             self._requests.fail(held, TransferError(why), retryable=True)
         for held in turn.entering:
-            self._requests.entered(held, entered_s)
+            self._requests.entered(held, done.entered_s)
         for ended in result.prefilled:
             if (current := self._holds.current(ended.key)) is not None:
                 current.cached_tokens = ended.cached_tokens
+        self._charge(result, joules)
         for emitted in result.emitted:
             self._emit(emitted, now_s)
+        self._devices.account.lost_j += self._token_j * (result.decode_tokens - self._paid)
 
     def _emit(self, emitted: Emitted, now_s: float) -> None:
         held = self._holds.requests.get(emitted.key.request_id)
@@ -169,6 +217,8 @@ class Llm:
         if held.state == "prefill":
             self._requests.prefilled(held, now_s)
         else:
+            held.joules += self._token_j
+            self._paid += 1
             reach("decode.token", emitted.key.request_id)
         assert emitted.index == len(held.tokens), f"{emitted} after {len(held.tokens)} tokens"
         held.tokens.append(emitted.token)

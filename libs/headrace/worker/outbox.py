@@ -110,12 +110,22 @@ class Outbox:
     def evicted(self, held: Held) -> None:
         assert held.exported_kv is not None
         kv = handle_to_proto(held.exported_kv)
-        self._events.evicted.add(key=key_to_proto(held.key), next_index=len(held.tokens), kv=kv)
+        self._events.evicted.add(
+            key=key_to_proto(held.key),
+            next_index=len(held.tokens),
+            kv=kv,
+            timeline=map(stage_span_to_proto, held.spans),
+        )
 
     def prefilled(self, held: Held) -> None:
         assert held.exported_kv is not None
         kv = handle_to_proto(held.exported_kv)
-        self._events.prefilled.add(key=key_to_proto(held.key), next_index=len(held.tokens), kv=kv)
+        self._events.prefilled.add(
+            key=key_to_proto(held.key),
+            next_index=len(held.tokens),
+            kv=kv,
+            timeline=map(stage_span_to_proto, held.spans),
+        )
 
     def encoded(self, part: Part, spans: Iterable[StageSpan]) -> None:
         assert part.handle is not None
@@ -126,8 +136,14 @@ class Outbox:
             timeline=map(stage_span_to_proto, spans),
         )
 
-    def failed(self, key: Key, failure: Failure, *, retryable: bool) -> None:
-        self._events.failed.add(key=key_to_proto(key), failure=failure_to_proto(failure), retryable=retryable)
+    def failed(self, key: Key, failure: Failure, *, retryable: bool, timeline: Iterable[StageSpan] = ()) -> None:
+        """timeline: what the attempt has been through."""
+        self._events.failed.add(
+            key=key_to_proto(key),
+            failure=failure_to_proto(failure),
+            retryable=retryable,
+            timeline=map(stage_span_to_proto, timeline),
+        )
 
     def flush(self) -> None:
         """Send what has gathered. While the bus is down it is dropped: see above."""

@@ -13,11 +13,19 @@ class Pace:
     def __init__(self) -> None:
         self._due_s = 0.0  # on the loop's clock
 
-    async def wait(self, modelled_s: float, rested_until_s: float) -> None:
-        """At least one turn of the event loop, so that an engine that never sleeps starves nobody.
+    def book(self, modelled_s: float, rested_until_s: float) -> float:
+        """The device's next so many seconds. Returns when they are over, on the loop's clock.
 
         rested_until_s: on the loop's clock. After a rest there is nothing to make up for.
         """
         now_s = asyncio.get_running_loop().time()
         self._due_s = max(self._due_s, rested_until_s, now_s - CARRY_S) + modelled_s
-        await asyncio.sleep(max(0.0, self._due_s - now_s) if modelled_s else 0)
+        return self._due_s
+
+    async def until(self, end_s: float) -> None:
+        await asyncio.sleep(max(0.0, end_s - asyncio.get_running_loop().time()))
+
+    async def wait(self, modelled_s: float, rested_until_s: float) -> None:
+        """At least one turn of the event loop, so that an engine that never sleeps starves nobody."""
+        end_s = self.book(modelled_s, rested_until_s)
+        await (self.until(end_s) if modelled_s else asyncio.sleep(0))

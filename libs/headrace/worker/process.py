@@ -28,13 +28,13 @@ from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup
 from headrace.mesh.lifecycle import DRAIN_WAIT_S, EXIT_BAD_SETUP, Lifecycle, collect_less, run
-from headrace.mesh.sensors import Sensors
 from headrace.mesh.store import Store
 from headrace.mesh.subjects import check_process_id
 from headrace.mesh.transfer import TensorStore
 from headrace.modalities import Encoder
 from headrace.profiles import EngineProfile, ProfileError, engine_profile
 from headrace.worker.app import Address, Carriers, Stock, Worker
+from headrace.worker.hardware import open_devices
 from headrace.worker.kvwire import KvTravel
 from headrace.worker.models import Card
 from headrace.worker.outfit import Outfit
@@ -249,7 +249,9 @@ async def serve(options: Options, lifecycle: Lifecycle) -> None:
             encoder_batch=settings.encoder_batch,
         )
         service.state = worker.state
-        scraped = await metrics.serve_metrics(settings.metrics_addr, worker_registry(worker.state))
+        scraped = await metrics.serve_metrics(
+            settings.metrics_addr, worker_registry(options.id, worker.state, carriers.devices.account)
+        )
         stack.push_async_callback(scraped.stop)
         await server.set_serving(True)
         collect_less()
@@ -266,7 +268,8 @@ async def _connect(options: Options, incarnation: str, stack: AsyncExitStack) ->
     tensors = TensorStore.open(settings, options.id, incarnation)
     stack.push_async_callback(tensors.close)
     tensors.sweep()
-    return Carriers(bus, store, DirectoryBlobs(settings.data_dir), tensors, Sensors.of_gpus(os.environ))
+    devices = open_devices(options.id, settings, _profile(settings), os.environ)
+    return Carriers(bus, store, DirectoryBlobs(settings.data_dir), tensors, devices)
 
 
 def main(default: StageName) -> None:

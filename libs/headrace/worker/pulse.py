@@ -10,9 +10,10 @@ from headrace.core.instance import Loadable, Pace
 from headrace.mesh import subjects
 from headrace.mesh.bus import Bus
 from headrace.mesh.errors import BusDown
-from headrace.mesh.sensors import DeviceReading, Sensors, to_proto
+from headrace.mesh.sensors import DeviceReading, to_proto
 from headrace.v1 import governor_pb2
 from headrace.wire.work import heartbeat_to_proto
+from headrace.worker.devices import Devices
 from headrace.worker.holds import Holds
 from headrace.worker.lease import Lease
 from headrace.worker.outbox import Outbox
@@ -52,6 +53,7 @@ class Gauges:
     slots_used: int
     blocks_used: int
     epoch: int
+    waiting_s: float = 0.0  # of work at full speed that waits
 
 
 class Pulse:
@@ -63,7 +65,7 @@ class Pulse:
         outbox: Outbox,
         tally: Tally,
         lease: Lease,
-        sensors: Sensors,
+        devices: Devices,
         gauges: Callable[[], Gauges],
         repeat_ends: Callable[[float], None],
     ) -> None:
@@ -74,25 +76,21 @@ class Pulse:
         self._outbox = outbox
         self._tally = tally
         self._lease = lease
-        self._sensors = sensors
-        self._devices: list[DeviceReading] = []
+        self._devices = devices
         self._gauges = gauges
         self._repeat_ends = repeat_ends
 
     async def run(self) -> None:
         """A late beat is not made up for: the next comes half a second after it."""
-        beat = 0
         while True:
             self.beat()
-            if beat % round(TELEMETRY_S / HEARTBEAT_S) == 0:
-                self._send(subjects.TELEMETRY, self._telemetry().SerializeToString())
-            beat += 1
             await asyncio.sleep(HEARTBEAT_S)
 
     async def sense(self) -> None:
-        """Apart from run(): a driver that hangs must not cost a heartbeat."""
+        """Apart from run(): a driver that hangs must not cost a heartbeat. What is told was read just now."""
         while True:
-            self._devices = await asyncio.to_thread(self._sensors.read)
+            readings = await self._devices.read()
+            self._send(subjects.TELEMETRY, self._telemetry(readings).SerializeToString())
             await asyncio.sleep(TELEMETRY_S)
 
     def beat(self, *, leaving: bool = False) -> None:
@@ -131,7 +129,7 @@ class Pulse:
             overlaps=identity.overlaps,
         )
 
-    def _telemetry(self) -> governor_pb2.Telemetry:
+    def _telemetry(self, readings: list[DeviceReading]) -> governor_pb2.Telemetry:
         identity, gauges, tally = self._identity(), self._gauges(), self._tally
         return governor_pb2.Telemetry(
             worker=identity.worker,
@@ -154,7 +152,8 @@ class Pulse:
             encode_busy_s=tally.encoded.busy_s,
             iterations=tally.iterations,
             evictions=tally.evictions,
-            devices=[to_proto(reading) for reading in self._devices],
+            devices=[to_proto(reading) for reading in readings],
+            waiting_s=gauges.waiting_s,
         )
 
     def _send(self, subject: str, message: bytes) -> None:

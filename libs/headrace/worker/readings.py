@@ -1,4 +1,5 @@
-"""A worker's own Prometheus metrics: what it holds right now. What it computes is exported by the governor, for all.
+"""A worker's own Prometheus metrics: what it holds right now, and whose energy it has used. What it computes is
+exported by the governor, for all.
 
 A count that stays up while nothing runs is a leak.
 """
@@ -9,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from headrace.mesh.metrics import Reading, registry
 from headrace.v1.worker_pb2 import WorkerState
+from headrace.worker.energy import Account
 
 FIELDS = {
     "headrace_worker_tensors": ("Embeddings and KV caches that peers may fetch", "handles"),
@@ -18,12 +20,33 @@ FIELDS = {
 }
 
 
-def worker_registry(state: Callable[[], WorkerState]) -> CollectorRegistry:
+STAGES = ("prefill", "decode", "encode")
+
+
+def worker_registry(worker: str, state: Callable[[], WorkerState], account: Account) -> CollectorRegistry:
     return registry(
+        Reading(
+            "headrace_energy_joules_total",
+            "Of its devices, while they computed",
+            lambda: {(worker, stage): float(getattr(account, f"{stage}_j")) for stage in STAGES},
+            ("worker", "stage"),
+        ),
+        Reading(
+            "headrace_idle_energy_joules_total",
+            "Of its devices, while they computed nothing",
+            lambda: {(worker,): account.idle_j},
+            ("worker",),
+        ),
+        Reading(
+            "headrace_lost_energy_joules_total",
+            "Of what they computed: for requests that were gone before they could be told",
+            lambda: {(worker,): account.lost_j},
+            ("worker",),
+        ),
         *(
             Reading(name, text, lambda field=field: _of(state(), field), ("worker",))  # type: ignore[misc]
             for name, (text, field) in FIELDS.items()
-        )
+        ),
     )
 
 

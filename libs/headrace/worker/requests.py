@@ -311,8 +311,9 @@ class Requests:
     def fail(self, held: Held, error: HeadraceError, *, retryable: bool) -> None:
         """This attempt is over here. Nothing is kept: should the event be lost, the repeated command fails again."""
         if self._holds.current(held.key) is held and held.state != "ended":
+            self._spans.close(held, _STAGE[held.state], time.time())
             self._forget(held)
-            self._refuse(held.key, error, retryable=retryable)
+            self._outbox.failed(held.key, error.failure(), retryable=retryable, timeline=held.timeline)
             self._outbox.flush()
 
     # --- they are told of again, and released ---
@@ -342,6 +343,7 @@ class Requests:
 
     def _forget(self, held: Held) -> None:
         self._free(held)
+        self._spans.lose(held)
         del self._holds.requests[held.key.request_id]
         if held.state != "ended":
             held.to("ended")  # whatever is under way for it finds out

@@ -27,17 +27,14 @@ class Tally:
     done: Done = field(default_factory=Done)
     _steps: deque[Step] = field(default_factory=lambda: deque(maxlen=STEPS_KEPT))
 
-    def step(self, result: StepResult, took_s: float) -> None:
-        """A mixed iteration's time is shared out by tokens."""
-        tokens = result.prefill_tokens + result.decode_tokens
-        if not tokens:
-            return
-        prefill_s = took_s * result.prefill_tokens / tokens
+    def step(self, result: StepResult, prefill_s: float, decode_s: float) -> None:
+        """The two parts of its time."""
+        took_s = prefill_s + decode_s
         self.iterations += 1
         self.prefill_tokens += result.prefill_tokens
         self.decode_tokens += result.decode_tokens
         self.prefill_busy_s += prefill_s
-        self.decode_busy_s += took_s - prefill_s
+        self.decode_busy_s += decode_s
         done = self.done
         self.done = Done(
             done.busy_s + took_s,

@@ -69,9 +69,9 @@ def decide(cell: Cell, job: Job, reason: FinishReason, failure: Failure | None, 
         cell.emit(SendCancel(worker_id, job.key))
         cell.emit(SendRelease(worker_id, job.key))
     prefix_tokens = cell.config.prefix_tokens.get(request.prompt.prefix, 0)
-    usage = usage_of(request.prompt, prefix_tokens, len(job.emitted))
     if job.state in ("queued", "encoding"):
         add_span(cell, job, "queue" if job.state == "queued" else "media", job.ready_s, now_s)
+    usage = usage_of(request.prompt, prefix_tokens, len(job.emitted), timeline=job.timeline)
     end = End(reason, failure, usage, job.timeline)
     cell.emit(GatewayEnded(job.gateway, job.key, end))
     finish(cell, job, end, job.emitted, job.logprobs, now_s)

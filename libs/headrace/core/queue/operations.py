@@ -9,6 +9,7 @@ from headrace.core.instance import Loadable
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.job import Job
 from headrace.core.queue.recovery import retry
+from headrace.core.queue.spans import told
 from headrace.core.queue.stages import joined, patience_s
 from headrace.core.queue.worker import Worker
 
@@ -35,6 +36,7 @@ def evicted(cell: Cell, event: Evicted, now_s: float) -> None:
     if job.state != "decode":
         return
     worker = cell.workers[event.worker]
+    told(job, event.timeline)
     job.progress = max(job.progress, event.next_index)
     job.evict_sent_s = 0.0
     job.evictions += 1

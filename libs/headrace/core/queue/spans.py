@@ -21,3 +21,8 @@ def dispatched_s(job: Job) -> float:
     """When the current attempt was sent to its workers: where the last span of ours ended. Encoders' may come later."""
     own = (span.end_s for span in reversed(job.timeline) if span.stage not in ("preprocess", "encode"))
     return next(own, job.request.accepted_s)
+
+
+def told(job: Job, timeline: tuple[StageSpan, ...]) -> None:
+    """What an attempt has been through, as its worker says, maybe twice: paid for, also if the attempt is lost."""
+    job.timeline += tuple([span for span in timeline if span not in job.timeline])

@@ -10,6 +10,7 @@ from headrace.core.queue.ends import decide, fail
 from headrace.core.queue.job import AT_WORKER, Job
 from headrace.core.queue.overlap import part_came
 from headrace.core.queue.recovery import retry
+from headrace.core.queue.spans import told
 from headrace.core.types import Key
 
 
@@ -38,6 +39,7 @@ def prefilled(cell: Cell, event: Prefilled, now_s: float) -> None:
     if job is None or job.state != "prefill" or event.worker != job.prefill or job.decode == job.prefill:
         return
     cell.move(job, "handover")
+    told(job, event.timeline)
     cell.workers[event.worker].lighten(job)
     cell.dirty = True
     job.progress = max(job.progress, event.next_index)
@@ -81,6 +83,7 @@ def stage_failed(cell: Cell, event: StageFailed, now_s: float) -> None:
     job = cell.jobs.get(event.key.request_id)
     if job is None or not _concerns(job, event):
         return
+    told(job, event.timeline)
     if not event.retryable:
         decide(cell, job, "error", event.failure, now_s)
         return

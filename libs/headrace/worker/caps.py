@@ -1,0 +1,104 @@
+"""Caps that the governor orders, and what becomes of them: they hold for as long as it renews them.
+
+A batch says all that holds, so the newest one counts alone. A governor that falls silent leaves each device at the
+fallback that it named with its last word.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from headrace.mesh.logs import get_logger
+from headrace.v1 import governor_pb2
+from headrace.worker.devices import Devices
+
+log = get_logger("caps")
+
+LEASE_MAX_S = 60.0  # nobody's word holds longer
+DEVICES_MAX = 64  # of one worker
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """Watts of one GPU; 0: none."""
+
+    cap_w: float
+    fallback_w: float
+    reason: str
+
+
+class Caps:
+    def __init__(self, me: str, devices: Devices, clock: Callable[[], float] = time.monotonic) -> None:
+        self._me = me
+        self._devices = devices
+        self._clock = clock
+        self._newest = (0, 0)  # epoch and sequence
+        self._governor = ""
+        self._ordered: dict[str, Cap] = {}
+        self._until_s = math.inf  # of the lease; inf: nothing is held
+        self._held: dict[str, float] = {}  # caps as they were set
+        self._refused: dict[str, str] = {}  # why they could not be, said once
+        self._changed = asyncio.Event()
+
+    def on_message(self, data: bytes, _headers: Mapping[str, str]) -> None:
+        try:
+            batch = governor_pb2.CapBatch.FromString(data)
+        except DecodeError as error:
+            log.error("bad_cap_batch", why=str(error))
+            return
+        age = (batch.epoch, batch.sequence)
+        if age <= self._newest:
+            if batch.epoch < self._newest[0]:
+                log.warning("older_governor_refused", governor=batch.governor, epoch=batch.epoch)
+            return
+        self._newest, self._governor = age, batch.governor
+        mine = next((worker for worker in batch.workers if worker.worker == self._me), None)
+        self._ordered = _caps(mine) if mine is not None else {}
+        self._until_s = self._clock() + min(max(batch.lease_s, 0.0), LEASE_MAX_S)
+        self._changed.set()
+
+    async def run(self) -> None:
+        while True:
+            wait_s = min(max(self._until_s - self._clock(), 0.0), LEASE_MAX_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._changed.wait()
+            if self._changed.is_set():
+                self._changed.clear()
+                await self._hold({device: (cap.cap_w, cap.reason) for device, cap in self._ordered.items()})
+            elif self._clock() >= self._until_s:
+                self._until_s = math.inf
+                reason = f"{self._governor} is silent: fallback"
+                await self._hold({device: (cap.fallback_w, reason) for device, cap in self._ordered.items()})
+
+    async def _hold(self, wanted: dict[str, tuple[float, str]]) -> None:
+        """These caps and no others."""
+        no_longer = dict.fromkeys(self._held, (0.0, f"{self._governor} has no cap for it"))
+        for device, (cap_w, reason) in (no_longer | wanted).items():
+            before_w = self._held.get(device, 0.0)
+            if cap_w == before_w:
+                continue
+            why = await self._devices.cap(device, cap_w)
+            if not why:
+                self._refused.pop(device, None)
+                self._held[device] = cap_w
+                log.info("cap", device=device, before_w=before_w, after_w=cap_w, reason=reason)
+            elif self._refused.get(device) != why:
+                self._refused[device] = why
+                log.warning("cap_refused", device=device, cap_w=cap_w, why=why)
+
+
+def _caps(worker: governor_pb2.WorkerCaps) -> dict[str, Cap]:
+    """What is no power is no order."""
+    found = {}
+    for one in worker.devices[:DEVICES_MAX]:
+        if all(math.isfinite(watts) and watts >= 0 for watts in (one.cap_w, one.fallback_w)):
+            found[one.device] = Cap(one.cap_w, one.fallback_w, one.reason)
+        else:
+            log.error("bad_cap", device=one.device, cap_w=one.cap_w, fallback_w=one.fallback_w)
+    return found
