@@ -24,6 +24,8 @@ class Kept:
     opaque_asked: float = 0.0
     opaque_served: float = 0.0
     energy_j: float = 0.0
+    serving_j: float = 0.0  # of serving instances' servers
+    tokens: float = 0.0  # that they answered with
     capped_minutes: int = 0
     reloads: int = 0
     gpu_p99_c: list[float] = field(default_factory=list)
@@ -38,11 +40,12 @@ class Kept:
             "over_temp_share": self.over_temp / self.gpu_minutes,
             "thermal_events": float(self.thermal_events),
             "power_events": float(self.power_events),
-            "goodput": self.served / self.asked,
-            "opaque_goodput": self.opaque_served / self.opaque_asked,
+            "served_share": self.served / self.asked,
+            "opaque_served_share": self.opaque_served / self.opaque_asked,
             "quality": self.quality / self.served,
             "capped_share": self.capped_minutes / self.row_minutes,
             "joules": self.energy_j,
+            "joules_per_token": self.serving_j / self.tokens,
             "joules_per_unit": self.energy_j / (self.served + self.opaque_served),
             "reloads": float(self.reloads),
         }

@@ -8,7 +8,6 @@ its power limit is capped as a whole, and a server with a GPU above its soft lim
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
@@ -21,14 +20,16 @@ from headrace.core.power.placement import Ask, Ground, Mask
 from headrace.core.power.routing import Instances, Room
 from headrace.core.power.templates import HOURS
 from loadtest.reproduce.tapas_kept import Kept
+from loadtest.reproduce.tapas_latency import Moment, Watch, seconds_of, tokens_of
 from loadtest.reproduce.tapas_learning import learn
 from loadtest.reproduce.tapas_load import ENDPOINTS, Case, Floats, Load, Numbers
+from loadtest.reproduce.tapas_rivals import SLACK, SPEEDS, Rival, Rivals
 
 SOFT_C = 83.0
+SETTLE_MINUTES = 30  # ten times what a sink takes
 MARGIN_C = 1.0  # [I] below the soft limit, bursts included
 BURST_KEEP = 0.999  # of the highest burst seen, from minute to minute
 NEWS = 0.05  # [I] relative change of an instance's work that makes its configuration a question
-SPEEDS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
 # Quality: MMLU of Llama 2 beside its 70B (68.9, 54.8, 45.3) [R]; throughput by size, 8-bit 1.5 x [I].
 CONFIGS = (
     Config("70b", 1.0, 1.0, 1.0),
@@ -39,14 +40,8 @@ QUALITY_LEAST = 0.98  # outside emergencies: 8-bit may be used, smaller models m
 BURST_S = 4.0  # [I] of prefills that follow one another within a minute
 UNEVEN = 0.10  # [I] deviation of an endpoint's instances' shares, without routing
 THROTTLED = 0.5  # speed of a server that is too hot
+PROMPT = 0.6  # [I] busy share that configuration leaves at most, where power and heat allow it
 TARGET = 0.93  # [I] of a row's limit that configuration steers to
-STATIC_SPEED = 0.75  # [I] down to which decode loses nothing
-SLACK = 0.85  # [I] busy share up to which promises are kept, for those who slow down by slack
-
-
-# Static caps (as Dynamo's planner is given), caps by the row's power alone (as POLCA's), speed by each instance's slack
-# (as VoltanaLLM's): stated simply, not their code.
-Rival = Literal["", "static", "row", "slack"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +61,15 @@ class Variant:
 
 class World:
     def __init__(
-        self, case: Case, loads: Load, variant: Variant, emergencies: Mapping[int, set[Event]] | None = None
+        self,
+        case: Case,
+        loads: Load,
+        variant: Variant,
+        emergencies: Mapping[int, set[Event]] | None = None,
+        watch: Watch | None = None,
     ) -> None:
-        """emergencies: which events hold from a minute on."""
+        """emergencies: which events hold from a minute on. watch: keeps minutes for the request simulator."""
+        self.watch = watch or Watch(())
         self.case, self.loads, self.variant = case, loads, variant
         self.kind, self.server = case.kind, case.server
         self.emergencies: Mapping[int, set[Event]] = emergencies or {}
@@ -79,6 +80,10 @@ class World:
         self.rng = np.random.default_rng([case.seed, 23])
         self.points: list[list[Point]] = [self._table(endpoint.prefill) for endpoint in ENDPOINTS]
         self.full_w = np.array([self._dynamic_w(endpoint.prefill) for endpoint in ENDPOINTS])[loads.endpoint]
+        per_minute = np.array([60.0 * tokens_of(each.name) / seconds_of(each.name) for each in ENDPOINTS])
+        self.tokens_per_minute = per_minute[loads.endpoint]  # that a fully busy instance answers with
+        shares = np.array([endpoint.prefill for endpoint in ENDPOINTS])[loads.endpoint]
+        self.rivals = Rivals(variant.rival, self.kind, shares)
         self.config = np.zeros(loads.servings, dtype=np.int64)  # of each serving instance, into its endpoint's points
         self.loaded_s = np.full(loads.servings, -np.inf)
         self.hysteresis = Hysteresis.of(case.rows)
@@ -151,10 +156,19 @@ class World:
     def run(self) -> dict[str, float]:
         """The whole of it; figures of Kept, and processor seconds."""
         began = time.process_time()
+        self._settle()
         for minute in range(self.case.minutes):
             self.emergency.events = self.emergencies.get(minute, self.emergency.events)
             self._minute(minute)
         return self.kept.figures() | {"cpu_s": time.process_time() - began}
+
+    def _settle(self) -> None:
+        """The first minute until its heat is its own: the models have learnt at loads that nobody had, and left the
+        plant as hot as those made it."""
+        for _ in range(SETTLE_MINUTES):
+            self._minute(0)
+        self.kept = Kept()
+        self.throttled[:] = False
 
     def _minute(self, minute: int) -> None:
         loads, kept = self.loads, self.kept
@@ -184,9 +198,27 @@ class World:
         self._count(minute, seen, busy, capacity, speed, row_most)
         kept.opaque_asked += float(opaque.sum())
         kept.opaque_served += float((opaque * speed[: loads.opaques]).sum())
+        if self.watch.wants(minute):
+            self.watch.moments[minute] = self._moment(minute, busy * capacity, speed)
+
+    def _moment(self, minute: int, doing: Floats, speed: Floats) -> Moment:
+        loads, opaque = self.loads, self.loads.opaque[minute]
+        points = [self.points[endpoint][at] for endpoint, at in zip(loads.endpoint, self.config, strict=True)]
+        clock, slowed = np.array([point.speed for point in points]), speed[loads.opaques :]
+        prefill, decode = (self.rivals.prefill, self.rivals.decode) if self.variant.rival else (clock, clock)
+        return Moment(
+            self._wanted(minute, doing),
+            np.array([point.config.capacity for point in points]),
+            prefill * slowed,
+            decode * slowed,
+            float(opaque.sum()),
+            float((opaque * speed[: loads.opaques]).sum()),
+        )
 
     def _running(self) -> tuple[Floats, Floats]:
         """Capacity and relative dynamic power of each serving instance, as configured."""
+        if self.variant.rival:
+            return self.rivals.running()
         points = [self.points[endpoint][at] for endpoint, at in zip(self.loads.endpoint, self.config, strict=True)]
         return np.array([point.capacity for point in points]), np.array([point.dynamic for point in points])
 
@@ -245,7 +277,7 @@ class World:
         must, may = self.hysteresis.look(row_w / row_most, 60.0 * minute)
         room_w = self._room_w(inlet)[servers] - self.kind.context_w
         hot = busy * dynamic * self.full_w > room_w
-        wanted = self._wanted(minute, busy * capacity) / SLACK
+        wanted = self._wanted(minute, busy * capacity) / PROMPT
         news = ~must[rows] & (np.abs(wanted - self.known_work) > NEWS * np.maximum(self.known_work, NEWS))
         left = np.maximum(TARGET * row_most - base_w, 0.0) / np.maximum(np.bincount(rows, drawn_w, self.case.rows), 1.0)
         for each in np.flatnonzero(must[rows] | hot | news | (may[rows] & (self.config > 0))).tolist():
@@ -255,25 +287,11 @@ class World:
             self._reconfigure(each, minute, float(wanted[each]), max(0.0, float(most)))
 
     def _configure_as_others_do(self, minute: int, busy: Floats, row_most: Floats) -> None:
-        """Speeds of the one model that there is, without reloads: static, by the row alone, or by each one's slack."""
-        loads = self.loads
         capacity, dynamic = self._running()
         drawn = self._gpus(np.concatenate([self.opaque_w, busy * dynamic * self.full_w]))
         risk = self.plant.by_row(self.models.server_w(drawn)) / row_most
-        rows = self.case.layout.row[self.where[loads.opaques :]]
-        wanted = self._wanted(minute, busy * capacity)
-        for each in range(loads.servings):
-            points = self.points[int(loads.endpoint[each])]
-            speeds = [at for at, point in enumerate(points) if point.config == CONFIGS[0]]  # the fastest first
-            now = speeds.index(int(self.config[each]))
-            if self.variant.rival == "static":
-                now = next((n for n, at in enumerate(speeds) if points[at].speed <= STATIC_SPEED), len(speeds) - 1)
-            elif self.variant.rival == "row":
-                now += int(risk[rows[each]] > configuration.HIGH) - int(risk[rows[each]] < configuration.CALM)
-            else:
-                enough = [n for n, at in enumerate(speeds) if points[at].capacity * SLACK >= wanted[each]]
-                now = enough[-1] if enough else 0
-            self.config[each] = speeds[min(max(now, 0), len(speeds) - 1)]
+        rows = self.case.layout.row[self.where[self.loads.opaques :]]
+        self.rivals.choose(self._wanted(minute, busy * capacity), risk[rows])
 
     def _wanted(self, minute: int, doing: Floats) -> Floats:
         """Of each serving instance: what it does, and its part of what its endpoint cannot do now."""
@@ -337,6 +355,7 @@ class World:
         kept.gpu_minutes += peak.size
         kept.row_minutes += self.case.rows
         kept.energy_j += 60.0 * float(seen.row_w.sum())
+        kept.serving_j += 60.0 * float(seen.server_w[self.where[loads.opaques :]].sum())
         if minute % 60 == 0:
             kept.gpu_p99_c.append(float(np.quantile(peak, 0.99)))
         points = [self.points[endpoint][at] for endpoint, at in zip(loads.endpoint, self.config, strict=True)]
@@ -345,4 +364,5 @@ class World:
         done = np.minimum(busy * capacity, capacity * slow)  # what is not fully busy catches up
         kept.asked += float(loads.work[minute].sum())
         kept.served += float(done.sum())
+        kept.tokens += float(done @ self.tokens_per_minute)
         kept.quality += float((done * quality).sum())

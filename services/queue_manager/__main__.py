@@ -24,6 +24,7 @@ if __name__ == "__main__":
         without=tuple(os.environ.get("HEADRACE_WITHOUT", "").replace(",", " ").split()),
         roles=cast(Roles, os.environ.get("HEADRACE_ROLES") or "fixed"),
         predict=os.environ.get("HEADRACE_PREDICT") or "auto",
+        governor_coupling=os.environ.get("HEADRACE_GOVERNOR_COUPLING") or "on",
         scaling=ScalingOptions.from_env(os.environ),
     )
     run(partial(main, options))

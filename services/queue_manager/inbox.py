@@ -10,8 +10,9 @@ from headrace.core.events import Event, RequestAccepted
 from headrace.mesh.faults import reach
 from headrace.mesh.journal import Record
 from headrace.mesh.logs import get_logger
-from headrace.v1 import queue_pb2
+from headrace.v1 import governor_pb2, queue_pb2
 from headrace.wire.convert import request_from_proto
+from headrace.wire.governed import governed_from_proto
 from headrace.wire.work import control_from_proto, events_from_proto, heartbeat_from_proto
 
 log = get_logger("queue")
@@ -41,7 +42,7 @@ class Inbox:
             try:
                 for event in read(data):
                     self.put(event)
-            except DecodeError as error:
+            except (DecodeError, ValueError) as error:
                 log.error("unreadable_message", why=str(error))
 
         return on_message
@@ -74,6 +75,10 @@ def _reported(batch: queue_pb2.EventBatch) -> Iterator[tuple[str, Iterable[Any]]
 
 def read_heartbeat(data: bytes) -> Iterable[Event]:
     return (heartbeat_from_proto(queue_pb2.Heartbeat.FromString(data)),)
+
+
+def read_caps(data: bytes) -> Iterable[Event]:
+    return (governed_from_proto(governor_pb2.CapBatch.FromString(data)),)
 
 
 def read_control(data: bytes) -> Iterable[Event]:

@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 
 from headrace.core.effects import DeleteRecord, Effect, StoreResult
 from headrace.core.errors import HeadraceError
-from headrace.core.events import CaughtUp, Event, Heartbeat, Joined, Prefilled, RequestAccepted
+from headrace.core.events import CaughtUp, Event, Governed, Heartbeat, Joined, Prefilled, RequestAccepted
+from headrace.core.governing import FULL, Speeds
 from headrace.core.queue import QueueCore
 from headrace.core.queue.views import CellView, WorkerView
 from headrace.core.scaling import SCALERS
 from headrace.core.scaling.autoscaler import Autoscaler, Limits, ScaledPool
 from headrace.core.scaling.events import Answered, Arrived, Ended, Look, Paced, Scale, Started, look
-from headrace.core.scaling.pace import GUESS, EncodePace, costs_of
+from headrace.core.scaling.pace import GUESS, EncodePace, costs_of, slowed
 from headrace.core.scaling.promises import Promises
 from headrace.core.slo import SloClass
 from headrace.core.types import Request
@@ -28,6 +29,7 @@ from services.queue_manager.actuators import Actuator, Fleet
 from services.queue_manager.scaling_options import PoolOptions, ScalingOptions
 
 WAKE_S = 1.0  # [I] between two looks at least, though a request finds nobody; as in the simulator
+WAKE_CHANGE = 0.1  # [I] of a speed that the governor says: looked at within WAKE_S
 SETTLE_S = 1.2  # of a new leadership: by then it has heard every worker that lives, as for adoption
 DECISIONS_KEPT = 50
 ORDER_STALE_S = 900.0  # a start that takes longer is none, or its heartbeat belonged to another order
@@ -74,6 +76,8 @@ class Scaling:
         self._costs = {pool.name: pool.costs for pool in self.pools}
         self._orders = {pool.name: deque[float](maxlen=pool.most) for pool in self.pools}  # when, not served yet
         self._known: set[str] = set()  # incarnations
+        self._speeds: dict[str, Speeds] = {}  # of workers, that the governor says
+        self._governed_until_s = 0.0
         self._caught_up = False
         self._woken = asyncio.Event()
 
@@ -86,11 +90,25 @@ class Scaling:
             self._accepted(event.request, effects, now_s)
         elif isinstance(event, Prefilled | Joined):
             self._tell(self.promises.first_token(event.key.request_id, now_s), now_s)
+        elif isinstance(event, Governed):
+            self._governed(event, now_s)
         elif isinstance(event, CaughtUp):
             self._caught_up = True
         for effect in effects:
             if isinstance(effect, StoreResult):
                 self._ended(effect, now_s)
+
+    def _governed(self, event: Governed, now_s: float) -> None:
+        """The core has refused an older word by then, but heard it all the same: a second's mistake here."""
+        before, self._speeds = self._speeds, {each.worker: each.speeds for each in event.workers}
+        self._governed_until_s = now_s + event.lease_s
+        if any(
+            _differ(before.get(worker, FULL), self._speeds.get(worker, FULL)) for worker in {*before, *self._speeds}
+        ):
+            self._woken.set()
+
+    def _encode_speed(self, worker: str, now_s: float) -> float:
+        return self._speeds.get(worker, FULL).encode if now_s <= self._governed_until_s else 1.0
 
     def _accepted(self, request: Request, effects: Iterable[Effect], now_s: float) -> None:
         """What the journal held before this leadership has arrived long ago: it only waits."""
@@ -116,7 +134,8 @@ class Scaling:
             return
         if event.leaving:
             return
-        self._encode[pool].observe(event.worker, event.incarnation, event.encoded)
+        speed = self._encode_speed(event.worker, now_s)
+        self._encode[pool].observe(event.worker, event.incarnation, event.encoded, speed)
         if event.incarnation in self._known:
             return
         self._known.add(event.incarnation)
@@ -196,7 +215,7 @@ class Scaling:
             self._encode[pool.name].keep({worker.worker for worker in mine})
             costs = costs_of(mine, self._encode[pool.name], self._costs[pool.name])
             self._costs[pool.name] = costs
-            self.autoscaler.handle(Paced(pool.name, costs), now_s)
+            self.autoscaler.handle(Paced(pool.name, slowed(costs, mine), costs), now_s)
 
     def _troubled(self, trouble: str) -> None:
         if trouble and trouble != self.trouble:
@@ -235,6 +254,12 @@ class Scaling:
         if self.trouble:
             return ()
         return tuple({name for pool in self.pools if model in pool.models for name in pool.modalities})
+
+
+def _differ(one: Speeds, other: Speeds) -> bool:
+    """So much that instances may have to be counted anew, between two looks."""
+    pairs = ((one.prefill, other.prefill), (one.decode, other.decode), (one.encode, other.encode))
+    return any(abs(a - b) > WAKE_CHANGE * max(a, b) for a, b in pairs)
 
 
 def _with_leaving(view: CellView, fleets: Mapping[str, Fleet]) -> CellView:

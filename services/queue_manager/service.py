@@ -14,7 +14,7 @@ from headrace.mesh.bus import Bus
 from headrace.mesh.journal import Journal
 from headrace.mesh.logs import get_logger
 from services.queue_manager.chores import Chores
-from services.queue_manager.inbox import Inbox, read_control, read_events, read_heartbeat
+from services.queue_manager.inbox import Inbox, read_caps, read_control, read_events, read_heartbeat
 from services.queue_manager.lengths import Lengths, Thread
 from services.queue_manager.mirror import Mirror
 from services.queue_manager.outbox import Outbox
@@ -46,9 +46,13 @@ class QueueManager:
         predictor: Thread | None = None,
         planner: Callable[[Callable[[Event], None]], Planner] | None = None,
         scaling: Scaling | None = None,
+        *,
+        governed: bool = True,
     ) -> None:
+        """governed: the governor's word counts before workers have measured what it does to them."""
         self.core = QueueCore(config)
         self.scaling = scaling
+        self._governed = governed
         self._bus = bus
         self._journal = journal
         self._inbox = Inbox(self._take)
@@ -90,6 +94,8 @@ class QueueManager:
         await self._bus.subscribe(subjects.HEARTBEAT, self._inbox.handler(read_heartbeat))
         await self._bus.subscribe(subjects.EVENTS, self._inbox.handler(read_events))
         await self._bus.subscribe(subjects.CONTROL, self._inbox.handler(read_control))
+        if self._governed:
+            await self._bus.subscribe(subjects.CAPS, self._inbox.handler(read_caps))
         self._bus.watch(self._on_bus)
 
     def _services(self) -> list[Coroutine[Any, Any, None]]:

@@ -60,6 +60,7 @@ class Options:
     without: tuple[str, ...] = ()  # operations that are switched off
     roles: Roles = "fixed"  # of workers that prefill and decode
     predict: str = "auto"  # the length predictor for each request: auto is on where all of it is installed
+    governor_coupling: str = "on"  # off: the governor is not listened to, and its caps are learnt from what workers do
     scaling: ScalingOptions | None = None  # None: the instances are those that somebody starts
 
     def __post_init__(self) -> None:
@@ -72,6 +73,8 @@ class Options:
             raise BadSetup(f"HEADRACE_WITHOUT: no operation {', '.join(unknown)}; there are {', '.join(OPERATIONS)}")
         if self.roles not in ROLES:
             raise BadSetup(f"HEADRACE_ROLES={self.roles!r}: must be one of {', '.join(ROLES)}")
+        if self.governor_coupling not in ("on", "off"):
+            raise BadSetup(f"HEADRACE_GOVERNOR_COUPLING={self.governor_coupling!r}: must be on or off")
         if self.predict not in ("auto", "on", "off"):
             raise BadSetup(f"HEADRACE_PREDICT={self.predict!r}: must be auto, on or off")
 
@@ -175,6 +178,7 @@ def _manager(
         predictor,
         Planner if options.planning else None,
         scaling,
+        governed=options.governor_coupling == "on",
     )
 
 

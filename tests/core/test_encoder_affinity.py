@@ -22,6 +22,8 @@ class Load:
     media_pending: int = 0
     media_held: int = 0
     incarnation: str = "1"
+    encode_speed: float = 1.0
+    risky: bool = False
 
 
 # Three encoders; a part of 100 tokens; a window of 1,000; four times the least loaded.

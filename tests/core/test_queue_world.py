@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from headrace.core import events as ev
+from headrace.core.governing import Governance, Speeds
 from tests.core.queue_weather import Weather
 from tests.core.queue_world import World
 
@@ -18,6 +19,7 @@ class Storm(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
+        self.words = 0
 
     @initialize(colocated=st.booleans())
     def workers(self, colocated: bool) -> None:
@@ -61,6 +63,14 @@ class Storm(RuleBasedStateMachine):
     @rule()
     def three_seconds(self) -> None:
         self.world.pass_time(3.0)
+
+    @rule(weight=st.sampled_from((0.0, 1.0)), share=st.sampled_from((0.0, 0.5, 1.0)), speed=st.sampled_from((0.4, 1.0)))
+    def govern(self, weight: float, share: float, speed: float) -> None:
+        """The first worker alone is governed; calm comes when the lease is over."""
+        name = next(iter(self.world.workers))
+        said = Governance(name, weight, share, Speeds(speed, speed, speed))
+        self.words += 1
+        self.world.handle(ev.Governed("gov", 1, self.words, 3.0, (said,)))
 
     @rule(which=st.integers(0, 9))
     def kill(self, which: int) -> None:

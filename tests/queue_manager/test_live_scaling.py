@@ -9,8 +9,9 @@ import pytest
 from headrace.core.commands import Hold
 from headrace.core.effects import Effect
 from headrace.core.errors import Unavailable
-from headrace.core.events import CaughtUp, Event, Heartbeat, Joined, RequestAccepted, Tick
+from headrace.core.events import CaughtUp, Event, Governed, Heartbeat, Joined, RequestAccepted, Tick
 from headrace.core.events import Ended as WorkerEnded
+from headrace.core.governing import Governance, Speeds
 from headrace.core.instance import Done, Encoded, Pace
 from headrace.core.queue import QueueConfig, QueueCore
 from headrace.core.slo import CLASSES, SloClass
@@ -290,3 +291,26 @@ def test_settings() -> None:
         "headrace-prefill-decode",
     )
     assert options.instances_max == 6
+
+
+async def test_a_cap_takes_capacity_at_once_and_wakes_the_autoscaler() -> None:
+    cell = Cell(Shop())
+    cell.beat("llm-0")
+    cell.beat("encoder-0")
+    cell.beat("encoder-0", encoded=Encoded(1.0, 1000))
+    await cell.scaling.look(cell.core)
+    before = {sight.name: sight.capacity_per_s for sight, _ in cell.scaling.autoscaler.last}
+    cell.scaling._woken.clear()
+    said = tuple([Governance(worker, speeds=Speeds(0.5, 0.5, 0.5)) for worker in ("llm-0", "encoder-0")])
+    cell.tell(Governed("g", 1, 1, 30.0, said))
+    assert cell.scaling._woken.is_set()
+    await cell.scaling.look(cell.core)
+    after = {sight.name: sight.capacity_per_s for sight, _ in cell.scaling.autoscaler.last}
+    assert after == {name: pytest.approx(0.5 * capacity) for name, capacity in before.items()}
+    cell.beat("encoder-0", encoded=Encoded(3.0, 2000))  # twice as long for as much
+    await cell.scaling.look(cell.core)
+    again = {sight.name: sight.capacity_per_s for sight, _ in cell.scaling.autoscaler.last}
+    assert again == {name: pytest.approx(capacity, rel=0.01) for name, capacity in after.items()}
+    cell.scaling._woken.clear()
+    cell.tell(Governed("g", 1, 2, 30.0, said))
+    assert not cell.scaling._woken.is_set(), "nothing is new"

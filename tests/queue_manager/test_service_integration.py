@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from headrace.core.events import Governed
 from headrace.core.queue import QueueCore
 from headrace.core.tape import read_tape
 from headrace.core.types import Key
-from headrace.mesh import rpc
+from headrace.mesh import rpc, subjects
 from headrace.mesh.blobs import DirectoryBlobs
 from headrace.mesh.servers import NatsServer, RedisServer
 from headrace.mesh.store import Store
 from headrace.mesh.token_log import TokenChunk
-from headrace.v1 import common_pb2, queue_pb2, queue_pb2_grpc
+from headrace.v1 import common_pb2, governor_pb2, queue_pb2, queue_pb2_grpc
 from tests.queue_manager.cellmates import Cell, Manager, cell, make_request, until
 
 pytestmark = pytest.mark.timeout(60)
@@ -248,3 +249,30 @@ async def test_it_explains_and_leaves_a_tape_that_replays(mates: Cell, manager: 
         effects += len(done)
     assert effects >= 8
     core.check()
+
+
+@pytest.mark.parametrize("coupling", ["on", "off"])
+async def test_the_governors_word_is_on_the_tape_and_told(mates: Cell, tmp_path: Path, coupling: str) -> None:
+    """With the coupling, and only then; what cannot be read is left out, and what comes after it is not."""
+    manager, tape = Manager(mates.settings), tmp_path / "tape"
+    await manager.start(HEADRACE_TAPE=str(tape), HEADRACE_PLANNER="headrace", HEADRACE_GOVERNOR_COUPLING=coupling)
+    try:
+        await until(lambda: any(model.servable for model in mates.status.models))
+        worker = mates.status.workers[0].worker
+        for sequence, factor in ((1, float("nan")), (2, 0.7)):
+            caps = governor_pb2.WorkerCaps(
+                worker=worker,
+                weight=1.0,
+                slots_share=0.5,
+                prefill_factor=factor,
+                decode_factor=0.9,
+            )
+            batch = governor_pb2.CapBatch(governor="g", epoch=1, sequence=sequence, lease_s=30.0, workers=[caps])
+            await mates.bus.publish(subjects.CAPS, batch.SerializeToString())
+        await asyncio.sleep(0.3)
+        with tape.open() as lines:
+            frames = list(read_tape(lines)[1])
+        words = [frame.event.sequence for frame in frames if isinstance(frame.event, Governed)]
+        assert words == ([2] if coupling == "on" else [])
+    finally:
+        await manager.kill()

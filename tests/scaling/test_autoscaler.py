@@ -1,6 +1,7 @@
 """The autoscaler as a whole: events in, decisions out; what it measures is what arithmetic says."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -160,3 +161,17 @@ def test_an_instance_that_costs_nothing_is_no_division_by_zero() -> None:
 def test_windows_shorten_with_a_short_epoch(long_s: float, short_s: float, before_s: float) -> None:
     limits = Limits(4, long_s=long_s)
     assert [round(limits.short_s, 6), round(limits.before_s, 6)] == [short_s, before_s]
+
+
+def test_a_cap_takes_as_much_of_a_measured_capacity_as_of_a_computed_one() -> None:
+    measured = replace(LLM, name="measured", capacity_per_s=80.0)
+    scaler, seen = made(LLM, measured)
+    capped = Costs(0.0, 2e-4, 0.0, 1e-3)
+    scaler.handle(Arrived("vision", 100), 0.0)
+    for pool in (LLM, measured):
+        scaler.handle(Paced(pool.name, capped, LLM.costs), 0.0)
+    scaler.handle(Look({"llm": Count(1), "measured": Count(1)}), 1.0)
+    computed, of_measured = (pool.capacity_per_s for pool in seen.sights[0].pools)
+    full = 100 / (100 * 1e-4 + OUTPUT_TOKENS * 1e-3)
+    assert computed < full
+    assert of_measured / 80.0 == pytest.approx(computed / full)

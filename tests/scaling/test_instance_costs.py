@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
+from headrace.core.governing import Speeds
 from headrace.core.instance import Encoded, Pace
 from headrace.core.queue.views import WorkerView
 from headrace.core.scaling.base import Costs
 from headrace.core.scaling.events import Answered
-from headrace.core.scaling.pace import GUESS, EncodePace, costs_of
+from headrace.core.scaling.pace import GUESS, EncodePace, costs_of, slowed
 from headrace.core.scaling.promises import Promises
 
 
@@ -74,3 +75,22 @@ def test_each_promise_is_settled_once() -> None:
     assert promises.overdue(10.0) == []
     assert promises.overdue(10.1) == [Answered(False)]
     assert (promises.overdue(99.0), len(promises)) == ([], 0)
+
+
+def test_capped_instances_do_the_sum_of_their_speeds() -> None:
+    costs = Costs(1.0, 2.0, 3.0, 4.0)
+    capped = [worker(), worker(speeds=Speeds(prefill=0.5, decode=0.8, encode=0.4))]
+    assert slowed(costs, capped) == Costs(1.0 / 0.7, 2.0 / 0.75, 3.0 / 0.75, 4.0 / 0.9)
+    assert slowed(costs, [worker()]) == slowed(costs, []) == costs
+
+
+def test_of_slots_that_may_not_be_used_no_batch_is_made() -> None:
+    costs = costs_of([worker(slots_share=0.5)], EncodePace(), GUESS)
+    assert costs.decode_token_s == pytest.approx(0.02 / 5 + 0.001)
+
+
+def test_what_an_encoder_does_under_a_cap_is_no_pace_of_its_own() -> None:
+    pace = EncodePace()
+    pace.observe("e-0", "1", Encoded(1.0, 100))
+    pace.observe("e-0", "1", Encoded(3.0, 200), speed=0.5)
+    assert pace.token_s == pytest.approx(0.01)

@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from headrace.core.governing import Speeds
 from headrace.core.instance import Done, Pace
 from headrace.core.waiting import PaceLearner
 
@@ -56,7 +57,7 @@ def test_before_anything_it_is_what_was_advertised() -> None:
     learner = PaceLearner(TOLD)
     assert learner.pace == TOLD
     assert learner.tokens_per_s(32) == pytest.approx(32 / 0.036)
-    assert learner.tokens_per_s(32, slowdown=2.0) == pytest.approx(16 / 0.036)
+    assert learner.tokens_per_s(32, speeds=Speeds(decode=0.5)) == pytest.approx(16 / 0.036)
     assert PaceLearner().tokens_per_s(32) > 0, "a guess where nothing is advertised"
     assert PaceLearner(Pace()).pace == PaceLearner().pace
 
@@ -132,8 +133,17 @@ def test_a_known_slowdown_is_not_learnt() -> None:
     machine = Machine(times(TOLD, 2.0))
     learner = PaceLearner(TOLD)
     for done in machine.beats(30):
-        learner.observe(done, slowdown=2.0)
+        assert learner.observe(done, Speeds(prefill=0.5, decode=0.5))
     assert step_s(learner.pace, 32) == pytest.approx(step_s(TOLD, 32), rel=0.001)
+
+
+def test_a_cap_that_slows_down_one_stage_is_not_learnt_either() -> None:
+    capped = Pace(TOLD.step_s / 0.9, TOLD.sequence_s / 0.9, TOLD.prefill_token_s / 0.4)
+    learner = PaceLearner(TOLD)
+    for done in Machine(capped).beats(30):
+        learner.observe(done, Speeds(prefill=0.4, decode=0.9))
+    assert learner.pace.prefill_token_s == pytest.approx(TOLD.prefill_token_s, rel=0.001)
+    assert learner.pace.step_s == pytest.approx(TOLD.step_s, rel=0.001)
 
 
 def test_counters_that_begin_anew() -> None:

@@ -144,6 +144,7 @@ BAD = [
     ("incidents = [{at_s = 1, kind = 'fire'}]", "[[incidents]] 0 kind: cannot be 'fire'; allowed: kill, stop"),
     ("incidents = [{at_s = 1, kind = 'kill'}]", "worker: is missing; kill needs"),
     ("incidents = [{at_s = 1, kind = 'kill', worker = 'llm'}]", "pools: none: there is no [fleet]"),
+    ("incidents = [{at_s = 1, kind = 'cap', worker = 'llm', prefill = 2}]", "prefill: must be above 0 and at most 1"),
     ("incidents = [{at_s = 1, kind = 'bus_down'}]", "seconds: is missing; bus_down needs it"),
     ("incidents = [{at_s = 1, kind = 'bus_down', seconds = -1}]", "seconds: must be at least 0"),
     ("mesh.hop_s = 'slow'", "mesh.hop_s: must be a number"),

@@ -10,7 +10,7 @@ from headrace.cli import runstate
 from headrace.cli.options import add_data_dir
 from headrace.cli.view import Console
 from headrace.client import operator
-from headrace.v1.queue_pb2 import ExplainResponse, GroupStatus, InspectResponse
+from headrace.v1.queue_pb2 import ExplainResponse, GroupStatus, InspectResponse, VirtualQueueStatus
 
 GROUPS_MAX = 20  # of each queue: a screen
 
@@ -61,7 +61,7 @@ def _inspected(console: Console, shown: InspectResponse) -> None:
     for queue in shown.queues:
         rate = f", {queue.tokens_per_s:.0f} tokens/s when full" if queue.tokens_per_s >= 0 else ""
         model = f"{queue.model}, loading {queue.loading}" if queue.loading else queue.model
-        title = f"{queue.worker}: {model}; {queue.running} of {queue.slots} slots taken{rate}"
+        title = f"{queue.worker}: {model}; {queue.running} of {queue.slots} slots taken{rate}{_governed(queue)}"
         _groups(console, title, queue.groups)
     if shown.unplaced:
         _groups(console, "no live worker can serve these", shown.unplaced)
@@ -85,6 +85,18 @@ def _inspected(console: Console, shown: InspectResponse) -> None:
         proven = ", proven best" if planner.last_optimal else ""
         plans = f"{planner.plans_solved} plans solved, {planner.plans_applied} applied, {planner.plans_stale} too late"
         console.plain(f"\n{plans}; the last took {planner.last_solve_s:.2f} s ({planner.last_solver}{proven})")
+
+
+def _governed(queue: VirtualQueueStatus) -> str:
+    """What the governor asks, where it asks for something; an older queue manager says nothing of it."""
+    told = []
+    if 0 < queue.prefill_speed < 1 or 0 < queue.decode_speed < 1:
+        told.append(f"prefill at {queue.prefill_speed:.0%}, decode at {queue.decode_speed:.0%} of full speed")
+    if queue.prefill_speed and queue.slots_usable < queue.slots:
+        told.append(f"{queue.slots_usable} slots may be used")
+    if queue.prefill_speed and queue.weight < 1:
+        told.append(f"weight {queue.weight:.2g}")
+    return f"; governed: {', '.join(told)}" if told else ""
 
 
 def _groups(console: Console, title: str, groups: Iterable[GroupStatus]) -> None:

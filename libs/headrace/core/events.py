@@ -6,6 +6,7 @@ Any of these may arrive twice, late or out of order, and all but the journal's m
 from dataclasses import dataclass
 
 from headrace.core.commands import Hold
+from headrace.core.governing import Governance, StageHint
 from headrace.core.instance import NO_PACE, NOTHING_DONE, NOTHING_ENCODED, Done, Encoded, Loadable, Pace
 from headrace.core.planning.problem import Plan
 from headrace.core.types import End, Failure, Key, Logprobs, Request, StageSpan, TensorHandle
@@ -122,6 +123,18 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class Governed:
+    """All that a governor asks for. Of a worker that is not named nothing is known: full speed, no risk."""
+
+    governor: str
+    epoch: int  # of its life: the greater one is the newer
+    sequence: int  # within it
+    lease_s: float  # nothing of it holds for longer than this without another word
+    workers: tuple[Governance, ...] = ()
+    stages: tuple[StageHint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Cancel:
     """`gateway` empty: whoever asks; else ignored when the request has moved to another gateway."""
 
@@ -208,6 +221,7 @@ Event = (
     | Ended
     | StageFailed
     | Heartbeat
+    | Governed
     | Cancel
     | Attach
     | Stalled

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, cast
 
-from headrace.core import commands, effects, events, instance, slo, types
+from headrace.core import commands, effects, events, governing, instance, slo, types
 from headrace.core.effects import Effect
 from headrace.core.events import Event
 from headrace.core.planning import problem
@@ -18,7 +18,7 @@ from headrace.core.queue.config import QueueConfig
 
 _NOUNS: dict[str, type] = {
     name: noun
-    for module in (types, commands, events, effects, instance, problem, slo)
+    for module in (types, commands, events, effects, governing, instance, problem, slo)
     for name, noun in vars(module).items()
     if isinstance(noun, type) and is_dataclass(noun)
 } | {"QueueConfig": QueueConfig}

@@ -40,6 +40,8 @@ class EncodeStage:
         self._places = Places(kind, world.config.together and kind.generates, world.ledger.target_s)
         self._line = EncodeLine[Keeping](self._holds_still, _place if kind.line != "fifo" else None)
         self._batch: list[Encoding[Keeping]] = []
+        self._end_s = self._tower_s = 0.0  # of the batch: when it is over, and its tower at full speed
+        self._slow = 1.0  # times as long as that
 
     @property
     def waiting(self) -> int:
@@ -94,8 +96,20 @@ class EncodeStage:
         tiles = sum(part.tiles for part in parts)
         reading_s = sum(cost.preprocess_s(part.pixels) for part in parts)
         self._worker.meter.work(world.now_s, self._kind.power.encode_w)
-        world.agenda.after(world.mesh.part_s + reading_s + cost.tiles_s(tiles), self._end, self._batch)
+        self._tower_s, self._slow = cost.tiles_s(tiles), 1.0 / self._worker.speeds.encode
+        self._ends(world.now_s + world.mesh.part_s + reading_s + self._tower_s * self._slow)
         return True
+
+    def _ends(self, end_s: float) -> None:
+        self._end_s = end_s
+        self._worker.world.agenda.at(end_s, self._end, self._batch, end_s)
+
+    def change_speed(self) -> None:
+        """The worker's speeds are others from now on: what is left of the tower, which comes last, takes as long."""
+        left_s = min(self._end_s - self._worker.world.now_s, self._tower_s * self._slow)
+        if self._batch and left_s > 0.0:
+            was, self._slow = self._slow, 1.0 / self._worker.speeds.encode
+            self._ends(self._end_s + left_s * (self._slow / was - 1.0))
 
     def _batch_size(self) -> int:
         most = self._kind.batch_max
@@ -113,8 +127,8 @@ class EncodeStage:
             self._worker.world.ledger.count("encoder_cache_hits")
             self._tell(keeping)
 
-    def _end(self, batch: list[Encoding[Keeping]]) -> None:
-        if batch is not self._batch or not self._worker.runs(self._end, batch):
+    def _end(self, batch: list[Encoding[Keeping]], end_s: float) -> None:
+        if batch is not self._batch or end_s != self._end_s or not self._worker.runs(self._end, batch, end_s):
             return
         self._batch = []
         worker = self._worker

@@ -1,8 +1,10 @@
-"""What befalls a simulated fleet: deaths, hangs, starts, drains, model swaps, a bus that is away, clocks that jump."""
+"""What befalls a simulated fleet: deaths, hangs, starts, drains, model swaps, a silent bus, jumping clocks, caps."""
 
 from collections.abc import Mapping
 
+from headrace.core.governing import FULL, Speeds
 from headrace.sim.fleet import kind_of
+from headrace.sim.governor import Governor
 from headrace.sim.kind import Kind
 from headrace.sim.turnover import Turnover
 from headrace.sim.world import World
@@ -11,11 +13,14 @@ from headrace.workload.scenario import Scenario
 
 
 class Incidents:
-    def __init__(self, world: World, scenario: Scenario, kinds: Mapping[str, Kind], turnover: Turnover) -> None:
+    def __init__(
+        self, world: World, scenario: Scenario, kinds: Mapping[str, Kind], turnover: Turnover, governor: Governor
+    ) -> None:
         self._world = world
         self._scenario = scenario
         self._kinds = kinds
         self._turnover = turnover
+        self._governor = governor
 
     def plan(self) -> None:
         for incident in self._scenario.incidents:
@@ -28,10 +33,18 @@ class Incidents:
             self._world.agenda.after(incident.seconds, self._world.bring_bus_up)
         elif incident.kind == "start":
             self._turnover.start(self._turnover.new_id(incident.pool), self._kinds[incident.pool])
+        elif incident.kind == "cap":
+            self._cap(incident)
         elif incident.kind == "clock" and incident.pool == "gateway":
             self._world.gateway_off_s += incident.seconds
         else:
             self._to_worker(incident)
+
+    def _cap(self, incident: Incident) -> None:
+        speeds = Speeds(incident.prefill, incident.decode, incident.encode)
+        self._governor.cap(incident.worker, speeds)
+        if incident.seconds:
+            self._world.agenda.after(incident.seconds, self._governor.cap, incident.worker, FULL)
 
     def _to_worker(self, incident: Incident) -> None:
         worker = self._world.workers.get(_first(incident.worker))

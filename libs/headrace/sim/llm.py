@@ -4,7 +4,7 @@ Between two events a batch that only decodes is advanced by as many iterations a
 it cuts the stretch at the end of the iteration that is running.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from headrace.core.commands import JoinCommand
@@ -14,24 +14,11 @@ from headrace.core.instance import Done
 from headrace.core.stages.batch import Batch, Chunk, Live, work_of
 from headrace.core.stages.roster import Roster
 from headrace.sim.held import Counted, Held
+from headrace.sim.iteration import Iteration, decode_share, slow_of
 from headrace.sim.places import Places, Turns
 
 if TYPE_CHECKING:
     from headrace.sim.worker import Worker
-
-
-@dataclass(slots=True, eq=False)
-class Iteration:
-    """One iteration, or `steps` of them that only decode."""
-
-    start_s: float
-    work: StepWork
-    decoding: list[Live[Counted, Held]]
-    chunks: list[Chunk[Counted, Held]]
-    entering: list[Held]
-    steps: int
-    copy_s: float = 0.0  # of KV caches that leave with it, or come from host memory before it
-    end_s: float = 0.0
 
 
 class LlmStage:
@@ -100,7 +87,8 @@ class LlmStage:
         work, copy_s = self._work(decoding, chunks), self._export_s(chunks)
         if turn.entering:
             copy_s += sum([self._copy_s(held.parked_bytes) for held in turn.entering if held.parked_bytes])
-        self._run(Iteration(now_s, work, decoding, chunks, turn.entering, steps, copy_s))
+        slow = slow_of(self._cost, work, self._worker.speeds)
+        self._run(Iteration(now_s, work, decoding, chunks, turn.entering, steps, copy_s, slow))
         return True
 
     def _work(self, decoding: list[Live[Counted, Held]], chunks: list[Chunk[Counted, Held]]) -> StepWork:
@@ -137,35 +125,34 @@ class LlmStage:
     def _until(self, iteration: Iteration, steps: int) -> None:
         """It is over at the end of so many steps."""
         iteration.steps = steps
-        cost, work = self._cost, iteration.work
-        took_s = cost.stretch_s(work, steps) if steps > 1 else cost.step_s(work) + iteration.copy_s
+        self._ends(iteration, iteration.start_s + iteration.took_s(self._cost, steps))
+
+    def _ends(self, iteration: Iteration, end_s: float) -> None:
         agenda = self._worker.world.agenda
-        iteration.end_s = max(iteration.start_s + took_s, agenda.now_s)
+        iteration.end_s = max(end_s, agenda.now_s)
         agenda.at(iteration.end_s, self._end, iteration, iteration.end_s)
 
     def interrupt(self) -> None:
         """Something changes: the stretch ends with the step that is running."""
         iteration = self._iteration
-        if iteration is None or iteration.steps == 1 or not self._cost.step_s(iteration.work):
+        if iteration is None or not iteration.is_stretch(self._cost):
             return
-        begun = self._begun(iteration)
+        begun = iteration.begun(self._cost, self._worker.world.now_s)
         if begun < iteration.steps:
             self._until(iteration, begun)
 
-    def _begun(self, iteration: Iteration) -> int:
-        return self._cost.steps_begun(iteration.work, self._worker.world.now_s - iteration.start_s)
+    def change_speed(self) -> None:
+        """The worker's speeds are others from now on."""
+        self.interrupt()
+        iteration, now_s = self._iteration, self._worker.world.now_s
+        if iteration is not None and iteration.end_s > now_s:
+            slow = slow_of(self._cost, iteration.work, self._worker.speeds)
+            self._ends(iteration, iteration.change_speed(self._cost, now_s, slow))
 
     def _power_w(self, work: StepWork) -> float:
         """By the share of the iteration's time that prefilling adds to decoding."""
         power = self._kind.power
-        if not work.prefill_tokens:
-            return power.decode_w
-        if not work.decode_sequences:
-            return power.prefill_w
-        decode_s = self._cost.step_s(
-            StepWork(decode_sequences=work.decode_sequences, decode_context_tokens=work.decode_context_tokens)
-        )
-        share = min(1.0, decode_s / (self._cost.step_s(work) or 1.0))
+        share = decode_share(self._cost, work)
         return share * power.decode_w + (1 - share) * power.prefill_w
 
     # --- postprocess ---
@@ -324,17 +311,14 @@ class LlmStage:
     @property
     def ahead(self) -> int:
         """Iterations of the running stretch that are over already."""
-        iteration = self._iteration
-        if iteration is None or iteration.steps == 1 or not self._cost.step_s(iteration.work):
-            return 0
-        return min(self._begun(iteration), iteration.steps) - 1
+        return self._iteration.ahead(self._cost, self._worker.world.now_s) if self._iteration is not None else 0
 
     def done(self, ahead: int) -> Done:
         busy_s, decoded = self._busy_s, self._decoded_tokens
         if ahead:
             assert self._iteration is not None
             work = self._iteration.work
-            busy_s += self._cost.stretch_s(work, ahead)
+            busy_s += self._iteration.ahead_s(self._cost, ahead)
             decoded += ahead * work.decode_sequences
         return Done(busy_s, self._iterations + ahead, self._prefilled_tokens, decoded)
 

@@ -84,6 +84,9 @@ class LoadStage:
     def interrupt(self) -> None:
         """Loading goes on to its end."""
 
+    def change_speed(self) -> None:
+        """Loading is the disk's and the link's work."""
+
     def _vacated(self, model: str, going: list[Held]) -> None:
         worker, shelf = self._worker, self._worker.shelf
         if not worker.runs(self._vacated, model, going):

@@ -36,6 +36,7 @@ class Mesh:
     lease_s: float = 2.0
     tick_s: float = 0.25
     overlap: float = 1.0  # prefill begins on a request's first media parts; 0: once it has all
+    coupling: float = 1.0  # the queue manager hears of speeds under power caps; 0: it learns them
     restart_s: float = 1.0  # a dead process: until its supervisor has it up again, the engine's start apart
 
     @classmethod

@@ -13,6 +13,7 @@ from headrace.core.queue import QueueConfig
 from headrace.sim.asked import Asked
 from headrace.sim.fleet import kind_of, link_of
 from headrace.sim.gateway import Gateway
+from headrace.sim.governor import Governor, SpeedChange
 from headrace.sim.incidents import Incidents
 from headrace.sim.network import Mesh
 from headrace.sim.policy import Policy
@@ -42,16 +43,17 @@ def simulate(
     arrivals: Iterable[Arrival] | None = None,
     progress: Progress | None = None,
     settings: Mapping[str, Any] | None = None,
+    speeds: Iterable[SpeedChange] = (),
 ) -> Result:
     """Run a scenario under a policy; `arrivals`, in order of time, instead of the scenario's own. `settings`: fields of
-    QueueConfig that are to differ.
+    QueueConfig that are to differ. `speeds`: of workers, as they change in time, in order.
 
     Raises:
         ScenarioError, ProfileError, PolicyError: it cannot be run; the message says what to change.
     """
     chosen = scenario.seed if seed is None else seed
     began_s = time.perf_counter()
-    run = Run(scenario, policy, chosen, arrivals, progress, settings)
+    run = Run(scenario, policy, chosen, arrivals, progress, settings, speeds)
     collected = gc.isenabled()
     gc.disable()  # requests come and go without cycles: looking for them takes a tenth of the time
     try:
@@ -71,6 +73,7 @@ class Run:
         arrivals: Iterable[Arrival] | None = None,
         progress: Progress | None = None,
         settings: Mapping[str, Any] | None = None,
+        speeds: Iterable[SpeedChange] = (),
     ) -> None:
         if scenario.fleet is None:
             raise ScenarioError(f"{scenario.name} [fleet]: is missing; a simulation needs at least one [[fleet.pools]]")
@@ -93,6 +96,7 @@ class Run:
                 self.world.launch(f"{pool.name}-{number}", self.kinds[pool.name])
         self._gateway = Gateway(self.world, scenario, self.kinds.values())
         self._watch = Watch(self.world, self.kinds, max(SAMPLE_S_MIN, scenario.duration_s / SAMPLES))
+        self.governor = Governor(self.world, speeds, coupled=bool(mesh.coupling))
         self.turnover = Turnover(self.world, scenario.fleet.pools)
         self._autoscaling = (
             Autoscaling(self.world, scenario.fleet, scenario.autoscale, self.kinds, self.turnover)
@@ -112,7 +116,8 @@ class Run:
     def prepare(self) -> None:
         """Everything that happens by itself is on the agenda."""
         world, scenario = self.world, self._scenario
-        Incidents(world, scenario, self.kinds, self.turnover).plan()
+        Incidents(world, scenario, self.kinds, self.turnover, self.governor).plan()
+        self.governor.start()
         if self._autoscaling is not None:
             self._autoscaling.start()
             world.ended = self._autoscaling.ended

@@ -9,7 +9,8 @@ from headrace.core.queue.views import WorkerView
 from headrace.core.scaling import SCALERS
 from headrace.core.scaling.autoscaler import Autoscaler, Limits, ScaledPool
 from headrace.core.scaling.base import Costs
-from headrace.core.scaling.events import Answered, Arrived, Ended, Scale, look
+from headrace.core.scaling.events import Answered, Arrived, Ended, Paced, Scale, look
+from headrace.core.scaling.pace import slowed
 from headrace.profiles import model
 from headrace.sim.asked import Asked
 from headrace.sim.fleet import USUAL_TOKENS
@@ -38,7 +39,7 @@ class Autoscaling:
         self._woken = False  # a look between two looks is to come
         self.done: list[Scaling] = []
         gpus_max = asked.gpus_max or fleet.gpus
-        pools = tuple([_pool(kind, asked, gpus_max) for kind in kinds.values()])
+        self._pools = pools = tuple([_pool(kind, asked, gpus_max) for kind in kinds.values()])
         policy = SCALERS[asked.policy](asked.epoch_s)
         self._autoscaler = Autoscaler(policy, pools, Limits(gpus_max, asked.look_s, asked.epoch_s), world.now_s)
 
@@ -85,6 +86,9 @@ class Autoscaling:
         view = world.core.view(now_s)
         heard = {worker.worker for worker in view.workers}
         starting = {name: self._turnover.starting(name, heard) for name in self._kinds}
+        for pool in self._pools:
+            mine = [worker for worker in view.workers if _pool_of(worker) == pool.name]
+            self._autoscaler.handle(Paced(pool.name, slowed(pool.costs, mine), pool.costs), now_s)
         seen = look(view, world.config.classes, _pool_of, starting)
         for scale in self._autoscaler.handle(seen, now_s):
             self._carry_out(scale)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.core import effects as fx
 from headrace.core.commands import EncodeCommand, Hold, HoldState, JoinCommand, PrefillCommand
 from headrace.core.events import Ended, Event, Heartbeat, StageFailed
+from headrace.core.governing import FULL, Speeds
 from headrace.core.instance import Done
 from headrace.core.stages.kv import blocks_for
 from headrace.core.types import End, Failure, FinishReason, Key, TensorHandle
@@ -47,6 +48,7 @@ class Worker:
         self.clock_off_s = 0.0
         self.epoch = 0
         self.port = Port()
+        self.speeds = FULL  # of its stages, under a power cap
         self.meter = Meter(kind.power, kind.gpus)
         self.held: dict[str, Held] = {}
         self._fenced: OrderedDict[str, int] = OrderedDict()
@@ -79,6 +81,13 @@ class Worker:
         self._rising = False
         if self._busy is None and self.alive and not self.stopped:
             self._next()
+
+    def run_at(self, speeds: Speeds) -> None:
+        """From now on, also with what it is at."""
+        self.speeds = speeds
+        self.meter.run_at(self.world.now_s, speeds.prefill if self.kind.generates else speeds.encode)
+        if self._busy is not None:
+            self._busy.change_speed()
 
     def over(self) -> None:
         """The stage on the device has ended its iteration or batch: the others come first."""

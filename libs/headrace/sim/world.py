@@ -23,6 +23,7 @@ from headrace.core.events import (
     Tick,
     TokensRecovered,
 )
+from headrace.core.governing import FULL, Speeds
 from headrace.core.lengths import Constant, Predictor, of_request
 from headrace.core.queue import QueueConfig, QueueCore
 from headrace.core.types import End, Key, TensorHandle
@@ -54,6 +55,7 @@ class World:
         self.one_by_one = False  # iterations are never taken together: slower, and the same
         self.ended: Callable[[Asked], None] = _nobody  # told of each end that a client has seen
         self.first_token: Callable[[Asked], None] = _nobody  # ... and of each first token
+        self.speeds_of: Callable[[str], Speeds] = _full_speed  # of a worker that starts
         self._lives: dict[str, int] = {}
         self._pending: list[Event] = []  # what storage will say once the bus is back
         self._solving = False
@@ -246,6 +248,8 @@ class World:
             self.gone.append(before)
         worker = self.workers[worker_id] = Worker(self, worker_id, kind, life)
         worker.start()
+        if (speeds := self.speeds_of(worker_id)) != FULL:
+            worker.run_at(speeds)
         self._beat(worker)
         return worker
 
@@ -312,3 +316,7 @@ def _nothing(effect: fx.Effect) -> None:
 
 def _nobody(asked: Asked) -> None:
     pass
+
+
+def _full_speed(worker_id: str) -> Speeds:
+    return FULL

@@ -714,7 +714,7 @@ class GroupStatus(_message.Message):
     def __init__(self, id: _Optional[int] = ..., model: _Optional[str] = ..., slo_class: _Optional[str] = ..., size: _Optional[str] = ..., priority: _Optional[int] = ..., waiting: _Optional[int] = ..., evicted: _Optional[int] = ..., due_in_s: _Optional[float] = ..., estimated_wait_s: _Optional[float] = ..., estimated_wait_bound_s: _Optional[float] = ..., output_tokens: _Optional[float] = ...) -> None: ...
 
 class VirtualQueueStatus(_message.Message):
-    __slots__ = ("worker", "model", "loading", "running", "slots", "tokens_per_s", "groups")
+    __slots__ = ("worker", "model", "loading", "running", "slots", "tokens_per_s", "groups", "prefill_speed", "decode_speed", "weight", "slots_usable")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LOADING_FIELD_NUMBER: _ClassVar[int]
@@ -722,6 +722,10 @@ class VirtualQueueStatus(_message.Message):
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     TOKENS_PER_S_FIELD_NUMBER: _ClassVar[int]
     GROUPS_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_SPEED_FIELD_NUMBER: _ClassVar[int]
+    DECODE_SPEED_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_USABLE_FIELD_NUMBER: _ClassVar[int]
     worker: str
     model: str
     loading: str
@@ -729,7 +733,11 @@ class VirtualQueueStatus(_message.Message):
     slots: int
     tokens_per_s: float
     groups: _containers.RepeatedCompositeFieldContainer[GroupStatus]
-    def __init__(self, worker: _Optional[str] = ..., model: _Optional[str] = ..., loading: _Optional[str] = ..., running: _Optional[int] = ..., slots: _Optional[int] = ..., tokens_per_s: _Optional[float] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ...) -> None: ...
+    prefill_speed: float
+    decode_speed: float
+    weight: float
+    slots_usable: int
+    def __init__(self, worker: _Optional[str] = ..., model: _Optional[str] = ..., loading: _Optional[str] = ..., running: _Optional[int] = ..., slots: _Optional[int] = ..., tokens_per_s: _Optional[float] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ..., prefill_speed: _Optional[float] = ..., decode_speed: _Optional[float] = ..., weight: _Optional[float] = ..., slots_usable: _Optional[int] = ...) -> None: ...
 
 class FlowStatus(_message.Message):
     __slots__ = ("slo_class", "flow", "waiting", "served_tokens")

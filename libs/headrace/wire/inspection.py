@@ -50,6 +50,10 @@ def _queue(queue: VirtualQueueView) -> queue_pb2.VirtualQueueStatus:
         slots=queue.slots,
         tokens_per_s=queue.tokens_per_s,
         groups=[_group(group) for group in queue.groups],
+        prefill_speed=queue.speeds.prefill,
+        decode_speed=queue.speeds.decode,
+        weight=queue.weight,
+        slots_usable=queue.slots_usable,
     )
 
 

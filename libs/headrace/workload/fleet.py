@@ -9,7 +9,7 @@ from headrace.workload.tables import Count, CountOrNone, NotNegative, Positive
 
 LinkName = Literal["nvlink", "infiniband", "ethernet", "pcie"]
 RolesName = Literal["fixed", "elastic"]
-IncidentKind = Literal["kill", "stop", "drain", "start", "swap", "bus_down", "clock"]
+IncidentKind = Literal["kill", "stop", "drain", "start", "swap", "bus_down", "clock", "cap"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Fleet:
         return next((pool for pool in self.pools if pool.name == name), None)
 
 
-_NEEDS_WORKER = ("kill", "stop", "drain", "start", "swap", "clock")
+_NEEDS_WORKER = ("kill", "stop", "drain", "start", "swap", "clock", "cap")
 _NEEDS_SECONDS = ("stop", "bus_down", "clock")
 
 
@@ -83,7 +83,8 @@ class Incident:
 
     kill: a worker dies. stop: a worker hangs for `seconds`, then goes on. drain: a worker takes nothing new, finishes
     what it has and leaves. start: one more worker of a pool. swap: an instance loads `model`. bus_down: no message
-    passes for `seconds`. clock: a worker's clock jumps by `seconds`, which may be negative.
+    passes for `seconds`. clock: a worker's clock jumps by `seconds`, which may be negative. cap: a worker, or all of a
+    pool, computes at `prefill`, `decode` and `encode` of its full speed, for `seconds` or, with none, from then on.
     """
 
     at_s: NotNegative
@@ -91,6 +92,9 @@ class Incident:
     worker: str = ""  # "pool-3", or a pool: one of it, the start of a new one
     seconds: float = 0.0
     model: str = ""
+    prefill: Positive = 1.0  # speeds under a cap, of full speed
+    decode: Positive = 1.0
+    encode: Positive = 1.0
 
     def __post_init__(self) -> None:
         if self.kind in _NEEDS_WORKER and not self.worker:
@@ -99,6 +103,11 @@ class Incident:
             raise ValueError(f"seconds: is missing; {self.kind} needs it")
         if self.kind != "clock" and self.seconds < 0:
             raise ValueError(f"seconds: must be at least 0, is {self.seconds:g}")
+        speeds = {"prefill": self.prefill, "decode": self.decode, "encode": self.encode}
+        if wrong := [name for name, speed in speeds.items() if not 0 < speed <= 1]:
+            raise ValueError(f"{wrong[0]}: must be above 0 and at most 1, is {speeds[wrong[0]]:g}")
+        if self.kind == "cap" and not self.seconds and all(speed == 1 for speed in speeds.values()):
+            raise ValueError("prefill, decode, encode: a cap needs a speed below 1 of at least one of them")
         if self.kind == "swap" and not self.model:
             raise ValueError("model: is missing; swap needs the model to load")
 

@@ -9,6 +9,7 @@ from headrace.core.effects import Effect
 from headrace.core.lengths import Calibrator, Histogram, Prediction, of_request
 from headrace.core.ordering import ORDERS, Standing
 from headrace.core.queue.config import ATTEMPTS_PER_EPOCH, QueueConfig
+from headrace.core.queue.governorbook import GovernorBook
 from headrace.core.queue.job import AT_WORKER, LIFE, STANDING, WAITING, Job, Lane, State
 from headrace.core.queue.line import Line
 from headrace.core.queue.plans import Planning
@@ -61,6 +62,7 @@ class Cell:
         self.known_lengths = Histogram()  # of ended requests, by model, class and modality
         self.calibrator = Calibrator()  # of what the predictor says, by model
         self.roles = RoleBook() if config.roles == "elastic" else None
+        self.governing = GovernorBook()
         self.lengths_matter = bool(
             config.predict_lengths or config.planner or ORDERS[config.order].needs_lengths or self.roles is not None
         )

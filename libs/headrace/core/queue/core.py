@@ -13,6 +13,7 @@ from headrace.core.events import (
     Ended,
     Event,
     Evicted,
+    Governed,
     Heartbeat,
     Joined,
     LengthPredicted,
@@ -34,6 +35,7 @@ from headrace.core.queue.config import QueueConfig
 from headrace.core.queue.control import attach, cancel, ring, stalled
 from headrace.core.queue.dispatch import dispatch
 from headrace.core.queue.ends import result_stored, worker_ended
+from headrace.core.queue.governing import follow_governor, governed
 from headrace.core.queue.inspect import Inspection, inspect
 from headrace.core.queue.lengths import length_predicted
 from headrace.core.queue.operations import evicted
@@ -66,6 +68,7 @@ def _tick(cell: Cell, event: Tick, now_s: float) -> None:
     while (due := cell.due(now_s)) is not None:
         alarm, job, attempt = due
         ring(cell, alarm, job, attempt, now_s)
+    follow_governor(cell, now_s)
     if cell.filling and cell.dispatching:
         put_back(cell, now_s)
     if cell.virtual is not None and cell.dispatching:
@@ -96,6 +99,7 @@ _HANDLERS: dict[type, Callable[[Cell, Any, float], None]] = {
     Ended: worker_ended,
     StageFailed: stage_failed,
     Heartbeat: heartbeat,
+    Governed: governed,
     Cancel: cancel,
     Attach: attach,
     Stalled: stalled,

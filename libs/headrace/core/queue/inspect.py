@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from headrace.core.governing import FULL, Speeds
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.groups import Group, size_words
 from headrace.core.queue.running import instance_of, running_at
@@ -38,6 +39,9 @@ class VirtualQueueView:
     slots: int
     tokens_per_s: float  # negative: not known
     groups: tuple[GroupView, ...]
+    speeds: Speeds = FULL  # that the governor says
+    weight: float = 1.0
+    slots_usable: int = 0  # that it leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,18 @@ def _queue(cell: Cell, queue: VirtualQueue, now_s: float, groups_max: int) -> Vi
     instance = instance_of(cell, worker)
     rate = instance.tokens_per_s if instance.step_s > 0 else -1.0
     groups = _groups(cell, worker, queue, now_s, groups_max)
-    return VirtualQueueView(worker.id, worker.model, worker.loading, worker.slots_used, worker.slots, rate, groups)
+    return VirtualQueueView(
+        worker.id,
+        worker.model,
+        worker.loading,
+        worker.slots_used,
+        worker.slots,
+        rate,
+        groups,
+        worker.governance.speeds,
+        worker.governance.weight,
+        worker.slots_usable,
+    )
 
 
 def _groups(cell: Cell, worker: Worker, queue: VirtualQueue, now_s: float, groups_max: int) -> tuple[GroupView, ...]:

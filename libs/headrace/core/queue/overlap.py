@@ -85,7 +85,10 @@ def _takers(cell: Cell, model: str) -> list[Worker]:
     return [
         worker
         for worker in cell.pool(model).prefills
-        if worker.overlaps and _is_free(cell, worker) and filling[worker.id] < cell.config.overlap_max
+        if worker.overlaps
+        and not worker.risky
+        and _is_free(cell, worker)
+        and filling[worker.id] < cell.config.overlap_max
     ]
 
 
@@ -111,7 +114,7 @@ def _is_free(cell: Cell, worker: Worker) -> bool:
 
 def _has_plenty(cell: Cell, worker: Worker, kv_tokens: int) -> bool:
     share, blocks = cell.config.overlap_share, blocks_for(kv_tokens, worker.block_tokens)
-    return worker.slots_used + 1 <= share * worker.slots and worker.blocks_used + blocks <= share * worker.blocks
+    return worker.slots_used + 1 <= share * worker.slots_usable and worker.blocks_used + blocks <= share * worker.blocks
 
 
 def _sweep(cell: Cell) -> None:

@@ -10,6 +10,7 @@ from headrace.core.queue.cell import Cell
 from headrace.core.queue.groups import Group
 from headrace.core.queue.launching import prefill_load
 from headrace.core.queue.running import instance_of, planner_of, running_at
+from headrace.core.queue.sparing import safe_place
 from headrace.core.queue.virtual import VirtualQueues
 from headrace.core.queue.worker import Worker
 from headrace.core.waiting.estimate import first_token
@@ -93,15 +94,29 @@ def place_groups(cell: Cell, virtual: VirtualQueues, now_s: float) -> None:
         able = [worker_id for worker_id in virtual.queues if _serves(cell, cell.workers[worker_id], group)]
         if not able:
             continue
-        idle = _idle(cell, virtual, group, able)
-        if idle is not None:
-            virtual.place(group, idle, 0)
+        if _place_at_once(cell, virtual, group, able, now_s):
             continue
         board = board_of(cell, virtual, now_s)
         place = planner_of(cell).insert(board, _spec(cell, virtual, group, 0.0), now_s)
         if place is not None:
             virtual.place(group, board.instances[place.instance].id, place.position)
             cell.planning.wanted = True
+
+
+def _place_at_once(cell: Cell, virtual: VirtualQueues, group: Group, able: list[str], now_s: float) -> bool:
+    """Where there is nothing to plan: at an idle instance, or where one at risk is spared."""
+    idle = _idle(cell, virtual, group, able)
+    if idle is not None and not cell.workers[idle].risky:
+        virtual.place(group, idle, 0)
+        return True
+    if cell.governing.risky and not group.begun and any(cell.workers[each].risky for each in able):
+        safe = safe_place(cell, virtual, group, now_s)
+        if safe is not None:
+            virtual.place(group, *safe)
+            return True
+    if idle is not None:
+        virtual.place(group, idle, 0)
+    return idle is not None
 
 
 def _idle(cell: Cell, virtual: VirtualQueues, group: Group, able: list[str]) -> str | None:
@@ -114,7 +129,7 @@ def _idle(cell: Cell, virtual: VirtualQueues, group: Group, able: list[str]) -> 
         and not worker.loading
         and not worker.alone
         and not virtual.queues[worker.id].groups
-        and worker.slots_used < worker.slots
+        and worker.slots_used < worker.slots_usable
     ]
     best = min(
         free,
@@ -206,7 +221,8 @@ def _instance_spec(cell: Cell, worker: Worker, now_s: float, zero_s: float) -> I
     for other in worker.loadable.values() if cell.config.swap and worker.decodes else ():
         if other.model not in worker.unloadable and (worker.loading or other.model != worker.model):
             load_s = 0.0 if other.model == worker.loading else other.load_s
-            models.append(InstanceModel(other.model, load_s, max(1, other.slots), other.pace))
+            slots, pace = worker.governance.usable(other.slots), worker.governance.speeds.slowed(other.pace)
+            models.append(InstanceModel(other.model, load_s, max(1, slots), pace))
     ready_s, ready_var, idle_s = _ready(cell, worker, now_s, now_s - zero_s)
     return InstanceSpec(worker.id, worker.model_to_be, tuple(models), ready_s, ready_var, idle_s)
 

@@ -13,6 +13,7 @@ from headrace.core.queue.adoption import adopt, adopt_part
 from headrace.core.queue.alone import exonerate
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.encoding import lose_part, send_part
+from headrace.core.queue.governing import govern
 from headrace.core.queue.job import AT_WORKER, Job, Part
 from headrace.core.queue.launching import send_prefill
 from headrace.core.queue.operations import evicted, eviction_declined, keep_loadable, send_load, send_on
@@ -39,7 +40,7 @@ def heartbeat(cell: Cell, event: Heartbeat, now_s: float) -> None:
     worker = _renew(cell, worker, event, now_s)
     worker.written_s = _written_s(worker, event, now_s)
     _follow_load(cell, worker, event, now_s)
-    worker.pace.observe(event.done)
+    worker.measure(event.done)
     if cell.caught_up:
         _reconcile(cell, worker, event.holds, now_s)
 
@@ -65,6 +66,7 @@ def _overdue(cell: Cell, worker: Worker, sent_s: float) -> bool:
 def _renew(cell: Cell, worker: Worker | None, event: Heartbeat, now_s: float) -> Worker:
     if worker is None:
         worker = cell.workers[event.worker] = Worker(event.worker, now_s)
+        govern(cell, worker, now_s)
     if not worker.incarnation or worker.draining != event.draining:
         if not worker.incarnation:
             worker.introduce(event)

@@ -6,6 +6,7 @@ A role is in our books alone: a worker that announces both stages takes whatever
 from collections import defaultdict
 from collections.abc import Iterable
 
+from headrace.core.governing import Speeds
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.job import Job
 from headrace.core.queue.pool import Pool
@@ -79,6 +80,7 @@ def _sight(cell: Cell, pool: Pool, members: list[Worker], jobs: list[Job], now_s
     clear_s = CLEAR_SHARE * _tightest_s(cell)
     return Sight(
         members=[_member(worker) for worker in members],
+        hint=cell.governing.moves.get("prefill", 0) - cell.governing.moves.get("decode", 0),
         prefill_load=_prefill_load(cell, members, jobs, clear_s, now_s),
         decode_load=_decode_load(cell, members, jobs, clear_s),
         other_prefills=sum(worker.prefills and worker.id not in ids for worker in pool.llms),
@@ -99,7 +101,7 @@ def _tightest_s(cell: Cell) -> float:
 def _prefill_load(cell: Cell, members: list[Worker], jobs: list[Job], clear_s: float, now_s: float) -> float:
     """What was sent to prefill of late goes on coming; what waits is to be prefilled within clear_s."""
     assert cell.roles is not None
-    token_s = sum(worker.pace.pace.prefill_token_s for worker in members) / len(members)
+    token_s = sum(worker.pace_now.prefill_token_s for worker in members) / len(members)
     waiting = sum([len(job.request.prompt.tokens) for job in jobs if job.state in ("queued", "prefill")])
     return token_s * (cell.roles.sent_per_s(members[0].model, now_s) + waiting / clear_s)
 
@@ -107,7 +109,9 @@ def _prefill_load(cell: Cell, members: list[Worker], jobs: list[Job], clear_s: f
 def _decode_load(cell: Cell, members: list[Worker], jobs: list[Job], clear_s: float) -> float:
     """What sits at workers takes its room; what waits is to be decoded by so many workers that it begins in clear_s."""
     worker = members[0]
-    pace, most = worker.pace.pace, float(max(1, worker.slots))
+    speed = sum([each.governance.speeds.decode for each in members]) / len(members)
+    pace = Speeds(decode=speed).slowed(worker.pace.pace)
+    most = max(1.0, sum([each.slots_usable for each in members]) / len(members))
     tbt_s = min([slo.tbt_s for name, slo in cell.config.classes.items() if slo.tbt_s and name in cell.classes] or [0.0])
     if tbt_s and pace.sequence_s:  # beyond, tokens come later than is promised
         most = min(most, max(1.0, (tbt_s - pace.step_s) / pace.sequence_s))

@@ -40,7 +40,9 @@ def make_room(cell: Cell, worker: Worker, job: Job, group: Group, now_s: float) 
 
 
 def _evict_for(cell: Cell, worker: Worker, waiting: list[Job], target_s: float, now_s: float) -> None:
-    slots = len(waiting) - (worker.slots - worker.slots_used) - len(worker.evicting)
+    if worker.slots_used > worker.slots_usable:
+        return  # what runs beyond the governor's share ends by itself
+    slots = len(waiting) - (worker.slots_usable - worker.slots_used) - len(worker.evicting)
     blocks = sum(blocks_for(job.kv_tokens, worker.block_tokens) for job in waiting) - _blocks_coming(worker)
     if slots <= 0 and blocks <= 0:
         return

@@ -1,5 +1,6 @@
 """What still runs at a worker, as the estimator and the planner see it."""
 
+from headrace.core.governing import Speeds
 from headrace.core.planning.base import Planner
 from headrace.core.planning.registry import PLANNERS
 from headrace.core.queue.cell import Cell
@@ -43,13 +44,17 @@ def left_of(cell: Cell, job: Job) -> Work:
 def instance_of(cell: Cell, worker: Worker) -> Instance:
     """A worker that does both; or a prefill worker with its share of the decode workers of its model."""
     if worker.whole:
-        return Instance(max(1, worker.slots), worker.pace.pace)
+        return Instance(max(1, worker.slots_usable), worker.pace_now)
     pool = cell.pool(worker.model)
     decodes, share = pool.decodes, max(1, len(pool.prefills))
     if not decodes:
-        return Instance(1.0, worker.pace.pace)
-    slots = sum(other.slots for other in decodes) / share
-    return Instance(max(1.0, slots), decodes[0].pace.pace, max(1, len(decodes) // share), apart=True)
+        return Instance(1.0, worker.pace_now)
+    slots = sum(other.slots_usable for other in decodes) / share
+    speeds = Speeds(
+        worker.governance.speeds.prefill, sum([other.governance.speeds.decode for other in decodes]) / len(decodes)
+    )
+    pace = speeds.slowed(decodes[0].pace.pace)
+    return Instance(max(1.0, slots), pace, max(1, len(decodes) // share), apart=True)
 
 
 def running_at(cell: Cell, worker: Worker, now_s: float | None) -> Work:

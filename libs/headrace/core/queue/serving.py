@@ -13,6 +13,7 @@ from headrace.core.queue.operations import go_on
 from headrace.core.queue.planning import place_groups
 from headrace.core.queue.preempting import go_on_if_room
 from headrace.core.queue.room import make_room
+from headrace.core.queue.sparing import is_spared
 from headrace.core.queue.swapping import swap_for
 from headrace.core.queue.virtual import VirtualQueue, VirtualQueues
 from headrace.core.queue.waits import waited
@@ -34,6 +35,8 @@ def _serve_queue(cell: Cell, virtual: VirtualQueues, queue: VirtualQueue, now_s:
         group = queue.groups[0]
         if group.model != worker.model:
             swap_for(cell, worker, queue, group, now_s)
+            return
+        if is_spared(cell, virtual, worker, group, now_s):
             return
         job = virtual.next_of(group, now_s)
         if not _start(cell, virtual, job, group, worker, now_s):
@@ -76,13 +79,15 @@ def _balance(cell: Cell, virtual: VirtualQueues, now_s: float) -> None:
         worker
         for queue in virtual.queues.values()
         if not queue.groups
-        and (worker := cell.workers[queue.worker]).slots_used < worker.slots
+        and (worker := cell.workers[queue.worker]).slots_used < worker.slots_usable
         and not worker.loading
         and not worker.alone
     ]
     for worker in sorted(idle, key=prefill_load):
         for group in _waiting_elsewhere(cell, virtual, worker):
-            while group.id in virtual.groups and worker.slots_used < worker.slots:
+            if is_spared(cell, virtual, worker, group, now_s):
+                continue
+            while group.id in virtual.groups and worker.slots_used < worker.slots_usable:
                 job = virtual.next_of(group, now_s)
                 if not _may_take(cell, job, worker) or not _start(cell, virtual, job, group, worker, now_s):
                     break

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from headrace.core.governing import FULL, Speeds
 from headrace.core.instance import NO_PACE, Pace
 from headrace.core.queue.admission import AT_LEAST
 from headrace.core.queue.cell import Cell
+from headrace.core.queue.governing import slowness
 from headrace.core.queue.job import Job
 from headrace.core.queue.waits import wait_of, wait_of_class
 
@@ -42,8 +44,10 @@ class WorkerView:
     evicted_bytes: int = 0
     host_bytes: int = 0
     block_tokens: int = 1
-    pace: Pace = NO_PACE  # as it was measured, as far as it was
+    pace: Pace = NO_PACE  # at full speed, as it was measured, as far as it was
     role: str = ""  # prefill, decode or both, where roles are elastic
+    speeds: Speeds = FULL  # that the governor says
+    slots_share: float = 1.0  # that it leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,8 @@ def _worker_views(cell: Cell) -> tuple[WorkerView, ...]:
             block_tokens=worker.block_tokens,
             pace=worker.pace.pace if worker.instance or worker.decodes else NO_PACE,
             role=worker.role if cell.roles is not None and worker.flexible else "",
+            speeds=worker.governance.speeds,
+            slots_share=worker.governance.slots_share,
         )
         for worker in known
         if worker.incarnation
@@ -278,7 +284,9 @@ def _why_queued(cell: Cell, job: Job, position: int) -> str:
     if job.suspect:
         return "workers died while they ran it: it waits to run alone"
     if job.group is not None:
-        return _why_grouped(cell, job, position)
+        worker = cell.workers.get(job.group.worker)
+        slow = slowness(worker) if worker is not None else ""
+        return _why_grouped(cell, job, position) + (f"; {slow}" if slow else "")
     if position:
         return f"{position} requests of its model are before it"
     return "first in line: no prefill and decode worker has a free slot and enough free KV blocks"

@@ -4,10 +4,12 @@ The books are ours alone: capacity comes from the worker's first heartbeat, use 
 """
 
 from headrace.core.events import Heartbeat
-from headrace.core.instance import Loadable
+from headrace.core.governing import WEIGHT_LEAST, Governance
+from headrace.core.instance import Done, Loadable, Pace
 from headrace.core.queue.job import Job, Part
 from headrace.core.stages.kv import blocks_for
 from headrace.core.stages.roles import DECODE_SHARE, NEW_S, Role
+from headrace.core.waiting.held import HeldSpeeds
 from headrace.core.waiting.pace import PaceLearner
 from headrace.core.waiting.work import NOTHING
 
@@ -39,7 +41,9 @@ class Worker:
         "encodes",
         "evicting",
         "extra_slots",
+        "governance",
         "grpc_address",
+        "held_speeds",
         "hinge",
         "host",
         "host_bytes",
@@ -71,7 +75,9 @@ class Worker:
         "seats",
         "sent_s",
         "slots",
+        "slots_usable",
         "slots_used",
+        "spared",
         "stages",
         "unloadable",
         "written_s",
@@ -91,6 +97,9 @@ class Worker:
         self.host = ""
         self.grpc_address = ""
         self.slots = self.blocks = 0
+        self.slots_usable = 0  # that the governor leaves
+        self.governance = Governance(worker_id)
+        self.held_speeds = HeldSpeeds(now_s)
         self.block_tokens = 1
         self.extra_slots = 0  # that it is sent beyond what it has: it queues them itself
         self.draining = False
@@ -99,12 +108,13 @@ class Worker:
         self.loading = ""  # the model that it was told to load, or says that it loads
         self.load_sent_s = 0.0
         self.loaded_s = now_s  # since when it has its model
-        self.pace = PaceLearner()
+        self.pace = PaceLearner()  # at full speed
         self.kv_bytes_per_token = 0
         self.host_bytes = 0  # for evicted KV caches
         self.host_used = 0
         self.running = NOTHING  # what its requests have left, as it was estimated at running_s
         self.running_s = NEVER_S
+        self.spared = (0, NEVER_S, False)  # of which group that was last asked, when, and whether
         self.made_room = (0, NEVER_S)  # for which group that was last looked into, and when
         self.evicting: dict[str, Job] = {}  # asked to leave the engine
         self.lease_until_s = now_s
@@ -133,6 +143,7 @@ class Worker:
         self.host = heartbeat.host
         self.grpc_address = heartbeat.grpc_address
         self.slots = heartbeat.slots
+        self.slots_usable = self.governance.usable(self.slots)
         self.blocks = heartbeat.blocks
         self.block_tokens = heartbeat.block_tokens
         self.kv_bytes_per_token = heartbeat.kv_bytes_per_token
@@ -141,6 +152,35 @@ class Worker:
         for seat in self.seats.values():  # given before the worker was heard of
             seat.blocks = blocks_for(seat.kv_tokens, self.block_tokens)
         self.blocks_used = sum(seat.blocks for seat in self.seats.values())
+
+    def govern(self, governance: Governance, now_s: float) -> bool:
+        """Whether anything is new."""
+        if governance == self.governance:
+            return False
+        self.governance = governance
+        self.slots_usable = governance.usable(self.slots)
+        self.held_speeds.change(governance.speeds, now_s)
+        return True
+
+    def measure(self, done: Done) -> None:
+        """A heartbeat's counters, put down to the speeds that held while they grew."""
+        if self.pace.observe(done, self.held_speeds.mean(self.written_s)):
+            self.held_speeds.begin(self.written_s)
+
+    @property
+    def pace_now(self) -> Pace:
+        """At the speeds that the governor says."""
+        return self.governance.speeds.slowed(self.pace.pace)
+
+    @property
+    def risky(self) -> bool:
+        return self.governance.risky
+
+    @property
+    def encode_speed(self) -> float:
+        """As routing reckons with it: of two as fast the one with less risk gets more."""
+        governance = self.governance
+        return governance.speeds.encode * max(governance.weight, WEIGHT_LEAST)
 
     def take_role(self, role: Role, now_s: float, *, hinge: bool = False) -> None:
         """What is sent to it from now on, of the stages that it has. hinge: it does both among workers that do one."""
@@ -186,9 +226,11 @@ class Worker:
 
     def fits(self, kv_tokens: int) -> bool:
         if self.extra_slots:
-            return self.slots_used < self.slots + self.extra_slots
+            return self.slots_used < self.slots_usable + self.extra_slots
         # blocks_for in place: asked of every worker at every dispatch
-        return self.slots_used < self.slots and self.blocks_used - (-kv_tokens // self.block_tokens) <= self.blocks
+        return (
+            self.slots_used < self.slots_usable and self.blocks_used - (-kv_tokens // self.block_tokens) <= self.blocks
+        )
 
     def fits_beside(self, kv_tokens: int) -> bool:
         """To decode at a worker that does both among others: what is left of its room is for prompts to enter."""
@@ -196,13 +238,13 @@ class Worker:
             return self.fits(kv_tokens)
         blocks_used = self.blocks_used - (-kv_tokens // self.block_tokens)
         return (
-            self.slots_used < min(DECODE_SHARE * self.slots, self.slots - 1)
+            self.slots_used < min(DECODE_SHARE * self.slots_usable, self.slots_usable - 1)
             and blocks_used <= DECODE_SHARE * self.blocks
         )
 
     def could_fit(self, kv_tokens: int) -> bool:
         """When nobody else is here."""
-        return self.slots > 0 and blocks_for(kv_tokens, self.block_tokens) <= self.blocks
+        return self.slots_usable > 0 and blocks_for(kv_tokens, self.block_tokens) <= self.blocks
 
     # --- books ---
 

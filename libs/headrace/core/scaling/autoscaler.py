@@ -61,6 +61,7 @@ class _Measured:
     load: Window
     start_s: Mean
     costs: Costs
+    full: Costs  # at full speed
     prompt_tokens: Mean = field(default_factory=lambda: Mean(0.0, MEMORY))
     media_tokens: Mean = field(default_factory=lambda: Mean(0.0, MEMORY))
     with_media_tokens: Mean = field(default_factory=lambda: Mean(0.0, MEMORY))  # of requests that have some
@@ -75,7 +76,9 @@ class Autoscaler:
         self._limits = limits
         bucket_s = BUCKET_S * limits.short_s / SHORT_S
         self._measured = {
-            pool.name: _Measured(Window(limits.long_s, now_s, bucket_s), Mean(pool.start_s, STARTS), pool.costs)
+            pool.name: _Measured(
+                Window(limits.long_s, now_s, bucket_s), Mean(pool.start_s, STARTS), pool.costs, pool.costs
+            )
             for pool in pools
         }
         self._in_time = Window(limits.short_s, now_s, bucket_s)
@@ -96,7 +99,8 @@ class Autoscaler:
         elif isinstance(event, Started):
             self._measured[event.pool].start_s.add(event.took_s)
         elif isinstance(event, Paced):
-            self._measured[event.pool].costs = event.costs
+            measured = self._measured[event.pool]
+            measured.costs, measured.full = event.costs, event.full or event.costs
         else:
             return self._look(event, now_s)
         return []
@@ -184,10 +188,14 @@ class Autoscaler:
 
     def _capacity(self, pool: ScaledPool) -> float:
         """In the pool's unit: what one instance does a second with requests of the mean sizes of late."""
-        if pool.capacity_per_s:
-            return pool.capacity_per_s
         mean = self._measured[pool.name]
-        costs = mean.costs
+        if not pool.capacity_per_s:
+            return self._rate(pool, mean, mean.costs)
+        if mean.costs == mean.full:
+            return pool.capacity_per_s
+        return pool.capacity_per_s * self._rate(pool, mean, mean.costs) / self._rate(pool, mean, mean.full)
+
+    def _rate(self, pool: ScaledPool, mean: _Measured, costs: Costs) -> float:
         if not pool.generates:
             return 1.0 / max(BUSY_S_LEAST, costs.encode_token_s)
         prompt_tokens, media_tokens = max(1.0, mean.prompt_tokens.value), mean.media_tokens.value

@@ -46,6 +46,7 @@ class Paced:
 
     pool: str
     costs: Costs
+    full: Costs | None = None  # at full speed, where a governor slows them down
 
 
 @dataclass(frozen=True, slots=True)

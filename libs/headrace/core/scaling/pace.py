@@ -6,6 +6,7 @@ Pure; the live autoscaler's ear. The simulator takes the same numbers from its p
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
+from headrace.core.governing import FULL, Governance
 from headrace.core.instance import Encoded
 from headrace.core.queue.views import WorkerView
 from headrace.core.scaling.base import Costs
@@ -25,12 +26,12 @@ class EncodePace:
     _tokens: float = 0.0
     _last: dict[str, tuple[str, Encoded]] = field(default_factory=dict)  # by worker: incarnation, what it told
 
-    def observe(self, worker: str, incarnation: str, encoded: Encoded) -> None:
-        """A heartbeat's counters, which begin anew with each incarnation."""
+    def observe(self, worker: str, incarnation: str, encoded: Encoded, speed: float = 1.0) -> None:
+        """A heartbeat's counters, which begin anew with each incarnation; what it took at full speed is kept."""
         before = self._last.get(worker)
         last = before[1] if before is not None and before[0] == incarnation else Encoded()
         self._last[worker] = (incarnation, encoded)
-        busy_s, tokens = encoded.busy_s - last.busy_s, encoded.tokens - last.tokens
+        busy_s, tokens = speed * (encoded.busy_s - last.busy_s), encoded.tokens - last.tokens
         if busy_s <= 0.0 or tokens <= 0:
             return
         keep = max(0.0, 1.0 - busy_s / ENCODED_MEMORY_S)
@@ -61,7 +62,24 @@ def costs_of(workers: Sequence[WorkerView], encode: EncodePace, before: Costs) -
     )
 
 
+def slowed(costs: Costs, workers: Sequence[WorkerView]) -> Costs:
+    """The mean instance's while the governor slows workers down: what a pool does is the sum of its speeds."""
+    if not workers or all(worker.speeds == FULL for worker in workers):
+        return costs
+    prefill, decode, encode = (
+        sum([getattr(worker.speeds, stage) for worker in workers]) / len(workers)
+        for stage in ("prefill", "decode", "encode")
+    )
+    return Costs(
+        costs.encode_token_s / encode,
+        costs.prefill_token_s / prefill,
+        costs.cross_token_s / prefill,
+        costs.decode_token_s / decode,
+    )
+
+
 def _batch(worker: WorkerView) -> int:
     """Sequences of a full one."""
     fitting = worker.blocks * worker.block_tokens // USUAL_TOKENS
-    return max(1, min(worker.slots, fitting))
+    usable = Governance("", slots_share=worker.slots_share).usable(worker.slots)
+    return max(1, min(usable, fitting))

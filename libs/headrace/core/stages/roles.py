@@ -56,6 +56,7 @@ class Sight:
     decode_load: float
     other_prefills: int = 0  # workers that do this alone, whatever comes
     other_decodes: int = 0
+    hint: int = 0  # of the governor: positive, workers would better prefill than decode; negative, the other way
 
     @property
     def now(self) -> Split:
@@ -108,7 +109,8 @@ class Elastic:
             return roles
         if self._since_s is None:
             self._since_s = now_s
-        if stuck or now_s - self._since_s >= self.hold_s:
+        agreed = sight.hint * (best.prefill - now.prefill) > 0  # what the governor wants too need not be held back
+        if stuck or agreed or now_s - self._since_s >= self.hold_s:
             _change(sight, now, best, roles, math.inf if stuck else now_s - self.rest_s)
         return roles
 

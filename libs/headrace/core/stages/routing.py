@@ -28,6 +28,16 @@ class EncoderLoad(Protocol):
         """Tokens of embeddings it keeps for prefill."""
         ...
 
+    @property
+    def encode_speed(self) -> float:
+        """As a share of full speed, less where a governor would have it do less."""
+        ...
+
+    @property
+    def risky(self) -> bool:
+        """It gets nothing new while others have room."""
+        ...
+
 
 E = TypeVar("E", bound=EncoderLoad)
 W = TypeVar("W")
@@ -53,7 +63,7 @@ def roomy(encoders: Iterable[E], tokens: int, window_tokens: int) -> list[E]:
 
 
 def least_pending(encoders: Iterable[E], tokens: int, window_tokens: int, memory_tokens: int = 0) -> E | None:
-    """The encoder with least pending media tokens that has room for `tokens` more.
+    """The encoder with least pending media tokens, for its speed, that has room for `tokens` more.
 
     Room is bounded twice. Pending: what has been sent is out of the queue's order, so no more than window_tokens is.
     Pending and kept until prefill has it: memory_tokens, at least the window. A part larger than either goes to an
@@ -61,15 +71,16 @@ def least_pending(encoders: Iterable[E], tokens: int, window_tokens: int, memory
     """
     memory_tokens = max(memory_tokens, window_tokens)
     best: E | None = None
-    least = 0
+    least = (False, 0.0, "")
     for encoder in encoders:
         pending = encoder.media_pending
-        if best is not None and (pending > least or (pending == least and encoder.id > best.id)):
+        place = (encoder.risky, (pending + tokens) / encoder.encode_speed, encoder.id)
+        if best is not None and place > least:
             continue
         used = pending + encoder.media_held
         in_window = not pending or pending + tokens <= window_tokens
         if in_window and (not used or used + tokens <= memory_tokens):
-            best, least = encoder, pending
+            best, least = encoder, place
     return best
 
 
@@ -87,11 +98,13 @@ def least_pending_at_home(
     is kept at home costs nothing, but it may have been forgotten, and a home whose line is long is no quick one then.
     """
     if homes and encoders:
-        limit = factor * (min(encoder.media_pending for encoder in encoders) + tokens)
+        limit_s = factor * min((encoder.media_pending + tokens) / encoder.encode_speed for encoder in encoders)
         near = [
             encoder
             for encoder in encoders
-            if Home(encoder.id, encoder.incarnation) in homes and encoder.media_pending <= limit
+            if Home(encoder.id, encoder.incarnation) in homes
+            and not encoder.risky
+            and encoder.media_pending <= limit_s * encoder.encode_speed
         ]
         found = least_pending(near, tokens, window_tokens, memory_tokens)
         if found is not None:

@@ -6,6 +6,7 @@ over, and from it, as far as loads of different kinds tell them apart, the three
 
 import math
 
+from headrace.core.governing import FULL, Speeds
 from headrace.core.instance import Done, Pace
 
 PRIOR_WEIGHT = 2.0  # observations that the advertised pace is worth
@@ -77,29 +78,31 @@ class PaceLearner:
             self._pace = Pace(a * x, b * y, c * z)
         return self._pace
 
-    def tokens_per_s(self, batch: float, slowdown: float = 1.0) -> float:
-        """Of `batch` sequences that only decode. slowdown: 2.0 where a governor has halved the speed."""
-        pace = self.pace
-        step_s = (pace.step_s + pace.sequence_s * batch) * slowdown
+    def tokens_per_s(self, batch: float, speeds: Speeds = FULL) -> float:
+        """Of `batch` sequences that only decode, at the speeds that a governor leaves."""
+        pace = speeds.slowed(self.pace)
+        step_s = pace.step_s + pace.sequence_s * batch
         return batch / step_s if step_s > 0 else math.inf
 
-    def observe(self, done: Done, slowdown: float = 1.0) -> None:
-        """A heartbeat's counters, since the model was loaded; slowdown: what the speed was divided by meanwhile."""
+    def observe(self, done: Done, speeds: Speeds = FULL) -> bool:
+        """A heartbeat's counters, since the model was loaded; speeds: that held since the last ones that counted.
+        Whether these count: too few of them count with the next."""
         last = self._last
         if done.iterations < last.iterations or done.busy_s < last.busy_s:
             last = self._last = Done()  # loaded again: the counters began anew
         iterations = done.iterations - last.iterations
         if iterations < ITERATIONS_LEAST:
-            return
+            return False
         self._last = done
-        busy_s = (done.busy_s - last.busy_s) / slowdown
+        busy_s = done.busy_s - last.busy_s
         base, ratio = self._base, self.ratio
-        a = base[0] * iterations
-        b = base[1] * (done.decode_tokens - last.decode_tokens)
-        c = base[2] * (done.prefill_tokens - last.prefill_tokens)
+        a = base[0] * iterations / speeds.decode
+        b = base[1] / speeds.decode * (done.decode_tokens - last.decode_tokens)
+        c = base[2] / speeds.prefill * (done.prefill_tokens - last.prefill_tokens)
         expected_s = a * ratio[0] + b * ratio[1] + c * ratio[2]
         if busy_s > 0 and expected_s > 0 and math.isfinite(busy_s):
             self._add(a / expected_s, b / expected_s, c / expected_s, busy_s / expected_s)
+        return True
 
     @property
     def ratio(self) -> _Three:
