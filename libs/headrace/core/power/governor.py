@@ -213,16 +213,15 @@ class Governor:
         fleet, seen, counts = sight.fleet, sight.seen, sight.counts
         rows_of = np.array([member.row for member in fleet.members], dtype=np.int64)
         opaque = np.array([member.opaque for member in fleet.members], dtype=np.bool_)
-        want = self._demand.floors(fleet).want
-        demand_w = fleet.by_row(np.where(sight.pinned, caps, want) * counts)
-        rows = self._rows(sight, caps)
+        least_w = _least(sight, caps)
+        rows = self._rows(sight, caps, least_w)
         return Decision(
             fleet,
             np.where(fleet.cappable & (caps < fleet.most_w - 0.5), caps, 0.0),
             sight.safe_w,
             why,
             air.astype(np.int64),
-            weights(fleet, demand_w, sight.limits.row_w, seen.temp_c, sight.trusted | ~fleet.cappable),
+            weights(fleet, least_w, sight.limits.row_w, seen.temp_c, sight.trusted | ~fleet.cappable),
             np.where(opaque, 1.0, slots[rows_of]),
             factors(fleet, self._demand, caps, sight.limits.row_w, counts),
             rows,
@@ -231,10 +230,9 @@ class Governor:
             tuple(_notes(rows, slots)),
         )
 
-    def _rows(self, sight: _Sight, caps: Floats) -> tuple[RowView, ...]:
+    def _rows(self, sight: _Sight, caps: Floats, least: Floats) -> tuple[RowView, ...]:
         fleet, limits = sight.fleet, sight.limits
         power = _power(sight, caps)
-        least = fleet.by_row(np.where(sight.pinned, caps, fleet.least_w) * sight.counts)
         air = fleet.by_row((fleet.air_base + fleet.air_per_w * _watts(sight, caps)) * sight.counts)
         unknown = fleet.by_row((fleet.air_base <= 0.0) * sight.counts) > 0.0
         given = self.budgets.air(fleet, sight.counts, self.emergency)
@@ -273,6 +271,11 @@ def _watts(sight: _Sight, caps: Floats) -> Floats:
 
 def _power(sight: _Sight, caps: Floats) -> Floats:
     return sight.fleet.by_row(_watts(sight, caps) * sight.counts)
+
+
+def _least(sight: _Sight, caps: Floats) -> Floats:
+    """[row]: what is drawn at most if every device gives way as far as it can."""
+    return sight.fleet.by_row(np.where(sight.pinned, caps, sight.fleet.least_w) * sight.counts)
 
 
 def _notes(rows: tuple[RowView, ...], slots: Floats) -> list[str]:

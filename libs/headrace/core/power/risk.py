@@ -1,8 +1,10 @@
 """Which workers new work should avoid: TAPAS's risk filter, as a weight.
 
-The risk of a worker is how near its row comes to its limit at full speed, and how near its hottest device is to its
-own. Below routing.HIGH nothing changes; above, weight falls with the risk. All weights of a stage are relative to its
-best worker: risk that is everywhere is no reason to send work elsewhere.
+TAPAS asks how near a row comes to its limit. Here caps keep the row within it whatever it is asked to do, and the
+expected speeds say what that costs: a weight that said so again would starve a worker that can do three quarters of its
+work (docs/figures.md). So a row is at risk by what caps cannot take back, and a worker by how near its hottest device is
+to its own limit. Below routing.HIGH nothing changes; above, weight falls with the risk. All weights of a stage are
+relative to its best worker: risk that is everywhere is no reason to send work elsewhere.
 """
 
 import numpy as np
@@ -15,10 +17,10 @@ DOUBTED = 0.5  # [I] a worker with a device that nobody can see gets half
 LEAST = 0.05
 
 
-def weights(fleet: Fleet, demand_w: Floats, limit_w: Floats, temp_c: Floats, believed: Mask) -> Floats:
-    """[worker]. demand_w, limit_w: [row], at full speed."""
+def weights(fleet: Fleet, least_w: Floats, limit_w: Floats, temp_c: Floats, believed: Mask) -> Floats:
+    """[worker]. least_w, limit_w: [row], at the lowest caps."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.where(np.isfinite(limit_w), demand_w / np.maximum(limit_w, 1.0), 0.0)
+        share = np.where(np.isfinite(limit_w), least_w / np.maximum(limit_w, 1.0), 0.0)
     rows = np.where(share > HIGH, HIGH / np.maximum(share, 1e-9), 1.0)
     cool = np.clip((fleet.limit_c - np.nan_to_num(temp_c)) / NEAR_K, 0.0, 1.0)
     device = np.where(believed, cool, DOUBTED)
