@@ -78,6 +78,7 @@ class Scaling:
         self._known: set[str] = set()  # incarnations
         self._speeds: dict[str, Speeds] = {}  # of workers, that the governor says
         self._governed_until_s = 0.0
+        self._word = (-1, -1)  # its epoch and sequence
         self._caught_up = False
         self._woken = asyncio.Event()
 
@@ -99,7 +100,10 @@ class Scaling:
                 self._ended(effect, now_s)
 
     def _governed(self, event: Governed, now_s: float) -> None:
-        """The core has refused an older word by then, but heard it all the same: a second's mistake here."""
+        """An older word is ignored, as in the core."""
+        if (event.epoch, event.sequence) <= self._word:
+            return
+        self._word = event.epoch, event.sequence
         before, self._speeds = self._speeds, {each.worker: each.speeds for each in event.workers}
         self._governed_until_s = now_s + event.lease_s
         if any(

@@ -313,4 +313,5 @@ async def test_a_cap_takes_capacity_at_once_and_wakes_the_autoscaler() -> None:
     assert again == {name: pytest.approx(capacity, rel=0.01) for name, capacity in after.items()}
     cell.scaling._woken.clear()
     cell.tell(Governed("g", 1, 2, 30.0, said))
-    assert not cell.scaling._woken.is_set(), "nothing is new"
+    cell.tell(Governed("g", 1, 1, 30.0))
+    assert not cell.scaling._woken.is_set(), "nothing is new, or it is older"

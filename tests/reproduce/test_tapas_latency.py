@@ -127,10 +127,10 @@ def test_only_the_sampled_minutes_are_kept_and_answered(variant: Variant) -> Non
 
 def test_a_quick_plan_is_a_part_of_the_whole_one() -> None:
     quick, whole = Plan(1, (0.4,), large=False), Plan(7, (0.0, 0.4), large=True)
-    assert len(quick.jobs((1, 2), DATA)) < 40
+    assert len(quick.jobs((1,), DATA)) < 25
     parts = {job.part for job in whole.jobs((1,), DATA)}
     assert parts == {"ablation", "rivals", "warm", "over", "emergency", "large"}
-    assert {job.part for job in quick.jobs((1, 2), DATA)} == parts - {"large"}
+    assert {job.part for job in quick.jobs((1,), DATA)} == parts - {"large"}
 
 
 # --- rivals ---

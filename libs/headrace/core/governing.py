@@ -13,7 +13,7 @@ WEIGHT_LEAST = 0.05  # [I] that loads are divided by
 
 @dataclass(frozen=True, slots=True)
 class Speeds:
-    """Of a worker's stages, as shares of full speed: above 0, at most 1."""
+    """Of a worker's stages, as shares of full speed: above 0; above 1 only where a lighter model is simulated."""
 
     prefill: float = 1.0
     decode: float = 1.0

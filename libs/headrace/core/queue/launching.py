@@ -3,7 +3,6 @@
 from headrace.core.commands import PrefillCommand
 from headrace.core.effects import SendPrefill
 from headrace.core.errors import ContextTooLong
-from headrace.core.governing import WEIGHT_LEAST
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.ends import fail
 from headrace.core.queue.groups import flow_of
@@ -73,15 +72,12 @@ def prefill_load(worker: Worker) -> tuple[bool, float, int, str]:
     """The text target is whoever has least of this: pending prompt positions, which are all tokens of a decoder-only
     model and the text tokens of a cross-attention one, whose media stand beside (ModServe, arXiv 2502.00937); of a
     worker that the governor slows down, or would have less of, as many more."""
-    governance = worker.governance
-    share = governance.speeds.prefill * max(governance.weight, WEIGHT_LEAST)
-    return worker.risky, worker.prefill_pending / share, worker.slots_used, worker.id
+    return worker.risky, worker.prefill_pending / worker.prefill_share, worker.slots_used, worker.id
 
 
 def decode_load(worker: Worker) -> tuple[bool, float, int, str]:
-    governance = worker.governance
-    share = governance.speeds.decode * max(governance.weight, WEIGHT_LEAST)
-    return worker.risky, worker.blocks_used / max(1, worker.blocks) / share, worker.slots_used, worker.id
+    blocks_share = worker.blocks_used / max(1, worker.blocks)
+    return worker.risky, blocks_share / worker.decode_share, worker.slots_used, worker.id
 
 
 def decode_for(pool: Pool, job: Job) -> Worker | None:

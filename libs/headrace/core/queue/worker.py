@@ -36,8 +36,10 @@ class Worker:
         "block_tokens",
         "blocks",
         "blocks_used",
+        "decode_share",
         "decodes",
         "draining",
+        "encode_speed",
         "encodes",
         "evicting",
         "extra_slots",
@@ -67,7 +69,9 @@ class Worker:
         "pace",
         "parts",
         "prefill_pending",
+        "prefill_share",
         "prefills",
+        "risky",
         "role",
         "role_s",
         "running",
@@ -100,6 +104,9 @@ class Worker:
         self.slots_usable = 0  # that the governor leaves
         self.governance = Governance(worker_id)
         self.held_speeds = HeldSpeeds(now_s)
+        self.risky = False  # it is spared while others can serve in time
+        # Speed x weight: what loads are divided by where the emptiest is looked for.
+        self.prefill_share = self.decode_share = self.encode_speed = 1.0
         self.block_tokens = 1
         self.extra_slots = 0  # that it is sent beyond what it has: it queues them itself
         self.draining = False
@@ -159,6 +166,10 @@ class Worker:
             return False
         self.governance = governance
         self.slots_usable = governance.usable(self.slots)
+        speeds, weight = governance.speeds, max(governance.weight, WEIGHT_LEAST)
+        self.risky = governance.risky
+        self.prefill_share, self.decode_share = speeds.prefill * weight, speeds.decode * weight
+        self.encode_speed = speeds.encode * weight
         self.held_speeds.change(governance.speeds, now_s)
         return True
 
@@ -171,16 +182,6 @@ class Worker:
     def pace_now(self) -> Pace:
         """At the speeds that the governor says."""
         return self.governance.speeds.slowed(self.pace.pace)
-
-    @property
-    def risky(self) -> bool:
-        return self.governance.risky
-
-    @property
-    def encode_speed(self) -> float:
-        """As routing reckons with it: of two as fast the one with less risk gets more."""
-        governance = self.governance
-        return governance.speeds.encode * max(governance.weight, WEIGHT_LEAST)
 
     def take_role(self, role: Role, now_s: float, *, hinge: bool = False) -> None:
         """What is sent to it from now on, of the stages that it has. hinge: it does both among workers that do one."""
