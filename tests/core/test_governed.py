@@ -180,20 +180,21 @@ def test_decode_workers_at_risk_are_last_and_slow_ones_get_less() -> None:
     world.calm()
 
 
-# Two encoders: pending of a and b, speed of a, at risk of a, chosen for 100 tokens.
+# Two encoders: pending of a and b, speed times weight of a, chosen for 100 tokens.
 ENCODERS = [
-    (0, 0, 1.0, False, "a"),
-    (0, 0, 0.9, False, "b"),
-    (0, 100, 0.6, False, "a"),
-    (100, 200, 0.6, False, "b"),
-    (0, 900, 1.0, True, "b"),
-    (0, 901, 1.0, True, "a"),
+    (0, 0, 1.0, "a"),
+    (0, 0, 0.9, "b"),
+    (0, 100, 0.6, "a"),
+    (100, 200, 0.6, "b"),
+    (0, 800, 0.1, "b"),  # at risk: it is sent little,
+    (0, 901, 0.1, "a"),  # but nobody waits long for the others
+    (0, 901, 1.0, "a"),
 ]
 
 
-@pytest.mark.parametrize(("a", "b", "speed", "risky", "chosen"), ENCODERS)
-def test_encoders_by_time_and_risk(a: int, b: int, speed: float, risky: bool, chosen: str) -> None:
-    loads = [Load("a", a, encode_speed=speed, risky=risky), Load("b", b)]
+@pytest.mark.parametrize(("a", "b", "speed", "chosen"), ENCODERS)
+def test_encoders_by_time_and_risk(a: int, b: int, speed: float, chosen: str) -> None:
+    loads = [Load("a", a, encode_speed=speed), Load("b", b)]
     found = least_pending(loads, 100, 1000)
     assert found is not None
     assert found.id == chosen

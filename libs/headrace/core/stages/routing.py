@@ -63,7 +63,7 @@ def roomy(encoders: Iterable[E], tokens: int, window_tokens: int) -> list[E]:
 
 
 def least_pending(encoders: Iterable[E], tokens: int, window_tokens: int, memory_tokens: int = 0) -> E | None:
-    """The encoder with least pending media tokens, for its speed, that has room for `tokens` more.
+    """The encoder with least pending media tokens, for its speed and weight, that has room for `tokens` more.
 
     Room is bounded twice. Pending: what has been sent is out of the queue's order, so no more than window_tokens is.
     Pending and kept until prefill has it: memory_tokens, at least the window. A part larger than either goes to an
@@ -71,10 +71,10 @@ def least_pending(encoders: Iterable[E], tokens: int, window_tokens: int, memory
     """
     memory_tokens = max(memory_tokens, window_tokens)
     best: E | None = None
-    least = (False, 0.0, "")
+    least = (0.0, "")
     for encoder in encoders:
         pending = encoder.media_pending
-        place = (encoder.risky, (pending + tokens) / encoder.encode_speed, encoder.id)
+        place = ((pending + tokens) / encoder.encode_speed, encoder.id)
         if best is not None and place > least:
             continue
         used = pending + encoder.media_held
