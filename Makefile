@@ -45,9 +45,12 @@ setup: $(DEV) ## make .venv with everything that serving, tests and checks need
 
 # --- a mesh on this machine ---
 
-.PHONY: demo up down status chat
+.PHONY: demo demo-governor up down status chat
 demo: $(SERVE) ## start a mesh, ask it real questions, show where the time went, stop it
 	@$(BIN)/headrace demo $(ARGS)
+
+demo-governor: $(DEV) ## cut the power budget of a mesh under load and give it back: live, and as a picture
+	@$(BIN)/headrace demo-governor $(ARGS)
 
 up: $(SERVE) ## start a mesh and leave it running
 	@$(BIN)/headrace up --detach $(ARGS)

@@ -70,7 +70,7 @@ def test_one_that_idles_draws_its_context() -> None:
     assert told.power_w == pytest.approx(H100.context_w, rel=0.12)
     assert (told.busy, told.full_w, told.speed) == (0.0, H100.context_w, 1.0)
     assert told.energy_j == pytest.approx(2 * H100.context_w * 10.0, rel=0.02)
-    assert one.idle_j == pytest.approx(told.energy_j)
+    assert one.idle_j == pytest.approx(one.energy_j)
 
 
 @pytest.mark.parametrize("step_s", [0.004, 0.3, 1.5])
@@ -159,3 +159,14 @@ def test_which_gpus_are_played(spoken: str, gpu: str, gpus: int, found: object) 
 def test_no_such_gpu(spoken: str) -> None:
     with pytest.raises(ValueError, match="must be off"):
         plant_of(spoken, "", 1)
+
+
+def test_the_counter_is_as_of_now_between_ticks_too() -> None:
+    """Readings that come as they like: their differences are the watts, to a percent."""
+    one, now_s, counters = plant(), 0.0, list[tuple[float, float]]()
+    for _ in range(40):
+        one.run(one.prefill, 0.37, now_s + 0.37)
+        now_s += 0.37
+        counters.append((now_s, one.reading(now_s).energy_j))
+    for (before_s, before_j), (after_s, after_j) in zip(counters[4:], counters[5:], strict=False):
+        assert after_j - before_j == pytest.approx(H100.prefill_w * (after_s - before_s), rel=0.01)

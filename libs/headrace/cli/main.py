@@ -16,6 +16,7 @@ COMMANDS = {
     "governor": "power and heat: rows, caps and why; set a budget, declare an emergency",
     "chat": "ask a running mesh, with images if you like",
     "demo": "start a mesh, ask real questions, show where the time went, stop it",
+    "demo-governor": "cut the power budget of a mesh under load and give it back: watch it, get a picture",
     "model": "export the encoders of a Hugging Face directory, or show what it holds",
     "load": "put a scenario's load on a running mesh and print the table",
     "calibrate": "measure the running mesh, so that the simulator can stand in for it",
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] not in COMMANDS:
         return _usage(words)
-    command = importlib.import_module(f"headrace.cli.{words[0]}")
+    command = importlib.import_module(f"headrace.cli.{words[0].replace('-', '_')}")
     parser = argparse.ArgumentParser(prog=f"headrace {words[0]}", description=COMMANDS[words[0]])
     command.add_arguments(parser)
     args, rest = parser.parse_known_args(words[1:])
@@ -52,7 +53,7 @@ def _usage(words: list[str]) -> int:
         print(f"headrace: there is no command {words[0]!r}\n", file=out)
     print("usage: headrace <command> [options]      headrace <command> --help\n", file=out)
     for name, summary in COMMANDS.items():
-        print(f"  {name:<12} {summary}", file=out)
+        print(f"  {name:<13} {summary}", file=out)
     return 0 if asked else 2
 
 

@@ -118,7 +118,7 @@ class Plant:
             "plant",
             power_w=float(sensing.power(sensor, watts, self._rng)),
             temp_c=float(sensing.temperature(sensor, self.die_c, self._rng)),
-            energy_j=self.energy_j,
+            energy_j=self.energy_j + self._under_way_j(now_s),
             cap_w=self.cap_w,
             cap_least_w=watts_at(kind, kind.prefill_w, kind.speed_least),
             cap_most_w=kind.prefill_w,
@@ -128,6 +128,14 @@ class Plant:
             busy=min(1.0, busy_s / window_s),
             gpus=self.gpus,
         )
+
+    def _under_way_j(self, now_s: float) -> float:
+        """Of all GPUs, since the last whole tick: whoever takes differences of a counter wants it as of now."""
+        joules = self.kind.context_w * (now_s - self._now_s)
+        for stretch in self._stretches:
+            inside_s = min(stretch.end_s, now_s) - max(stretch.start_s, self._now_s)
+            joules += (stretch.gear.watts - self.kind.context_w) * max(0.0, inside_s)
+        return joules * self.gpus
 
     def _tick(self) -> None:
         begin_s, kind = self._now_s, self.kind
