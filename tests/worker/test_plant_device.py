@@ -1,6 +1,7 @@
 """The plant that a profile's worker plays: what it draws, how fast it runs under a cap, how warm it gets."""
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -168,5 +169,5 @@ def test_the_counter_is_as_of_now_between_ticks_too() -> None:
         one.run(one.prefill, 0.37, now_s + 0.37)
         now_s += 0.37
         counters.append((now_s, one.reading(now_s).energy_j))
-    for (before_s, before_j), (after_s, after_j) in zip(counters[4:], counters[5:], strict=False):
+    for (before_s, before_j), (after_s, after_j) in pairwise(counters[4:]):
         assert after_j - before_j == pytest.approx(H100.prefill_w * (after_s - before_s), rel=0.01)

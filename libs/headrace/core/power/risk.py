@@ -1,9 +1,9 @@
 """Which workers new work should avoid: TAPAS's risk filter, as a weight.
 
-TAPAS asks how near a row comes to its limit. Here caps keep the row within it whatever it is asked to do, and the
-expected speeds say what that costs: a weight that said so again would starve a worker that can do three quarters of its
-work (docs/figures.md). So a row is at risk by what caps cannot take back, and a worker by how near its hottest device is
-to its own limit. Below routing.HIGH nothing changes; above, weight falls with the risk. All weights of a stage are
+TAPAS asks how near a row comes to its limit. Here caps keep the row within it whatever it is asked to do, and expected
+speeds say what that costs: a weight that said so again would starve a worker that can do three quarters of its work
+(docs/figures.md). So a row is at risk by what caps cannot take back, and a worker by how near its hottest device is to
+its own limit. Below routing.HIGH nothing changes; above, weight falls with the risk. All weights of a stage are
 relative to its best worker: risk that is everywhere is no reason to send work elsewhere.
 """
 
