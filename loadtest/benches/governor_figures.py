@@ -74,13 +74,14 @@ def series_of(run: Run) -> tuple[Series, Series]:
 
 def _step(run: Run, power: Series, goodput: Series, name: str) -> dict[str, Any]:
     from_s, to_s, limit_w = run.at_s(name), run.until_s(name), run.limit_w(name)
-    over = figures.overshoot(power, limit_w, from_s, to_s)
+    known = figures.before_the_next(power, to_s)
+    over = figures.overshoot(known, limit_w, from_s, to_s)
     return {
         "limit_w": limit_w,
         "overshoot_share": over.share,
         "overshoot_s": over.seconds,
         "overshoot_w": over.watts,
-        "settle_s": figures.settled_s(power, limit_w, figures.smooth(goodput), from_s, to_s),
+        "settle_s": figures.settled_s(known, limit_w, figures.smooth(goodput), from_s, to_s),
     }
 
 

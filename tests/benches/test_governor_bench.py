@@ -159,6 +159,13 @@ def test_who_passes(watts: Curve, share: Curve, failed: set[str]) -> None:
     assert {name for name, good in judged(run_of(watts, share)).items() if not good} == failed
 
 
+def test_what_follows_a_phase_is_no_overshoot_of_it() -> None:
+    """Readings are at .3: the last straight line of the cut ends behind the step back."""
+    found = figures_of(run_of(lambda at: 2_520.0 if under(at) else DEMAND_W, FULL), SCENE, OFFERED)
+    assert found["overshoot_share"] == pytest.approx(0.0, abs=1e-6)
+    assert found["settle_s"] <= 2.0
+
+
 def test_figures_of_a_good_run() -> None:
     run = run_of(GOOD_W, FULL)
     found = figures_of(run, SCENE, before_of(run))

@@ -63,6 +63,8 @@ class Screen:
 
     def draw(self, story: Story, stages: Sequence[Held]) -> None:
         if self._live is None:
+            if math.isnan(_last(story.power)):
+                return  # no device has said anything
             if len(story.power.at_s) > self._said:
                 self._console.print(line(story), soft_wrap=True)
             self._said = len(story.power.at_s) + round(1.0 / STEP_S)

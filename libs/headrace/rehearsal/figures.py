@@ -21,6 +21,7 @@ SMOOTH_S = 4.0  # the mean that is looked at for that
 BACK = 0.97  # of what was before
 HOLD_S = 5.0  # for so long, at least
 STEP_S = 0.25  # of the grids
+READINGS_S = 1.25  # from one of a device to the next, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,11 @@ class Overshoot:
     share: float  # the most above the limit, after REACT_S, as a share of it; 0: never above
     seconds: float  # above the tolerated, from the step on
     watts: float  # the most above the limit, after REACT_S
+
+
+def before_the_next(power: Series, to_s: float) -> Series:
+    """Power until what follows at to_s shows in it: between two readings, a second apart, energy is a straight line."""
+    return power.within(float(power.at_s[0]), to_s - READINGS_S) if len(power.at_s) else power
 
 
 def overshoot(power: Series, limit_w: float, from_s: float, to_s: float) -> Overshoot:

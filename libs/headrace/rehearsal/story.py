@@ -50,7 +50,8 @@ class Story:
     def finding(self) -> str:
         """In one line, of three phases."""
         before, during, after = self.phases
-        over = figures.overshoot(self.power, during.limit_w, during.from_s, during.to_s)
+        known = figures.before_the_next(self.power, during.to_s)
+        over = figures.overshoot(known, during.limit_w, during.from_s, during.to_s)
         fell_s = fell(self.power, during.limit_w, during.from_s, during.to_s)
         fall = "never kept" if fell_s is None else f"kept after {fell_s:.1f} s"
         above = f", {over.share:.0%} above it at most" if over.share >= 0.005 else ""
