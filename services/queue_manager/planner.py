@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
@@ -51,6 +52,8 @@ class Planner:
         self._pool: ProcessPoolExecutor | None = None
         self._rest: asyncio.TimerHandle | None = None  # until the next start
         self._up = False  # its process has started
+        self._process = 0  # its pid, once that is so
+        self._closed = False
         self._running = False
         self._since_s = 0.0  # when the present solve was given away
         self._next: SolvePlan | None = None
@@ -62,16 +65,20 @@ class Planner:
     def start(self) -> None:
         """Its imports take a second: they are made at once, not when the first plan is wanted."""
         self._pool = ProcessPoolExecutor(1, get_context("spawn"), _prepare, (NICE,))
-        self._up = False
-        self._pool.submit(_ready).add_done_callback(partial(self._tell, self._started))
+        self._up, self._process = False, 0
+        self._pool.submit(os.getpid).add_done_callback(partial(self._tell, self._started))
 
     def close(self) -> None:
-        """The process ends with its present solve, at most `solve_s` later."""
+        """The process ends at once, in the middle of a solve: the end of this one would wait for it."""
         pool, self._pool = self._pool, None
+        self._closed = True
         self._next = None
         if self._rest is not None:
             self._rest.cancel()
         if pool is not None:
+            if self._process:
+                with suppress(ProcessLookupError):
+                    os.kill(self._process, signal.SIGKILL)
             pool.shutdown(wait=False, cancel_futures=True)
 
     def take(self, effect: Effect) -> bool:
@@ -101,13 +108,13 @@ class Planner:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(whom, done)
 
-    def _started(self, done: "Future[bool]") -> None:
+    def _started(self, done: "Future[int]") -> None:
         if done.cancelled():
             return
         if (error := done.exception()) is not None:
             self._broken(str(error), slow=False)
         else:
-            self._up = True
+            self._up, self._process = True, done.result()
             self._submit()
 
     def _answer(self, done: "Future[Plan]") -> None:
@@ -129,11 +136,13 @@ class Planner:
     def _broken(self, error: str, *, slow: bool) -> None:
         """Start another process; after a rest, if the last ones all ended like this. One that worked to its limit is
         another matter: a busy machine, which bounds by itself how often that comes."""
+        if self._closed:
+            return
         self.failed += 1
         self._fruitless += not slow
         rest_s = self._rest_s if self._fruitless >= STARTS_MOST else 0.0
         log.error("planner_ended", error=error, slow=slow, in_a_row=self._fruitless, rest_s=rest_s)
-        if self._pool is None:  # closed
+        if self._pool is None:  # it rests already
             return
         self._pool.shutdown(wait=False)
         self._pool = None
@@ -170,7 +179,3 @@ def _end_with_parent() -> None:
     assert parent is not None
     wait([parent.sentinel])
     os._exit(1)
-
-
-def _ready() -> bool:
-    return True

@@ -162,3 +162,19 @@ def test_a_killed_queue_manager_leaves_no_solver(tmp_path: Path) -> None:
     while time.monotonic() < until_s and Path(f"/proc/{child}").exists():
         time.sleep(0.05)
     assert not Path(f"/proc/{child}").exists()
+
+
+@pytest.mark.timeout(60)
+async def test_closed_in_the_middle_of_a_solve_it_ends_at_once(told: Told) -> None:
+    planner = Planner(told, solve_s=50.0, solving=by_version)
+    planner.start()
+    planner.take(asked(1))
+    await told.plan()
+    planner.take(asked(15))
+    await asyncio.sleep(0.2)
+    planner.close()
+    async with asyncio.timeout(5):
+        while active_children():  # noqa: ASYNC110 - a process that ends tells nobody
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(0.1)
+    assert planner.failed == 0
