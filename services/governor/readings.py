@@ -66,12 +66,15 @@ def _busy(governor: Governor) -> Values:
 
 
 def _of_devices(governor: Governor, field: str) -> Values:
-    found = {(host, device.device): float(getattr(device, field)) for host, device in _devices(governor)}
+    found = {(host, device): float(getattr(reading, field)) for host, device, reading in _devices(governor)}
     return {labels: value for labels, value in found.items() if value >= 0}  # negative: cannot be read
 
 
-def _devices(governor: Governor) -> Iterator[tuple[str, governor_pb2.DeviceReading | DeviceReading]]:
-    """What workers report of their hosts, and this host's own."""
-    for _, sample in governor.history.latest():
-        yield from ((sample.host, device) for device in sample.devices)
-    yield from ((governor.host, device) for device in governor.devices)
+def _devices(governor: Governor) -> Iterator[tuple[str, str, governor_pb2.DeviceReading | DeviceReading]]:
+    """What workers report of their hosts, and this host's own. A GPU or a package that several report is one device;
+    every worker that plays a GPU has one of its own."""
+    for name, sample in governor.history.latest():
+        for reading in sample.devices:
+            plays = reading.source == "plant"
+            yield sample.host, f"{name}/{reading.device}" if plays else reading.device, reading
+    yield from ((governor.host, reading.device, reading) for reading in governor.devices)

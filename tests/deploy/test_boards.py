@@ -20,7 +20,9 @@ import pytest
 from headrace.cli.supervisor import Mesh
 from headrace.mesh.servers import free_port
 from headrace.worker.readings import FIELDS as WORKER_FIELDS
+from headrace.worker.readings import energy_readings
 from services.gateway.metrics import GatewayMetrics
+from services.governor.power_readings import power_readings
 from services.governor.readings import readings
 from services.queue_manager.metrics import queue_registry
 from tests.e2e.asking import ask, picture, request
@@ -75,7 +77,8 @@ def exported_names() -> set[str]:
     families = [*GatewayMetrics(("any",)).collect(), *queue_registry(lambda: None, lambda: None).collect()]
     found = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
     nobody: Any = None  # a reading's name is known before anything is read
-    return found | {reading.name for reading in readings(nobody)} | set(WORKER_FIELDS)
+    read = [*readings(nobody), *power_readings(nobody), *energy_readings("any", nobody)]
+    return found | {reading.name for reading in read} | set(WORKER_FIELDS)
 
 
 @pytest.mark.parametrize(("where", "query"), [*board_queries(), *alert_queries()])

@@ -71,6 +71,7 @@ async def test_it_observes_and_tells(governor: Running, nats_url: str) -> None:
     told = sample("decode-0", decode_tokens=321)
     told.evictions = 5
     told.devices.add(device="nvml:0", source="nvml", power_w=70.0, temp_c=-1.0, energy_j=9.0)
+    told.devices.add(device="plant:0", source="plant", power_w=80.0, temp_c=40.0, energy_j=9.0)
     await bus.publish(subjects.TELEMETRY, b"\xff junk")
     for _ in range(3):
         await bus.publish(subjects.TELEMETRY, told.SerializeToString())
@@ -93,6 +94,7 @@ async def test_it_observes_and_tells(governor: Running, nats_url: str) -> None:
     assert 'headrace_worker_decode_tokens_total{worker="decode-0"} 321.0' in text
     assert 'headrace_worker_evictions_total{worker="decode-0"} 5.0' in text
     assert 'headrace_device_power_watts{device="nvml:0",host="h"} 70.0' in text
+    assert 'headrace_device_power_watts{device="decode-0/plant:0",host="h"} 80.0' in text, "each worker plays its own"
     assert 'headrace_device_temperature_celsius{device="nvml:0"' not in text
     assert "headrace_governor_unreadable_messages_total 1.0" in text
     await bus.close()

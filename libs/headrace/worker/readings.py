@@ -18,13 +18,19 @@ FIELDS = {
     "headrace_worker_requests_kept": ("Requests that it works on, or whose end is not stored yet", "kept_requests"),
     "headrace_worker_epoch": ("Newest leadership epoch that it has heard of", "epoch"),
 }
-
-
 STAGES = ("prefill", "decode", "encode")
 
 
 def worker_registry(worker: str, state: Callable[[], WorkerState], account: Account) -> CollectorRegistry:
-    return registry(
+    held = (
+        Reading(name, text, lambda field=field: _of(state(), field), ("worker",))  # type: ignore[misc]
+        for name, (text, field) in FIELDS.items()
+    )
+    return registry(*energy_readings(worker, account), *held)
+
+
+def energy_readings(worker: str, account: Account) -> list[Reading]:
+    return [
         Reading(
             "headrace_energy_joules_total",
             "Of its devices, while they computed",
@@ -43,11 +49,7 @@ def worker_registry(worker: str, state: Callable[[], WorkerState], account: Acco
             lambda: {(worker,): account.lost_j},
             ("worker",),
         ),
-        *(
-            Reading(name, text, lambda field=field: _of(state(), field), ("worker",))  # type: ignore[misc]
-            for name, (text, field) in FIELDS.items()
-        ),
-    )
+    ]
 
 
 def _of(state: WorkerState, field: str) -> dict[tuple[str, ...], float]:
