@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.control.constants import GpuKind
+from headrace.core.power import law
 
 Floats = NDArray[np.float64]
 
@@ -39,21 +40,20 @@ def phase_w(kind: GpuKind, mix: Mix) -> Floats:
 
 
 def drawn_w(kind: GpuKind, mix: Mix, speed: Any) -> Floats:
-    found: Floats = kind.context_w + phase_w(kind, mix) * np.power(speed, kind.speed_exponent)
-    return found
+    full_w = kind.context_w + phase_w(kind, mix)
+    return law.drawn_w(full_w, speed, context_w=kind.context_w, exponent=kind.speed_exponent)
 
 
 def watts_at(kind: GpuKind, full_w: float, speed: float) -> float:
     """Of what draws full_w at full speed."""
-    return float(kind.context_w + (full_w - kind.context_w) * speed**kind.speed_exponent)
+    return float(law.drawn_w(full_w, speed, context_w=kind.context_w, exponent=kind.speed_exponent))
 
 
 def speed_under(kind: GpuKind, cap_w: Any, full_w: Any) -> Floats:
     """The highest speed at which what draws `full_w` at full speed keeps within the cap."""
-    dynamic = np.maximum(np.asarray(full_w, float) - kind.context_w, 1e-9)
-    left = np.clip((np.asarray(cap_w, float) - kind.context_w) / dynamic, 0.0, 1.0)
-    found: Floats = np.clip(left ** (1.0 / kind.speed_exponent), kind.speed_least, 1.0)
-    return found
+    return law.speed_under(
+        cap_w, full_w, context_w=kind.context_w, exponent=kind.speed_exponent, least=kind.speed_least
+    )
 
 
 def compute_rate(speed: Any) -> Floats:
@@ -62,5 +62,4 @@ def compute_rate(speed: Any) -> Floats:
 
 
 def decode_rate(kind: GpuKind, speed: Any) -> Floats:
-    found: Floats = np.minimum(1.0, np.asarray(speed, float) / kind.decode_free_speed)
-    return found
+    return law.decode_rate(speed, kind.decode_free_speed)

@@ -74,9 +74,5 @@ def slow_of(cost: StepCost, work: StepWork, speeds: Speeds) -> float:
 
 def decode_share(cost: StepCost, work: StepWork) -> float:
     """Of the iteration's time: the rest is what prefilling adds."""
-    if not work.prefill_tokens:
-        return 1.0
-    if not work.decode_sequences:
-        return 0.0
-    decoding = StepWork(decode_sequences=work.decode_sequences, decode_context_tokens=work.decode_context_tokens)
-    return min(1.0, cost.step_s(decoding) / (cost.step_s(work) or 1.0))
+    step_s = cost.step_s(work)
+    return 1.0 - cost.prefill_s(work, step_s) / step_s if step_s else 1.0

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.core.power import law
+
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -78,18 +80,13 @@ class Law:
 
     def speed(self, cap_w: Floats, full_w: Floats) -> Floats:
         """At which what draws full_w at full speed keeps within the cap."""
-        dynamic = np.maximum(full_w - self.context_w, 1e-9)
-        left = np.clip((cap_w - self.context_w) / dynamic, 0.0, 1.0)
-        found: Floats = np.clip(left ** (1.0 / self.exponent), self.speed_least, 1.0)
-        return found
+        return law.speed_under(cap_w, full_w, context_w=self.context_w, exponent=self.exponent, least=self.speed_least)
 
     def drawn_w(self, full_w: Floats, speed: Floats) -> Floats:
-        found: Floats = self.context_w + np.maximum(full_w - self.context_w, 0.0) * speed**self.exponent
-        return found
+        return law.drawn_w(full_w, speed, context_w=self.context_w, exponent=self.exponent)
 
     def decode_rate(self, speed: Floats) -> Floats:
-        found: Floats = np.minimum(1.0, speed / self.free_speed)
-        return found
+        return law.decode_rate(speed, self.free_speed)
 
 
 @dataclass(frozen=True, slots=True)
