@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from headrace.mesh.metrics import Reading, Values
 from headrace.mesh.sensors import DeviceReading
 from headrace.v1 import governor_pb2
+from services.governor.roll import PLANT
 from services.governor.service import Governor
 
 WORKER_FIELDS = {
@@ -75,6 +76,6 @@ def _devices(governor: Governor) -> Iterator[tuple[str, str, governor_pb2.Device
     every worker that plays a GPU has one of its own."""
     for name, sample in governor.history.latest():
         for reading in sample.devices:
-            plays = reading.source == "plant"
+            plays = reading.source == PLANT
             yield sample.host, f"{name}/{reading.device}" if plays else reading.device, reading
     yield from ((governor.host, reading.device, reading) for reading in governor.devices)

@@ -13,7 +13,7 @@ from services.governor.history import STALE_S, History, WorkerHistory
 from services.governor.rows import Rows
 
 HARDWARE = ("nvml", "rapl", "hwmon")  # which two workers of a machine may both report
-PLANT = "plant"
+PLANT = "plant"  # every worker that plays GPUs has its own
 UNKNOWN = Kind(0.0, 0.0, 0.0, 0.0, 3.56, 0.35, 0.75)  # of what has no limit of its own
 
 

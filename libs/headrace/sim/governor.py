@@ -10,10 +10,10 @@ from itertools import groupby
 
 from headrace.core.events import Governed
 from headrace.core.governing import FULL, Governance, Speeds
+from headrace.core.power.governor import LEASE_S
 from headrace.sim.world import START_S, World
 
 WORD_S = 1.0  # between two words, as live
-LEASE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
