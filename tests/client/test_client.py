@@ -177,7 +177,7 @@ async def test_a_deadline_ends_the_request(edge: Edge, cell: StandIn) -> None:
         with pytest.raises(grpc.aio.AioRpcError):
             [event async for event in stub.Generate(request, timeout=0.5)]
     (accepted,) = cell.requests
-    assert accepted.deadline_s - accepted.accepted_s <= 0.5
+    assert accepted.deadline_s - accepted.accepted_s <= 0.501, "gRPC carries a time-out from clock to clock, to the ms"
     await until(lambda: f"cancel {accepted.id} deadline" in cell.heard, 1.5)
 
 
