@@ -61,7 +61,7 @@ def test_stragglers_are_waited_for() -> None:
     """200 tokens each: half of them at the pace of a half empty batch, 0.015 s."""
     first, second = seen([group(1), group(2, "b")], instance(), drain_share=1.0)
     assert second.begin_s == pytest.approx(first.begin_s + 5.0 + 200 * 0.015 * 0.5 + 5.0)
-    assert stragglers_s(200.0, PACE, 10, 1) == pytest.approx(200 * 0.0105 * 0.95)
+    assert stragglers_s(200.0, PACE.step_s, PACE.sequence_s, 10, 1) == pytest.approx(200 * 0.0105 * 0.95)
 
 
 LATENESS = [
@@ -149,3 +149,21 @@ def test_a_board_that_is_changed_step_by_step_is_the_board_of_the_outcome() -> N
     assert board.timeline(0.0).wait_s == pytest.approx(expected.timeline(0.0).wait_s)
     assert board.place(rest[2][-1]) == (2, len(rest[2]) - 1)
     assert board.place(-5) is None
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_new_group_on_all_instances_at_once_is_it_on_each(seed: int) -> None:
+    problem = random_problem(seed, 30, 5)
+    board = Board(problem.instances, problem.z, (0.0, 1.0)[seed % 2])
+    for each in (
+        *problem.groups,
+        replace(problem.groups[0], only=3),
+        replace(problem.groups[1], instance=2, pinned=True),
+    ):
+        guest = board.guest(each)
+        for at in range(len(problem.instances)):
+            work = board.work(at, each)
+            assert guest.served[at] == (work is not None)
+            if work is not None:
+                model, *rest = work
+                assert guest.block[:, at].tolist() == pytest.approx([*rest, board.load_s(at, model), model, at])

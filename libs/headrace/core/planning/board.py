@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.planning.cost import WAIT_COST, Site, Work, site_of, work_of
+from headrace.core.planning.guest import Guest, Rates, guest_of, rates_of
 from headrace.core.planning.problem import GroupSpec, InstanceSpec, Problem
 
 Floats = NDArray[np.float64]
@@ -57,6 +58,7 @@ class Board:
         self._at: dict[int, int] = {}  # the instance of each group
         self._block: Floats = np.zeros((12, _GROWTH))
         self._sites = [site_of(instance, self.names) for instance in instances]
+        self._rates: dict[str, Rates] = {}
         self._start: Floats = np.array([self._start_of(site) for site in self._sites]).reshape(-1, 4).T.copy()
 
     @classmethod
@@ -132,6 +134,12 @@ class Board:
         if bound not in (-1, instance) or spec.of(group.model) is None:
             return None
         return work_of(group, spec, self.names, self.drain_share)
+
+    def guest(self, group: GroupSpec) -> Guest:
+        """The group on all instances: work() in arrays."""
+        if group.model not in self._rates:
+            self._rates[group.model] = rates_of(group.model, self.instances, self.names)
+        return guest_of(group, self._rates[group.model], self.drain_share)
 
     def load_s(self, instance: int, model: int) -> float:
         return self._sites[instance].load_s[model]

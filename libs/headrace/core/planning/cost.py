@@ -20,7 +20,10 @@ of each request's wait, so that of two equal plans the one that ends early is ch
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf, sqrt
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from headrace.core.instance import Pace
 from headrace.core.planning.problem import GroupSpec, InstanceModel, InstanceSpec, Problem
@@ -33,6 +36,8 @@ WAIT_COST = 1e-6  # per second and request
 WIDTH_LEAST_S = 1e-9  # the requests of a narrower group are late all at once
 # Of an instance that says nothing of itself: any pace ranks queues by their work, which is all that is left to go by.
 PACE_UNKNOWN = Pace(step_s=0.03, sequence_s=1e-4, prefill_token_s=1e-4)
+
+N = TypeVar("N", float, NDArray[np.float64])
 
 
 class Work(NamedTuple):
@@ -198,7 +203,7 @@ def work_of(group: GroupSpec, instance: InstanceSpec, names: dict[str, int], dra
     most = TARDY_WEIGHT * count * TARDY_TARGETS_MOST
     if found is None:
         return Work(names.get(group.model, -1), inf, 0.0, 0.0, inf, 1.0, 0.0, count, tardy, most)
-    pace, slots = _pace(found), max(1, found.slots)
+    pace, slots = pace_of(found), max(1, found.slots)
     token_s = (pace.step_s + slots * pace.sequence_s) / slots
     prefill_s = group.prompt_tokens * pace.prefill_token_s
     service_s = prefill_s + group.output_mean * token_s
@@ -207,18 +212,20 @@ def work_of(group: GroupSpec, instance: InstanceSpec, names: dict[str, int], dra
     spread_s = service_s * behind - group.due_spread_s
     offset_s = prefill_s / count + max(0.0, spread_s) - group.due_s
     width_s = max(WIDTH_LEAST_S, abs(spread_s))
-    straggler_s = drain_share * stragglers_s(group.output_mean / count, pace, slots, count)
+    straggler_s = drain_share * stragglers_s(
+        group.output_mean / count, pace.step_s, pace.sequence_s, slots, min(count, slots)
+    )
     own_var = 0.5 * behind * service_var
     return Work(names[group.model], service_s, service_var, own_var, offset_s, width_s, straggler_s, count, tardy, most)
 
 
-def stragglers_s(output: float, pace: Pace, slots: int, count: int) -> float:
-    """How long the batch goes on after a group's service; see the head of the file. `output`: tokens of one request."""
-    width = min(count, slots)
-    return output * (pace.step_s + pace.sequence_s * width / 2) * (1 - width / (2 * slots))
+def stragglers_s(output: float, step_s: N, sequence_s: N, slots: N, width: N) -> N:
+    """How long the batch goes on after a group's service; see the head of the file. `output`: tokens of one request;
+    `width`: of its requests at once. Of one instance, or of many."""
+    return output * (step_s + sequence_s * width / 2) * (1 - width / (2 * slots))
 
 
-def _pace(found: InstanceModel) -> Pace:
+def pace_of(found: InstanceModel) -> Pace:
     return found.pace if found.pace != Pace() else PACE_UNKNOWN
 
 

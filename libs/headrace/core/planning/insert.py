@@ -6,7 +6,6 @@ give every place's price, scaled to its own delay; the few that look cheapest ar
 fixed number of array operations, each as long as there are groups in line.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,8 @@ from headrace.core.planning.board import (
     Timeline,
     costs,
 )
-from headrace.core.planning.cost import SWAP_COST, WAIT_COST, Work
+from headrace.core.planning.cost import SWAP_COST, WAIT_COST
+from headrace.core.planning.guest import Guest
 from headrace.core.planning.problem import GroupSpec
 
 EXACT = 6  # places that are priced exactly
@@ -40,18 +40,9 @@ OVERTAKING = 1e-8
 _SHADOW = 0.7
 
 
-@dataclass(frozen=True, slots=True)
-class _Guest:
-    """The new group at each instance, in columns as the board's; those of instances that cannot serve it are any."""
-
-    block: Floats
-    served: NDArray[np.bool_]
-
-
 def cheapest(board: Board, group: GroupSpec, now_s: float) -> Place | None:
     """None: no instance can serve the group."""
-    works = [board.work(instance, group) for instance in range(len(board.instances))]
-    guest = _guest(board, works)
+    guest = board.guest(group)
     if not guest.served.any():
         return None
     line = board.timeline(now_s)
@@ -74,20 +65,7 @@ def cheapest(board: Board, group: GroupSpec, now_s: float) -> Place | None:
     return Place(best[1], best[2])
 
 
-def _guest(board: Board, works: list[Work | None]) -> _Guest:
-    block = np.zeros((12, len(works)))
-    block[WIDTH] = 1.0
-    for instance, work in enumerate(works):
-        if work is not None:
-            model, service_s, var, own_var, offset_s, width_s, straggler_s, count, tardy, most = work
-            load_s = board.load_s(instance, model)
-            block[:, instance] = (
-                service_s, var, own_var, offset_s, width_s, straggler_s, count, tardy, most, load_s, model, instance
-            )  # fmt: skip
-    return _Guest(block, np.array([work is not None for work in works]))
-
-
-def _estimates(board: Board, line: Timeline, guest: _Guest, now_s: float) -> tuple[Floats, Floats]:
+def _estimates(board: Board, line: Timeline, guest: Guest, now_s: float) -> tuple[Floats, Floats]:
     """What it costs to put the group before each one of the board, and at the end of each queue (that exactly)."""
     end_swap = line.end_model != guest.block[MODEL]
     begin_s = line.end_s + end_swap * (line.end_straggler_s + guest.block[LOAD])
