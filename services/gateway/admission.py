@@ -113,10 +113,20 @@ class Admission:
         modalities = {source.modality for source in ask.media}
         bid = capacity.Bid(family.spec.name, slo.name, modalities, self._left_s(ask, caller, slo))
         capacity.admit(self._gateway.cell, time.monotonic(), bid, partial(self._streams.of_class, slo.name))
+        if ask.sampling.grammar:
+            await self._check_grammar(ask, prefix)
         inputs = await read_media(ask.media, self._fetcher, family)
         draft = await _draft(family, ask, inputs, request_id, prefix)
         reach("gateway.validated", request_id)
         return await self._accept(request_id, content_hash, ask, caller, slo, draft, traceparent)
+
+    async def _check_grammar(self, ask: Ask, prefix: str) -> None:
+        """Compiled here as it will be by the workers, in a thread. Whoever leaves meanwhile does not stop it."""
+        compiled = self._terms.models.grammars(ask.model).begin(ask.sampling.grammar)
+        try:
+            await asyncio.shield(asyncio.wrap_future(compiled))
+        except InvalidInput as error:
+            raise InvalidInput(error.message, field=prefix + ask.grammar_field) from error
 
     def _left_s(self, ask: Ask, caller: Caller, slo: SloClass) -> float:
         """Until its deadline; inf where it is let in all the same: of one that goes before its class the estimate for

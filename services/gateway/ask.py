@@ -46,6 +46,7 @@ class Ask:
     seeded: bool = True  # False: the client named no seed, so each request draws its own
     max_tokens_field: str = "max_tokens"
     logprobs_field: str = "logprobs"
+    grammar_field: str = "grammar"
     slo_class: str = ""
     timeout_s: float = 0.0  # 0: the class's own
     targets: Targets = NOTHING_SAID
@@ -117,6 +118,8 @@ def _check_sampling(sampling: Sampling, prefix: str, ask: Ask) -> None:
         raise InvalidInput(f"{len(sampling.stop)} stop strings; at most {STOP_MAX}", field=f"{prefix}stop")
     if any(not 1 <= len(stop) <= STOP_CHARS_MAX for stop in sampling.stop):
         raise InvalidInput(f"a stop string has 1 to {STOP_CHARS_MAX} characters", field=f"{prefix}stop")
+    if sampling.grammar and sampling.ignore_eos:
+        raise InvalidInput("an answer under a grammar ends where the grammar does", field=f"{prefix}ignore_eos")
 
 
 def body_hash(ask: Ask) -> bytes:

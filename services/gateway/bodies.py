@@ -3,7 +3,7 @@
 Fields that OpenAI knows and this gateway cannot honour are declared here so that asking for them is an error.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -64,8 +64,25 @@ class StreamOptions(Request):
     include_obfuscation: bool = False
 
 
+class JsonSchemaFormat(Request):
+    name: str
+    schema: Annotated[dict[str, Any], Doc(description="JSON Schema; at most 64 KiB; what cannot be kept is an error")]
+    description: str | None = None
+    strict: Annotated[bool | None, Doc(description="Accepted; the schema is always kept")] = None
+
+
 class ResponseFormat(Request):
-    type: str = "text"
+    type: Annotated[str, Doc(description="text, json_object, json_schema")] = "text"
+    json_schema: JsonSchemaFormat | None = None
+
+
+class StructuredOutputs(Request):
+    """As in vLLM: one of them."""
+
+    json: dict[str, Any] | str | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    json_object: bool | None = None
 
 
 # What is not ours: members that nobody here knows are none of our business.
@@ -94,6 +111,7 @@ class ChatRequest(Request):
     logprobs: Annotated[bool | None, Doc(description="Tell the log-probability of each token of the answer")] = None
     top_logprobs: Annotated[int | None, Doc(description="0 to 20: of the likeliest tokens beside each")] = None
     n: Annotated[int | None, Doc(description="1")] = None
+    response_format: ResponseFormat | None = None
     # Headrace's own (extra_body in the OpenAI SDK)
     top_k: int | None = None
     repetition_penalty: float | None = None
@@ -114,6 +132,10 @@ class ChatRequest(Request):
     # Of other servers (vLLM, Dynamo)
     priority: Annotated[int | None, Doc(description="As in vLLM: lower is sooner; clamped to -3 .. 3")] = None
     nvext: NvExt | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
     # Labels that change nothing
     user: str | None = None
     metadata: dict[str, str] | None = None
@@ -129,7 +151,6 @@ class ChatRequest(Request):
     functions: list[msgspec.Raw] | None = None
     function_call: msgspec.Raw | UnsetType = UNSET
     parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
     modalities: list[str] | None = None
     audio: msgspec.Raw | UnsetType = UNSET
     prediction: msgspec.Raw | UnsetType = UNSET

@@ -12,7 +12,7 @@ import msgspec
 from headrace.core.errors import InvalidInput, UnsupportedModality
 from headrace.core.types import Sampling
 from headrace.engines.families import ChatMessage, MediaPart, TextPart
-from services.gateway import bodies, targets
+from services.gateway import bodies, formats, targets
 from services.gateway.ask import MESSAGES_MAX, PARTS_MAX, Ask, MediaSource
 from services.gateway.media import source_of_url
 
@@ -63,14 +63,16 @@ def to_ask(chat: bodies.ChatRequest, headers: Mapping[bytes, bytes], key: str) -
         raise InvalidInput(f"{len(chat.messages)} messages; at most {MESSAGES_MAX}", field="messages")
     messages = tuple(_message(message, i, media) for i, message in enumerate(chat.messages))
     name, max_tokens = _max_tokens(chat)
+    rules, rules_field = formats.of_chat(chat)
     return Ask(
         model=chat.model,
         messages=messages,
         media=tuple(media),
-        sampling=_sampling(chat, max_tokens),
+        sampling=_sampling(chat, max_tokens, rules),
         seeded=chat.seed is not None or not chat.temperature,
         max_tokens_field=name,
         logprobs_field="top_logprobs",
+        grammar_field=rules_field,
         slo_class=chat.slo_class or headers.get(b"x-headrace-slo-class", b"").decode("latin-1"),
         timeout_s=_timeout_s(chat, headers),
         targets=targets.of_http(chat, headers),
@@ -88,8 +90,6 @@ def _check_off(chat: bodies.ChatRequest) -> None:
             value = bytes(value)
         if value not in allowed:
             raise InvalidInput(f"{name} is not supported by this server", field=name)
-    if chat.response_format is not None and chat.response_format.type != "text":
-        raise InvalidInput("response_format: only 'text' is supported", field="response_format.type")
     if chat.top_logprobs is not None and not chat.logprobs:
         raise InvalidInput("top_logprobs needs logprobs: true", field="top_logprobs")
     if chat.stream_options is not None and not chat.stream:
@@ -148,7 +148,7 @@ def _max_tokens(chat: bodies.ChatRequest) -> tuple[str, int]:
     return "max_tokens", 0
 
 
-def _sampling(chat: bodies.ChatRequest, max_tokens: int) -> Sampling:
+def _sampling(chat: bodies.ChatRequest, max_tokens: int, rules: bytes) -> Sampling:
     stop = chat.stop
     return Sampling(
         max_tokens=max_tokens,
@@ -160,6 +160,7 @@ def _sampling(chat: bodies.ChatRequest, max_tokens: int) -> Sampling:
         stop=() if stop is None else (stop,) if isinstance(stop, str) else tuple(stop),
         ignore_eos=bool(chat.ignore_eos),
         logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
+        grammar=rules,
     )
 
 

@@ -137,6 +137,15 @@ def test_logprobs_are_the_log_softmax(told: dict[str, Any], model: Any) -> None:
         np.testing.assert_allclose([value for _, value in top], -np.sort(-row)[:3], atol=1e-3)
 
 
+def test_a_grammar_is_kept_and_the_other_row_is_as_ever(told: dict[str, Any], directory: Path) -> None:
+    kind = family(str(directory))
+    tokens = tokens_of(told["constrained"]["5"])
+    assert tokens[-1] in kind.spec.eos_ids
+    assert json.loads(b"".join([kind.pieces[token] for token in tokens])) in ({"a": 1}, {"a": 23})
+    assert told["constrained"]["6"] == told["greedy"]["3"]
+    assert "cannot go on within a grammar" in told["not_resumed"]
+
+
 def test_books_and_refusals(told: dict[str, Any]) -> None:
     assert told["used"] == [1, 1, 0, 0, 0, False], "removed in the middle: slot and block are free, nothing goes on"
     assert all("leave its process" in why for why in told["refused"][:3])

@@ -189,7 +189,7 @@ HTTP: dict[str, tuple[bytes, int, str, str | None]] = {
     "tools": (text(tools=[{"type": "function"}]), 400, "invalid_input", "tools"),
     "tool_choice": (text(tool_choice="required"), 400, "invalid_input", "tool_choice"),
     "response_format": (
-        text(response_format={"type": "json_object"}),
+        text(response_format={"type": "xml"}),
         400,
         "invalid_input",
         "response_format.type",

@@ -12,7 +12,7 @@ StageName = Literal["encode", "prefill", "decode"]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn. The next token is a pure function of (logits, seed, token index)."""
+    """How tokens are drawn. The next token is a pure function of (logits, seed, token index) and what may follow."""
 
     max_tokens: int
     temperature: float = 0.0  # 0 is greedy
@@ -23,6 +23,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     logprobs: int | None = None  # None: not asked for; n: the drawn token's, and those of the n likeliest
+    grammar: bytes = b""  # what the answer must be, as headrace.engines.grammar writes it; empty: anything
 
 
 @dataclass(frozen=True, slots=True)

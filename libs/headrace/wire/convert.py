@@ -55,6 +55,7 @@ def sampling_to_proto(sampling: Sampling) -> common_pb2.Sampling:
         stop=sampling.stop,
         ignore_eos=sampling.ignore_eos,
         logprobs=sampling.logprobs,
+        grammar=sampling.grammar,
     )
 
 
@@ -69,6 +70,7 @@ def sampling_from_proto(message: common_pb2.Sampling) -> Sampling:
         tuple(message.stop),
         message.ignore_eos,
         message.logprobs if message.HasField("logprobs") else None,
+        message.grammar,
     )
 
 
