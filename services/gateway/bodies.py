@@ -53,10 +53,49 @@ class VideoUrlPart(msgspec.Struct, tag="video_url", tag_field="type"):
 Part = TextPart | ImageUrlPart | InputAudioPart | AudioUrlPart | VideoUrlPart
 
 
+class FunctionCall(msgspec.Struct):
+    name: str
+    arguments: Annotated[str, Doc(description="A JSON object")] = "{}"
+
+
+class ToolCall(msgspec.Struct):
+    id: str
+    function: FunctionCall
+    type: Literal["function"] = "function"
+
+
 class Message(Request):
     role: str
-    content: str | list[Part]
+    content: Annotated[str | list[Part] | None, Doc(description="null beside tool_calls")] = None
     name: str | None = None
+    tool_calls: Annotated[list[ToolCall] | None, Doc(description="Of the assistant")] = None
+    tool_call_id: Annotated[str | None, Doc(description="Of a tool: the call that it answers")] = None
+    # What answers of this API and of OpenAI's carry beside, and clients send back
+    refusal: str | None = None
+    annotations: list[msgspec.Raw] | None = None
+    audio: None = None
+    function_call: None = None
+
+
+class Function(Request):
+    name: Annotated[str, Doc(description="At most 64 letters, digits, _ and -")]
+    description: str | None = None
+    parameters: Annotated[dict[str, Any] | None, Doc(description="JSON Schema of an object; always kept")] = None
+    strict: bool | None = None
+
+
+class Tool(Request):
+    type: Annotated[str, Doc(description="function")]
+    function: Function
+
+
+class FunctionName(msgspec.Struct):
+    name: str
+
+
+class ToolChoice(msgspec.Struct):
+    type: str
+    function: FunctionName | None = None
 
 
 class StreamOptions(Request):
@@ -110,8 +149,13 @@ class ChatRequest(Request):
     stop: str | list[str] | None = None
     logprobs: Annotated[bool | None, Doc(description="Tell the log-probability of each token of the answer")] = None
     top_logprobs: Annotated[int | None, Doc(description="0 to 20: of the likeliest tokens beside each")] = None
-    n: Annotated[int | None, Doc(description="1")] = None
+    n: Annotated[int | None, Doc(description="1 to 8 answers")] = None
     response_format: ResponseFormat | None = None
+    tools: Annotated[list[Tool] | None, Doc(description="At most 128 functions that the model may call")] = None
+    tool_choice: Annotated[
+        ToolChoice | str | None, Doc(description="auto, none, required, or one function by its name; absent: auto")
+    ] = None
+    parallel_tool_calls: Annotated[bool | None, Doc(description="false: at most one call; else at most 8")] = None
     # Headrace's own (extra_body in the OpenAI SDK)
     top_k: int | None = None
     repetition_penalty: float | None = None
@@ -146,11 +190,8 @@ class ChatRequest(Request):
     logit_bias: dict[str, float] | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    tools: list[msgspec.Raw] | None = None
-    tool_choice: msgspec.Raw | UnsetType = UNSET
     functions: list[msgspec.Raw] | None = None
     function_call: msgspec.Raw | UnsetType = UNSET
-    parallel_tool_calls: bool | None = None
     modalities: list[str] | None = None
     audio: msgspec.Raw | UnsetType = UNSET
     prediction: msgspec.Raw | UnsetType = UNSET
@@ -197,9 +238,24 @@ class Headrace(msgspec.Struct):
     timeline: list[Stage]
 
 
+class DeltaFunction(msgspec.Struct):
+    arguments: str
+    name: str | UnsetType = UNSET
+
+
+class DeltaCall(msgspec.Struct):
+    """The first one of a call has its id and name; arguments follow in pieces."""
+
+    index: int
+    function: DeltaFunction
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+
+
 class Delta(msgspec.Struct):
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType = UNSET
+    tool_calls: list[DeltaCall] | UnsetType = UNSET
 
 
 class TopLogprob(msgspec.Struct):
@@ -240,9 +296,10 @@ class ChatChunk(msgspec.Struct):
 
 
 class AnswerMessage(msgspec.Struct):
-    content: str
+    content: Annotated[str | None, Doc(description="null where there are tool_calls alone")]
     role: Literal["assistant"] = "assistant"
     refusal: None = None
+    tool_calls: list[ToolCall] | UnsetType = UNSET
 
 
 class Choice(msgspec.Struct):

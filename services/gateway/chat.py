@@ -11,10 +11,11 @@ import msgspec
 
 from headrace.core.errors import InvalidInput, UnsupportedModality
 from headrace.core.types import Sampling
-from headrace.engines.families import ChatMessage, MediaPart, TextPart
-from services.gateway import bodies, formats, targets
+from headrace.engines.families import ChatMessage, MediaPart, TextPart, Tool
+from services.gateway import bodies, formats, targets, tools
 from services.gateway.ask import MESSAGES_MAX, PARTS_MAX, Ask, MediaSource
 from services.gateway.media import source_of_url
+from services.gateway.several import CHOICES_MAX
 
 _DECODER = msgspec.json.Decoder(bodies.ChatRequest)
 _PATH = re.compile(r" - at `\$\.?(.*)`$")
@@ -26,12 +27,9 @@ _AUDIO_FORMATS = ("wav", "mp3", "flac", "ogg", "opus", "m4a", "mp4", "webm")
 
 # Fields whose every value but these cannot be honoured.
 _OFF: dict[str, tuple[Any, ...]] = {
-    "n": (None, 1),
     "logit_bias": (None, {}),
     "presence_penalty": (None, 0),
     "frequency_penalty": (None, 0),
-    "tools": (None, []),
-    "tool_choice": (msgspec.UNSET, b"null", b'"none"', b'"auto"'),
     "functions": (None, []),
     "function_call": (msgspec.UNSET, b"null", b'"none"', b'"auto"'),
     "modalities": (None, ["text"]),
@@ -62,17 +60,23 @@ def to_ask(chat: bodies.ChatRequest, headers: Mapping[bytes, bytes], key: str) -
     if len(chat.messages) > MESSAGES_MAX:
         raise InvalidInput(f"{len(chat.messages)} messages; at most {MESSAGES_MAX}", field="messages")
     messages = tuple(_message(message, i, media) for i, message in enumerate(chat.messages))
+    tools.check_answers(messages)
+    if not 1 <= (1 if chat.n is None else chat.n) <= CHOICES_MAX:
+        raise InvalidInput(f"n is {chat.n}; it must be between 1 and {CHOICES_MAX}", field="n")
     name, max_tokens = _max_tokens(chat)
-    rules, rules_field = formats.of_chat(chat)
+    rules, told = formats.of_chat(chat), tuple[Tool, ...]()
+    if chat.tools or chat.tool_choice is not None:
+        told, rules = tools.ruled(tools.offered(chat.tools or ()), chat.tool_choice, chat.parallel_tool_calls, rules)
     return Ask(
         model=chat.model,
         messages=messages,
         media=tuple(media),
-        sampling=_sampling(chat, max_tokens, rules),
+        tools=told,
+        sampling=_sampling(chat, max_tokens, rules[0]),
         seeded=chat.seed is not None or not chat.temperature,
         max_tokens_field=name,
         logprobs_field="top_logprobs",
-        grammar_field=rules_field,
+        grammar_field=rules[1],
         slo_class=chat.slo_class or headers.get(b"x-headrace-slo-class", b"").decode("latin-1"),
         timeout_s=_timeout_s(chat, headers),
         targets=targets.of_http(chat, headers),
@@ -98,14 +102,20 @@ def _check_off(chat: bodies.ChatRequest) -> None:
 
 def _message(message: bodies.Message, index: int, media: list[MediaSource]) -> ChatMessage:
     role = "system" if message.role == "developer" else message.role
-    content = message.content
+    content, answers = message.content, message.tool_call_id or ""
+    calls = tools.earlier_calls(message, f"messages[{index}]")
     if isinstance(content, str):
-        return ChatMessage(role, (TextPart(content),))
+        return ChatMessage(role, (TextPart(content),) if content or not calls else (), calls, answers)
     where = f"messages[{index}].content"
+    if content is None:
+        if not calls:
+            raise InvalidInput("the content is missing", field=where)
+        return ChatMessage(role, (), calls, answers)
     images = sum(not isinstance(part, bodies.TextPart) for part in content)
     if len(content) > PARTS_MAX and images <= PARTS_MAX:
         raise InvalidInput(f"{len(content)} parts; at most {PARTS_MAX}", field=where)
-    return ChatMessage(role, tuple(_part(part, f"{where}[{i}]", media) for i, part in enumerate(content)))
+    parts = tuple(_part(part, f"{where}[{i}]", media) for i, part in enumerate(content))
+    return ChatMessage(role, parts, calls, answers)
 
 
 def _part(part: bodies.Part, where: str, media: list[MediaSource]) -> TextPart | MediaPart:

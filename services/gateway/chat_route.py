@@ -2,11 +2,12 @@
 
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from headrace.core.errors import HeadraceError, InvalidInput, PayloadTooLarge
 from services.gateway import chat
-from services.gateway.ask import Caller
+from services.gateway.ask import Ask, Caller
 from services.gateway.front import Front
 from services.gateway.http_reply import (
     Disconnects,
@@ -19,6 +20,8 @@ from services.gateway.http_reply import (
     read_body,
     send_error,
 )
+from services.gateway.live import Live
+from services.gateway.readings import ChatShape
 
 Scope = dict[str, Any]
 REQUEST_ID = re.compile(r"[0-9a-f]{32}")
@@ -58,17 +61,24 @@ class ChatRoute:
             ask = chat.to_ask(body, headers, key_of(headers))
             model = self._front.models.family(ask.model).spec.name
             with self._front.tracer.request(caller, model) as trace:
-                live = await self._front.admission.admit(ask, caller, trace.traceparent)
-                trace.follow(live)
-                echo.append((b"x-request-id", live.facts.id.encode()))
+                lives = await self._lives(ask, body.n or 1, caller, trace.traceparent)
+                trace.follow(lives[0])
+                echo.append((b"x-request-id", lives[0].facts.id.encode()))
                 usage = body.stream_options is not None and body.stream_options.include_usage
-                style = Style(bool(body.stream), usage, wants_extras(headers), 0, trace.trace_id)
-                await HttpReply(self._front, self._disconnects, live, style, send).run(receive)
+                style = Style(bool(body.stream), wants_extras(headers), 0, trace.trace_id)
+                shape = ChatShape(self._front, lives[0], usage)
+                await HttpReply(self._front, self._disconnects, lives, shape, style, send).run(receive)
         except HeadraceError as error:
             self._front.gateway.metrics.refused[error.code] += 1
             if isinstance(error, PayloadTooLarge) and error.field == "body":
                 await discard(receive, headers)
             await send_error(send, error, echo)
+
+    async def _lives(self, ask: Ask, count: int, caller: Caller, traceparent: str) -> Sequence[Live]:
+        admission = self._front.admission
+        if count == 1:
+            return (await admission.admit(ask, caller, traceparent),)
+        return await admission.admit_several([ask] * count, caller, traceparent)
 
 
 class EventsRoute:
@@ -85,8 +95,8 @@ class EventsRoute:
             request_id = checked_id(scope["path_params"]["request_id"])
             next_index = _next_index(scope["query_string"])
             live = await self._front.find(request_id, caller.tenant)
-            style = Style(True, True, wants_extras(headers), next_index)
-            await HttpReply(self._front, self._disconnects, live, style, send).run(receive)
+            style, shape = Style(True, wants_extras(headers), next_index), ChatShape(self._front, live, True)
+            await HttpReply(self._front, self._disconnects, (live,), shape, style, send).run(receive)
         except HeadraceError as error:
             await send_error(send, error, [])
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from headrace.engines.families import family
 from headrace.engines.registry import EngineConfigError, check_stages, hands_over, load_engine
 from tests import checkpoints
 from tests.engines.vllm_driving import COUNT, PROMPTS

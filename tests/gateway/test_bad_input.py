@@ -175,7 +175,8 @@ HTTP: dict[str, tuple[bytes, int, str, str | None]] = {
     "an unknown class": (text(slo_class="platinum"), 400, "invalid_input", "slo_class"),
     "a timeout of nothing": (text(timeout_s=0), 400, "invalid_input", "timeout_s"),
     "a timeout of years": (text(timeout_s=1e9), 400, "invalid_input", "timeout_s"),
-    "n": (text(n=2), 400, "invalid_input", "n"),
+    "no answer": (text(n=0), 400, "invalid_input", "n"),
+    "nine answers": (text(n=9), 400, "invalid_input", "n"),
     "top_logprobs alone": (text(top_logprobs=2), 400, "invalid_input", "top_logprobs"),
     "top_logprobs without logprobs": (text(logprobs=False, top_logprobs=0), 400, "invalid_input", "top_logprobs"),
     "too many top_logprobs": (text(logprobs=True, top_logprobs=21), 400, "invalid_input", "top_logprobs"),
@@ -186,7 +187,7 @@ HTTP: dict[str, tuple[bytes, int, str, str | None]] = {
         "invalid_input",
         "top_logprobs",
     ),
-    "tools": (text(tools=[{"type": "function"}]), 400, "invalid_input", "tools"),
+    "a tool without a function": (text(tools=[{"type": "function"}]), 400, "invalid_input", "tools[0].function"),
     "tool_choice": (text(tool_choice="required"), 400, "invalid_input", "tool_choice"),
     "response_format": (
         text(response_format={"type": "xml"}),

@@ -170,6 +170,7 @@ class Request:
     tbt_s: float = 0.0  # its own target between two tokens; 0: its class's
     priority: int = 0  # PRIORITY_LEAST .. PRIORITY_MOST of headrace.core.slo; higher is sooner
     flow: str = ""  # whose share it counts against among those of its class; empty: the tenant's
+    choices: int = 0  # of the first of several answers to one question: how many; 0 of all others
 
 
 @dataclass(frozen=True, slots=True)

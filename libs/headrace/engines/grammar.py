@@ -5,7 +5,8 @@
     {"regex": "..."}                 text that the whole expression matches
     {"choice": ["yes", "no"]}        one of these texts
     {"tools": {"tools": [{"name": ..., "parameters": {...}}, ...], "text": true, "calls": 8}}
-                                     text (if it may be), then calls of these tools (headrace.engines.toolcalls)
+                                     text (if it may be), then calls of these tools (headrace.engines.toolcalls);
+                                     where text is a schema, JSON of it or else calls
 
 Nothing here compiles a grammar: headrace.engines.constrain does. Property names keep the order of the schema: it is
 the order in which they are generated.
@@ -43,9 +44,9 @@ def choice(texts: Sequence[str]) -> bytes:
     return _written("choice", list(texts))
 
 
-def tools(offered: Sequence[tuple[str, Schema]], *, text: bool, calls: int) -> bytes:
-    """offered: names and the schemas of their arguments. text: text may come first, or alone; else a call must come.
-    calls: at most so many."""
+def tools(offered: Sequence[tuple[str, Schema]], *, text: bool | Schema, calls: int) -> bytes:
+    """offered: names and the schemas of their arguments. text: text may come first, or alone; or JSON of this schema
+    alone; else a call must come. calls: at most so many."""
     listed = [{"name": name, "parameters": parameters} for name, parameters in offered]
     return _written("tools", {"tools": listed, "text": text, "calls": calls})
 
@@ -117,8 +118,8 @@ def _no_tools(value: Any) -> str:
     if not isinstance(value, dict) or value.keys() != {"tools", "text", "calls"}:
         return "it needs tools, text and calls, and nothing else"
     offered, calls = value["tools"], value["calls"]
-    if not isinstance(value["text"], bool) or not isinstance(calls, int) or not 1 <= calls <= CALLS_MAX:
-        return f"text is true or false, calls 1 to {CALLS_MAX}"
+    if not isinstance(value["text"], bool | dict) or not isinstance(calls, int) or not 1 <= calls <= CALLS_MAX:
+        return f"text is true, false or a schema, calls 1 to {CALLS_MAX}"
     if not isinstance(offered, list) or not offered:
         return "no tool is offered"
     known = all(isinstance(tool, dict) and tool.keys() == {"name", "parameters"} for tool in offered)

@@ -27,7 +27,9 @@ def lark(value: Mapping[str, Any], style: Mapping[str, Any]) -> str:
     calls = " | ".join(_call(tool, style) for tool in value["tools"])
     more = f"({_text(BETWEEN + BEGIN)} call){{0,{value['calls'] - 1}}}" if value["calls"] > 1 else ""
     rules = [f"call: {_text(NAME)} ({calls}) {_text(END)}", f"calls: call {more}"]
-    if value["text"]:
+    if isinstance(value["text"], dict):
+        rules.append(f"start: {_json(value['text'], style)} | {_text(BEGIN)} calls")
+    elif value["text"]:
         rules += ["start: TEXT | begin calls", "TEXT: /(.|\\n)*/", f"begin[lazy]: TEXT {_text(BEGIN)}"]
     else:
         rules.append(f"start: {_text(BEGIN)} calls")
@@ -35,8 +37,11 @@ def lark(value: Mapping[str, Any], style: Mapping[str, Any]) -> str:
 
 
 def _call(tool: Mapping[str, Any], style: Mapping[str, Any]) -> str:
-    schema = {"type": "object", **tool["parameters"], "x-guidance": dict(style)}
-    return f"{_text(tool['name'] + ARGUMENTS)} %json {json.dumps(schema)}"
+    return f"{_text(tool['name'] + ARGUMENTS)} {_json({'type': 'object', **tool['parameters']}, style)}"
+
+
+def _json(schema: Mapping[str, Any], style: Mapping[str, Any]) -> str:
+    return f"%json {json.dumps({**schema, 'x-guidance': dict(style)})}"
 
 
 def _text(text: str) -> str:

@@ -23,6 +23,7 @@ from headrace.core.types import (
     TokenLogprobs,
     Usage,
 )
+from headrace.engines.grammar import calls_tools
 from headrace.v1 import common_pb2, queue_pb2
 
 _REASON_TO_PROTO: dict[FinishReason, common_pb2.FinishReason] = {
@@ -276,6 +277,7 @@ def request_to_proto(request: Request) -> queue_pb2.RequestRecord:
         tbt_s=request.tbt_s,
         priority=request.priority,
         flow=request.flow,
+        choices=request.choices,
     )
 
 
@@ -300,6 +302,7 @@ def request_from_proto(record: queue_pb2.RequestRecord) -> Request:
         record.tbt_s,
         record.priority,
         record.flow,
+        record.choices,
     )
 
 
@@ -319,6 +322,8 @@ class Result:
     body_hash: bytes = b""
     stop: tuple[str, ...] = ()
     logprobs: Logprobs = ()
+    calls: bool = False
+    choices: int = 0
 
 
 def result_to_proto(
@@ -337,6 +342,8 @@ def result_to_proto(
         ended_s=ended_s,
         stop=request.sampling.stop,
         logprobs=logprobs_to_proto(logprobs),
+        calls=calls_tools(request.sampling.grammar),
+        choices=request.choices,
     )
 
 
@@ -354,4 +361,6 @@ def result_from_proto(record: queue_pb2.ResultRecord) -> Result:
         record.body_hash,
         tuple(record.stop),
         logprobs_from_proto(record.logprobs),
+        record.calls,
+        record.choices,
     )
