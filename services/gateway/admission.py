@@ -181,7 +181,7 @@ class Admission:
             try:
                 await asyncio.wrap_future(self._terms.models.grammars(ask.model).begin(alone))
             except InvalidInput:
-                return f"tools[{index}].function.parameters"
+                return ask.tools_field.format(index)
         return ask.grammar_field
 
     def _left_s(self, ask: Ask, caller: Caller, slo: SloClass) -> float:

@@ -4,7 +4,6 @@ Both APIs build an Ask; from there on they share one pipeline (admission.py) and
 """
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -45,6 +44,8 @@ class Ask:
     tools: tuple[Tool, ...] = field(default=(), kw_only=True)
     prompt: tuple[int, ...] | str | None = field(default=None, kw_only=True)  # to be gone on with: no messages
     prompt_field: str = field(default="prompt", kw_only=True)
+    messages_field: str = field(default="messages", kw_only=True)
+    tools_field: str = field(default="tools[{}].function.parameters", kw_only=True)  # of the tool with that number
     sampling: Sampling  # max_tokens 0: the rest of the context, at most the gateway's cap
     seeded: bool = True  # False: the client named no seed, so each request draws its own
     max_tokens_field: str = "max_tokens"
@@ -75,7 +76,7 @@ def check(ask: Ask, prefix: str = "") -> None:
         InvalidInput, PayloadTooLarge: naming the field.
     """
     if ask.prompt is None:
-        _check_messages(ask.messages, sum(len(tool.description) + len(tool.parameters) for tool in ask.tools))
+        _check_messages(ask)
     else:
         _check_prompt(ask.prompt, ask.prompt_field)
     _check_sampling(ask.sampling, prefix, ask)
@@ -85,14 +86,15 @@ def check(ask: Ask, prefix: str = "") -> None:
         raise InvalidInput(f"at most {KEY_CHARS_MAX} characters", field="idempotency_key")
 
 
-def _check_messages(messages: Sequence[ChatMessage], size: int) -> None:
-    """size: of what is told beside them."""
+def _check_messages(ask: Ask) -> None:
+    messages, field = ask.messages, ask.messages_field
     if not messages:
-        raise InvalidInput("at least one message is needed", field="messages")
+        raise InvalidInput("at least one message is needed", field=field)
     if len(messages) > MESSAGES_MAX:
-        raise InvalidInput(f"{len(messages)} messages; at most {MESSAGES_MAX}", field="messages")
+        raise InvalidInput(f"{len(messages)} messages; at most {MESSAGES_MAX}", field=field)
+    size = sum(len(tool.description) + len(tool.parameters) for tool in ask.tools)
     for i, message in enumerate(messages):
-        where = f"messages[{i}]"
+        where = f"{field}[{i}]" if field == "messages" else field  # else they do not stand one to one in the body
         if message.role not in ROLES:
             raise InvalidInput(f"role {message.role!r} is not one of {', '.join(ROLES)}", field=f"{where}.role")
         if not message.parts and not message.calls:
@@ -102,9 +104,9 @@ def _check_messages(messages: Sequence[ChatMessage], size: int) -> None:
         size += sum(len(part.text.encode()) for part in message.parts if isinstance(part, TextPart))
         size += sum(len(call.arguments) for call in message.calls)
     if messages[-1].role == "assistant":
-        raise InvalidInput("the last message must not be the assistant's", field=f"messages[{len(messages) - 1}].role")
+        raise InvalidInput("the last message must not be the assistant's", field=f"{where}.role")
     if size > TEXT_BYTES_MAX:
-        raise PayloadTooLarge(f"{size} bytes of text; at most {TEXT_BYTES_MAX}", field="messages")
+        raise PayloadTooLarge(f"{size} bytes of text; at most {TEXT_BYTES_MAX}", field=field)
 
 
 def _check_prompt(prompt: tuple[int, ...] | str, field: str) -> None:

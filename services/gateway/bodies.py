@@ -134,28 +134,17 @@ class NvExt(msgspec.Struct):
     agent_hints: AgentHints | None = None
 
 
-class ChatRequest(Request):
-    """POST /v1/chat/completions."""
+class Asked(Request, kw_only=True):
+    """What every endpoint that answers takes."""
 
-    messages: list[Message]
     model: str = ""
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    temperature: float | None = None
+    temperature: Annotated[float | None, Doc(description="Absent: 0, greedy")] = None
     top_p: float | None = None
     seed: int | None = None
-    stop: str | list[str] | None = None
-    logprobs: Annotated[bool | None, Doc(description="Tell the log-probability of each token of the answer")] = None
-    top_logprobs: Annotated[int | None, Doc(description="0 to 20: of the likeliest tokens beside each")] = None
-    n: Annotated[int | None, Doc(description="1 to 8 answers")] = None
-    response_format: ResponseFormat | None = None
-    tools: Annotated[list[Tool] | None, Doc(description="At most 128 functions that the model may call")] = None
-    tool_choice: Annotated[
-        ToolChoice | str | None, Doc(description="auto, none, required, or one function by its name; absent: auto")
+    service_tier: Annotated[
+        str | None, Doc(description="auto, default; flex: class batch-1 where there is one; priority: sooner by a step")
     ] = None
-    parallel_tool_calls: Annotated[bool | None, Doc(description="false: at most one call; else at most 8")] = None
     # Headrace's own (extra_body in the OpenAI SDK)
     top_k: int | None = None
     repetition_penalty: float | None = None
@@ -185,6 +174,25 @@ class ChatRequest(Request):
     metadata: dict[str, str] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+
+
+class ChatRequest(Asked, kw_only=True):
+    """POST /v1/chat/completions."""
+
+    messages: list[Message]
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    stop: str | list[str] | None = None
+    logprobs: Annotated[bool | None, Doc(description="Tell the log-probability of each token of the answer")] = None
+    top_logprobs: Annotated[int | None, Doc(description="0 to 20: of the likeliest tokens beside each")] = None
+    n: Annotated[int | None, Doc(description="1 to 8 answers")] = None
+    response_format: ResponseFormat | None = None
+    tools: Annotated[list[Tool] | None, Doc(description="At most 128 functions that the model may call")] = None
+    tool_choice: Annotated[
+        ToolChoice | str | None, Doc(description="auto, none, required, or one function by its name; absent: auto")
+    ] = None
+    parallel_tool_calls: Annotated[bool | None, Doc(description="false: at most one call; else at most 8")] = None
     store: bool | None = None
     # Accepted with the value that means "off"; anything else is an error
     logit_bias: dict[str, float] | None = None
@@ -198,9 +206,6 @@ class ChatRequest(Request):
     reasoning_effort: str | None = None
     verbosity: str | None = None
     web_search_options: msgspec.Raw | UnsetType = UNSET
-    service_tier: Annotated[
-        str | None, Doc(description="auto, default; flex: class batch-1 where there is one; priority: sooner by a step")
-    ] = None
 
 
 class PromptTokensDetails(msgspec.Struct):

@@ -43,7 +43,7 @@ async def draft(family: Family, ask: Ask, inputs: Sequence[MediaInput], prefix: 
     if room < 1:
         raise ContextTooLong(
             f"the prompt has {used} tokens; {spec.name} has a context of {spec.context_tokens}",
-            field="messages" if ask.prompt is None else ask.prompt_field,
+            field=ask.messages_field if ask.prompt is None else ask.prompt_field,
         )
     wanted = ask.sampling.max_tokens
     if wanted > room:

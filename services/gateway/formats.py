@@ -16,12 +16,13 @@ FREE = (b"", "response_format")
 Asked = tuple[bytes, str]  # the grammar, and the field that it stood in
 
 
-def of_chat(chat: bodies.ChatRequest) -> Asked:
-    """Raises InvalidInput: naming the field."""
-    if chat.response_format is None and not _others(chat):
+def of_body(body: bodies.Asked, own: bodies.ResponseFormat | None, field: str = "response_format") -> Asked:
+    """own: what its endpoint calls `field`. Raises InvalidInput: naming the field."""
+    others = _others(body)
+    if own is None and not others:
         return FREE  # nearly every request
-    said = [of_format(chat.response_format, "response_format")] if chat.response_format is not None else []
-    for name, build in _others(chat).items():
+    said = [of_format(own, field)] if own is not None else []
+    for name, build in others.items():
         said.append((_built(name, build), name))
     asked = [one for one in said if one[0]]
     if len(asked) > 1:
@@ -45,15 +46,15 @@ def of_format(asked: bodies.ResponseFormat, field: str) -> Asked:
     raise InvalidInput(f"{asked.type[:32]!r} is not one of text, json_object, json_schema", field=f"{field}.type")
 
 
-def _others(chat: bodies.ChatRequest) -> dict[str, Callable[[], bytes]]:
+def _others(body: bodies.Asked) -> dict[str, Callable[[], bytes]]:
     found: dict[str, Callable[[], bytes]] = {}
-    if (json := chat.guided_json) is not None:
+    if (json := body.guided_json) is not None:
         found["guided_json"] = lambda: grammar.json_schema(_schema(json))
-    if (regex := chat.guided_regex) is not None:
+    if (regex := body.guided_regex) is not None:
         found["guided_regex"] = lambda: grammar.regex(regex)
-    if (choice := chat.guided_choice) is not None:
+    if (choice := body.guided_choice) is not None:
         found["guided_choice"] = lambda: grammar.choice(choice)
-    if (structured := chat.structured_outputs) is not None:
+    if (structured := body.structured_outputs) is not None:
         found["structured_outputs"] = lambda: _structured(structured)
     return found
 

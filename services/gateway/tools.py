@@ -95,12 +95,16 @@ def earlier_calls(message: bodies.Message, where: str) -> tuple[ToolCall, ...]:
 
 
 def _call(call: bodies.ToolCall, where: str) -> ToolCall:
-    arguments = call.function.arguments
+    return earlier_call(call.id, call.function.name, call.function.arguments, f"{where}.function.arguments")
+
+
+def earlier_call(call_id: str, name: str, arguments: str, where: str) -> ToolCall:
+    """where: its arguments stand. Raises InvalidInput: they are no JSON object."""
     try:
         msgspec.json.decode(arguments or "{}", type=dict[str, msgspec.Raw])
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise InvalidInput(f"not a JSON object: {error}", field=f"{where}.function.arguments") from error
-    return ToolCall(call.id, call.function.name, arguments)
+        raise InvalidInput(f"not a JSON object: {error}", field=where) from error
+    return ToolCall(call_id, name, arguments)
 
 
 def check_answers(messages: Sequence[ChatMessage]) -> None:
