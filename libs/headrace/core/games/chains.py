@@ -75,7 +75,8 @@ def smooth_weights(iterations: int, horizon: int) -> Floats:
     them, with the weight alpha_t^j = w_j / (w_1 + ... + w_t).
     """
     later = np.arange(1.0, iterations)
-    found: Floats = np.cumprod(np.concatenate(([1.0], (horizon + later) / later)))
+    found = np.ones(iterations)
+    found[1:] = np.cumprod(1.0 + horizon / later)
     assert np.isfinite(found[-1] * iterations), f"{iterations} iterations of horizon {horizon} overflow"
     return found
 
