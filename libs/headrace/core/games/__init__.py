@@ -9,7 +9,7 @@ from functools import partial
 from headrace.core.games import adaptive, blum_mansour, hedge, smooth, stage
 from headrace.core.games.certified import Certified
 from headrace.core.games.game import Game
-from headrace.core.games.gaps import best_response_gain, cce_gap, cce_gap_of_table, ce_gap
+from headrace.core.games.gaps import best_response_gain, cce_gap, cce_gap_of_table, ce_gap, informed_gain
 from headrace.core.games.learnt import Learner, Learnt
 from headrace.core.games.published import Published, publish
 
@@ -35,5 +35,6 @@ __all__ = [
     "cce_gap",
     "cce_gap_of_table",
     "ce_gap",
+    "informed_gain",
     "publish",
 ]

@@ -31,16 +31,19 @@ def swapping(worth: Floats) -> Floats:
 
 
 def cce_gap(game: Game, learnt: Learnt) -> float:
-    """Of the certified policy, in rewards of a whole game (at most H); at least 0."""
-    return float(gains(game, learnt, coarse).max())
+    """Of the certified policy, in rewards of a whole game (at most H); 0 where everybody would lose by leaving."""
+    return max(0.0, float(gains(game, learnt, coarse).max()))
 
 
 def ce_gap(game: Game, learnt: Learnt) -> float:
-    return float(gains(game, learnt, swapping).max())
+    """The same for swaps, of which doing as told is one: 0 is the least there is."""
+    return max(0.0, float(gains(game, learnt, swapping).max()))
 
 
 def gains(game: Game, learnt: Learnt, leaving: Leaving) -> Floats:
-    """(N, S): what each player wins by leaving in its best way, by the state that the game starts in."""
+    """(N, S): what each player wins by leaving in its best way, by the state that the game starts in; below 0 where it
+    would lose.
+    """
     if isinstance(learnt.chain, Smooth):
         last: Floats = smooth_gains(game, learnt.plays, leaving)[-1]
         return last
@@ -50,14 +53,27 @@ def gains(game: Game, learnt: Learnt, leaving: Leaving) -> Floats:
 
 def cce_gap_of_table(game: Game, table: Floats) -> float:
     """Of the policy that draws one of M profiles evenly at every step: table (H, M, N, S, width)."""
-    return float(best_response_gain(game, table).max())
+    return max(0.0, float(best_response_gain(game, table).max()))
 
 
 def best_response_gain(game: Game, table: Floats) -> Floats:
-    """(N,): the same for each player, from the state where it would win most."""
+    """(N,): for each player, from the state where it would win most; below 0 if it would lose by leaving."""
     even = np.full(table.shape[1], 1.0 / table.shape[1])
     joints = [joint(game, profiles, even) for profiles in table]
     found: Floats = redraw_gains(game, joints, coarse).max(-1)
+    return found
+
+
+def informed_gain(game: Game, table: Floats) -> Floats:
+    """(N,): what a player would win that works out the shared index and answers each of the M profiles by itself."""
+    best, stay = np.zeros((2, game.players, game.states))
+    for step in range(game.horizon - 1, -1, -1):
+        mixed = np.moveaxis(table[step], 1, 0)
+        for player in range(game.players):
+            own = mixed[player, ..., : game.actions[player]]
+            best[player] = _against(game, step, player, best[player], mixed).max(-1).mean(0)
+            stay[player] = (_against(game, step, player, stay[player], mixed) * own).sum(-1).mean(0)
+    found: Floats = (best - stay).max(-1)
     return found
 
 
@@ -123,7 +139,10 @@ def smooth_gains(game: Game, plays: Floats, leaving: Leaving) -> Floats:
 
 
 def _against(game: Game, step: int, player: int, following: Floats, mixed: Floats) -> Floats:
-    """(T, S, A_player): each action's worth against the others' iteration t, if what follows is worth (T, S)."""
+    """(T, S, A_player): each action's worth against the others' iteration t, if what follows is worth (T, S) or, after
+    every iteration the same, (S,).
+    """
+    following = np.broadcast_to(following, (mixed.shape[1], game.states))
     rewards = game.rewards[player, step]
     ahead = game.transitions[step].reshape(-1, game.states).T
     found = np.empty((len(following), game.states, game.actions[player]))
