@@ -69,4 +69,4 @@ def stationary(chains: Floats) -> Floats:
     width = chains.shape[-1]
     system = np.eye(width) - np.swapaxes(chains, -1, -2) + 1.0
     found = np.linalg.solve(system, np.ones((*chains.shape[:-1], 1)))[..., 0]
-    return normalised(np.clip(found, 0.0, None))
+    return normalised(np.where(chains.max(-2) > 0.0, np.clip(found, 0.0, None), 0.0))
