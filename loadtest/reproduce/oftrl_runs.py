@@ -46,7 +46,7 @@ def slope(gaps: dict[int, float]) -> float:
 
 def ends_slope(gaps: dict[int, float], first: int, last: int) -> float:
     """Between two ends, as the reference tables have it."""
-    return float(np.log(gaps[last] / gaps[first]) / np.log(last / first))
+    return float(np.log(max(gaps[last], _LEAST) / max(gaps[first], _LEAST)) / np.log(last / first))
 
 
 def stopped(learnt: Learnt, iterations: int) -> Learnt:

@@ -20,7 +20,7 @@ _SUM_ERROR = 1e-12
 
 
 def proven_eta(game: Game) -> float:
-    """The step size proven for normal-form games; larger ones are known to fail on Shapley's game."""
+    """The step size proven for normal-form games. It moves slowly; what larger ones do: docs/reproduce/oftrl.md."""
     return 1.0 / (128 * max(1, game.players - 1) * math.sqrt(game.width))
 
 
