@@ -1,5 +1,6 @@
 """Gaps against counting out: every way to leave on tiny games, and games whose gap is known by hand."""
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
@@ -31,7 +32,7 @@ def value(game: Game, learnt: Learnt, player: int, way: Way, step: int, state: i
     total = 0.0
     for index, chance in upcoming(learnt, step, before):
         for told in product(*map(range, game.actions)):
-            likely = chance * np.prod([learnt.plays[index, i, step, state, a] for i, a in enumerate(told)])
+            likely = chance * math.prod(float(learnt.plays[index, i, step, state, a]) for i, a in enumerate(told))
             played = list(told)
             played[player] = way(step, state, before, told[player])
             cell = (step, state, *played)
