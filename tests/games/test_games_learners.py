@@ -9,6 +9,7 @@ from headrace.core.games import LEARNERS, Game, cce_gap, ce_gap
 from headrace.core.games.adaptive import pace
 from headrace.core.games.blum_mansour import log_barrier, stationary
 from headrace.core.games.chains import Flat, Smooth, Stages, stage_ends
+from headrace.core.games.game import sweep
 from headrace.core.games.learnt import softmax
 from loadtest.reproduce.oftrl_games import cyclic_game, random_game
 
@@ -56,6 +57,20 @@ def test_what_is_never_learnt_stays_open() -> None:
     """Without value updates the continuation is unknown, however long it learns."""
     gaps = [cce_gap(random_game(0), LEARNERS["hedge_myopic"](random_game(0), t, 0.5)) for t in (500, 2000)]
     assert min(gaps) > 10 * cce_gap(random_game(0), LEARNERS["smooth_oftrl"](random_game(0), 2000, 0.5))
+
+
+def test_a_sweep_at_full_share_values_the_profile() -> None:
+    """Each step sees the values that the sweep has just given the next one."""
+    game = random_game(6, states=2, actions=2)
+    profile = np.random.default_rng(0).dirichlet(np.ones(2), size=(2, 3, 2))
+    values = game.optimistic()
+    utilities = sweep(game, profile, values, 1.0)
+    ahead = np.zeros((2, 2))
+    for step in (2, 1, 0):
+        payoffs = game.rewards[:, step] + np.einsum("sabx,nx->nsab", game.transitions[step], ahead)
+        ahead = np.einsum("nsab,sa,sb->ns", payoffs, *profile[:, step])
+        assert values[:, step] == pytest.approx(ahead)
+        assert utilities[1, step] == pytest.approx(np.einsum("sab,sa->sb", payoffs[1], profile[0, step]))
 
 
 def test_stages_grow_by_their_share() -> None:

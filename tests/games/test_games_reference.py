@@ -5,7 +5,7 @@ where the run ends, as there.
 import numpy as np
 import pytest
 
-from headrace.core.games import ce_gap
+from headrace.core.games import LEARNERS, ce_gap
 from headrace.core.games.blum_mansour import learn_from, proven_eta
 from loadtest.reproduce.oftrl_games import cyclic_game, random_game, shapley_game, shapley_start
 from loadtest.reproduce.oftrl_reference import AT, BAND, CYCLIC, RANDOM, SEEDS, Row
@@ -41,3 +41,10 @@ def test_swap_gap_of_shapleys_game() -> None:
     learnt = learn_from(game, 3200, proven_eta(game), shapley_start())
     assert np.abs(learnt.plays[-1] - 1 / 3).max() < 0.01
     assert ce_gap(game, learnt) <= 0.001
+
+
+def test_blum_mansour_closes_swap_gaps_that_hedging_leaves_open() -> None:
+    """Shapley's game with entries moved, where play goes round."""
+    game = shapley_game(1, noise=0.1)
+    assert ce_gap(game, LEARNERS["bm_log_barrier"](game, 1600, 4.0)) < 0.005
+    assert ce_gap(game, LEARNERS["smooth_oftrl"](game, 1600, 0.5)) > 0.02
