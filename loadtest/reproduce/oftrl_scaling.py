@@ -21,7 +21,7 @@ QUICK_SIZES = {"states": (2, 4, 16), "actions": (2, 4, 16), "players": (2, 3, 4)
 @dataclass(frozen=True, slots=True)
 class Point:
     size: int
-    iteration_s: float  # of learning alone, the fastest seed's: others use the machine too
+    iteration_s: float  # of learning alone and of the processor, the fastest seed's
     gap: Estimate  # as a share of the horizon
 
 
@@ -39,8 +39,8 @@ def _point(learner: str, name: str, size: int, iterations: int, seeds: Sequence[
     took, gaps = [], []
     for seed in seeds:
         game = random_game(seed, **{name: size})
-        begun = time.perf_counter()
+        begun = time.process_time()
         learnt = LEARNERS[learner](game, iterations, ETAS[learner])
-        took.append((time.perf_counter() - begun) / iterations)
+        took.append((time.process_time() - begun) / iterations)
         gaps.append(cce_gap(game, learnt) / game.horizon)
     return Point(size, min(took), estimate(gaps))

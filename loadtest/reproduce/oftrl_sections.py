@@ -6,7 +6,7 @@ from headrace.characterize import drawing
 from headrace.characterize.document import Section, Table, number
 from headrace.report.compare import Estimate
 from loadtest.reproduce.oftrl_reference import AT, BAND, SECONDS, SWAP_GAP, Row
-from loadtest.reproduce.oftrl_runs import Gaps, ends_slope
+from loadtest.reproduce.oftrl_runs import Gaps, Took, ends_slope
 from loadtest.reproduce.oftrl_scaling import ETAS as SCALED
 from loadtest.reproduce.oftrl_scaling import Point
 from loadtest.reproduce.oftrl_swaps import ITERATIONS, PROVEN
@@ -180,7 +180,7 @@ def scaling(of: Mapping[str, Mapping[str, Sequence[Point]]], iterations: int, se
         tables.append(Table(f"Time of an iteration and gap, by {size}", columns, rows))
     notes = (
         f"One size at a time, the others as in test A; {iterations:,} iterations, {seeds} seeds, step sizes as above."
-        " Gaps as a share of the horizon. Times are of learning alone, the fastest seed's: the machine was shared.",
+        " Gaps as a share of the horizon. Times are of learning alone, in processor seconds, the fastest seed's.",
         "The payoff table has N x H x S x A^N cells and transitions S times more than a player's share of it, which is"
         " where the cost of actions and players comes from.",
     )
@@ -209,15 +209,18 @@ def published(of: Mapping[str, Mapping[int, Mapping[str, float]]]) -> Section:
     return Section("published", "What is sent to players", "computed", (), notes, (Table("Tables", columns, rows),))
 
 
-def seconds(of: Mapping[str, float]) -> Section:
+def seconds(of: Mapping[str, Took]) -> Section:
     low, high = SECONDS
-    worst = max(of.values())
+    clock_s, processor_s = max(each.clock_s for each in of.values()), max(each.processor_s for each in of.values())
     findings = (
-        f"1,600 iterations of test A with gap checks at 50 to 1,600, both seeds: at most {worst:.2f} s; the slow"
-        f" program needs {low:.0f} to {high:.0f} s: {low / worst:.0f} times. Asked for: at most {low / 10:.1f} s.",
+        f"1,600 iterations of test A with gap checks at 50 to 1,600, both seeds: at most {clock_s:.2f} s on the clock"
+        f" and {processor_s:.2f} s of one processor; the slow program needs {low:.0f} to {high:.0f} s. Asked for: at"
+        f" most {low / 10:.1f} s.",
     )
-    rows = tuple((name, f"{took:.3f}") for name, took in of.items())
-    return Section("seconds", "Seconds", "measured", findings, (), (Table("Test A", ("learner, eta", "s"), rows),))
+    notes = ("For each seed the least of five times. The machine was shared: its clock also counts what others did.",)
+    rows = tuple((name, f"{each.clock_s:.3f}", f"{each.processor_s:.3f}") for name, each in of.items())
+    table = Table("Test A", ("learner, eta", "s on the clock", "s of a processor"), rows)
+    return Section("seconds", "Seconds", "measured", findings, notes, (table,))
 
 
 def _with(each: Estimate) -> str:
