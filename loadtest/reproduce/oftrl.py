@@ -82,8 +82,8 @@ def measure(options: Options) -> Found:
         "shapley": {"symmetric": symmetric, "moved": {name: _both(*each) for name, each in moved.items()}},
         "scaling": {size: {name: _points(of) for name, of in each.items()} for size, each in scaled.items()},
         "published": published,
-        "seconds_test_a": max(each.clock_s for each in seconds.values()),
-        "processor_seconds_test_a": max(each.processor_s for each in seconds.values()),
+        "seconds_test_a": max(each.processor_s for each in seconds.values()),
+        "clock_seconds_test_a": max(each.clock_s for each in seconds.values()),
         "seconds_by_learner": {name: asdict(each) for name, each in seconds.items()},
     }
     told = (

@@ -213,11 +213,11 @@ def seconds(of: Mapping[str, Took]) -> Section:
     low, high = SECONDS
     clock_s, processor_s = max(each.clock_s for each in of.values()), max(each.processor_s for each in of.values())
     findings = (
-        f"1,600 iterations of test A with gap checks at 50 to 1,600, both seeds: at most {clock_s:.2f} s on the clock"
-        f" and {processor_s:.2f} s of one processor; the slow program needs {low:.0f} to {high:.0f} s. Asked for: at"
+        f"1,600 iterations of test A with gap checks at 50 to 1,600, both seeds: at most {processor_s:.2f} s of one"
+        f" processor, {clock_s:.2f} s on the clock; the slow program needs {low:.0f} to {high:.0f} s. Asked for: at"
         f" most {low / 10:.1f} s.",
     )
-    notes = ("For each seed the least of five times. The machine was shared: its clock also counts what others did.",)
+    notes = ("For each seed the least of five times. The clock also counts what others do on the machine.",)
     rows = tuple((name, f"{each.clock_s:.3f}", f"{each.processor_s:.3f}") for name, each in of.items())
     table = Table("Test A", ("learner, eta", "s on the clock", "s of a processor"), rows)
     return Section("seconds", "Seconds", "measured", findings, notes, (table,))
