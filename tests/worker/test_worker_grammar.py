@@ -1,6 +1,8 @@
 """Constrained answers through workers: handed over, moved, replayed; what cannot go on ends, and says why."""
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -8,7 +10,10 @@ from headrace.core.commands import MoveCommand
 from headrace.core.types import Key, Sampling
 from headrace.engines import grammar
 from headrace.engines.families import family
+from headrace.worker.handover import Handover
 from tests.worker.kit import ATTEMPT, MODEL, Mesh, Peer, prefill, request_id, until
+from tests.worker.test_outbox import Wire, held
+from tests.worker.test_wire_work import KV
 
 pytestmark = pytest.mark.timeout(60)
 PACED = "h100-qwen3-8b"
@@ -58,3 +63,20 @@ async def test_tokens_that_do_not_fit_end_the_request(mesh: Mesh, peer: Peer) ->
     assert (failed.failure.code, failed.retryable) == ("stage_error", False)
     assert "the grammar cannot be followed" in failed.failure.message
     assert not peer.text(key)
+
+
+@pytest.mark.parametrize(("grammar_bytes", "messages"), [(0, 2), (4000, 2), (60_000, 40)])
+async def test_joins_fit_into_a_message_of_the_bus(grammar_bytes: int, messages: int) -> None:
+    """Long prompts that ended in one iteration, each with its grammar."""
+    wire, waiting = Wire(), []
+    for number in range(40):
+        one = held(f"{number:x}"[-1])
+        sampling = replace(one.command.sampling, grammar=b"g" * grammar_bytes)
+        prompt = replace(one.command.prompt, tokens=tuple(range(40_000, 48_192)))
+        one.command = replace(one.command, sampling=sampling, prompt=prompt, decode_worker="w-1")
+        one.exported_kv, one.state = KV, "handover"
+        waiting.append(one)
+    outbox: Any = None
+    await Handover(wire, outbox, outbox, outbox).send_on(waiting, 1)
+    assert len(wire.sent) == messages
+    assert max(len(data) for _, data in wire.sent) < 1024 * 1024

@@ -207,8 +207,8 @@ class ProfileEngine:
         return live.emit(plain[at], self._logprobs(at, live.input.sampling.logprobs))
 
     def _emit_constrained(self, live: Live[Trail], mask: Mask) -> Emitted:
-        """The end as soon as it may come, if it is due; else any other token that may follow, visible if possible: all of
-        them are as likely."""
+        """The end as soon as it may come, if it is due; else any other token that may follow, visible if possible: each
+        is as likely."""
         trail, may = live.state, allowed(mask, len(self._shown))
         due = trail.end_index != _NEVER and live.next_index >= trail.end_index
         choices = np.flatnonzero(may & self._shown)
