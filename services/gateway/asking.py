@@ -33,6 +33,7 @@ class Question:
     asks: Sequence[Ask]
     stream: bool
     shape: Callable[[Front, Sequence[Live]], Shape]
+    answers: int = 1  # of asks, how many that stand side by side are the same
 
 
 @dataclass(frozen=True, slots=True)

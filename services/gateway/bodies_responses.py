@@ -31,7 +31,7 @@ class Item(msgspec.Struct):
     output: str | list[Part] | None = None
 
 
-class Format(bodies.Request):
+class Format(bodies.Request, omit_defaults=False):
     type: Annotated[str, Doc(description="text, json_object, json_schema")] = "text"
     name: str | None = None
     schema: Annotated[dict[str, Any] | None, Doc(description="JSON Schema; at most 64 KiB")] = None
@@ -39,7 +39,7 @@ class Format(bodies.Request):
     strict: Annotated[bool | None, Doc(description="Accepted; the schema is always kept")] = None
 
 
-class Text(bodies.Request):
+class Text(bodies.Request, omit_defaults=False):
     format: Format | None = None
     verbosity: str | None = None
 

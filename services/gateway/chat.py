@@ -40,7 +40,8 @@ def question(body: bytes, headers: Mapping[bytes, bytes], key: str) -> Question:
     chat = asking.decode(body, _DECODER, _located)
     ask = to_ask(chat, headers, key)
     usage = chat.stream_options is not None and chat.stream_options.include_usage
-    return Question((ask,) * (chat.n or 1), bool(chat.stream), lambda front, lives: ChatShape(front, lives[0], usage))
+    count = chat.n or 1
+    return Question((ask,) * count, bool(chat.stream), lambda front, lives: ChatShape(front, lives[0], usage), count)
 
 
 def to_ask(chat: bodies.ChatRequest, headers: Mapping[bytes, bytes], key: str) -> Ask:

@@ -67,7 +67,7 @@ class AnswerRoute:
                 lives = await self._lives(question.asks, caller, trace.traceparent)
                 trace.follow(lives[0])
                 echo.append((b"x-request-id", lives[0].facts.id.encode()))
-                style = Style(question.stream, wants_extras(headers), 0, trace.trace_id)
+                style = Style(question.stream, wants_extras(headers), 0, trace.trace_id, question.answers)
                 shape = question.shape(self._front, lives)
                 await HttpReply(self._front, self._disconnects, lives, shape, style, send).run(receive)
         except HeadraceError as error:

@@ -96,7 +96,7 @@ def question(body: bytes, headers: Mapping[bytes, bytes], key: str) -> Question:
     asks = [Ask(**fields, messages=(), media=(), prompt=prompt, prompt_field=where) for prompt, where in prompts]
     usage = asked.stream_options is not None and asked.stream_options.include_usage
     several = [ask for ask in asks for _ in range(each)]
-    return Question(several, bool(asked.stream), lambda front, lives: CompletionShape(front, lives[0], usage))
+    return Question(several, bool(asked.stream), lambda front, lives: CompletionShape(front, lives[0], usage), each)
 
 
 def _prompts(prompt: str | list[str | int | list[int]]) -> list[tuple[str | tuple[int, ...], str]]:

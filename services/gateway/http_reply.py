@@ -43,6 +43,7 @@ class Style:
     extras: bool = False
     next_index: int = 0
     trace_id: str = ""
+    answers: int = 1  # choices that answer the same question
 
 
 async def read_body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
@@ -187,7 +188,8 @@ class HttpReply:
                 raise error
             choices.append(self._shape.reading(listener.live, index).whole(listener.take(), end.reason))
             usages.append(end.usage)
-        body = self._shape.body(choices, together(usages), self._extras(self._lives[0]))
+        usage = together(usages, self._style.answers)
+        body = self._shape.body(choices, usage, self._extras(self._lives[0]))
         await send_all(self._send, 200, [*JSON_HEADERS, *self._headers], body)
 
     async def _stream(self, listener: Listener) -> None:
@@ -253,7 +255,7 @@ class HttpReply:
                     started = True
                 over = all(one.over for one in choices)
                 if over:
-                    out += self._shape.closing(failed, together([one.usage for one in choices]))
+                    out += self._shape.closing(failed, together([one.usage for one in choices], self._style.answers))
                 await self._send({"type": "http.response.body", "body": b"".join(out), "more_body": not over})
 
     def _extras(self, live: Live) -> render.Extras | None:

@@ -12,17 +12,20 @@ from services.gateway.readings import Reading
 CHOICES_MAX = 8
 
 
-def together(usages: Sequence[Usage]) -> Usage:
-    """The question counts once, as OpenAI has it; all answers count, and what was spent on them."""
-    first = usages[0]
+def together(usages: Sequence[Usage], answers: int) -> Usage:
+    """Each question counts once, as OpenAI has it; all answers count, and what was spent on them.
+
+    answers: to each question; those to one stand side by side.
+    """
+    asked = usages[::answers]
     return Usage(
-        first.prompt_tokens,
+        sum(usage.prompt_tokens for usage in asked),
         sum(usage.completion_tokens for usage in usages),
-        first.image_tokens,
-        first.cached_tokens,
+        sum(usage.image_tokens for usage in asked),
+        sum(usage.cached_tokens for usage in asked),
         sum(usage.joules for usage in usages),
-        first.audio_tokens,
-        first.video_tokens,
+        sum(usage.audio_tokens for usage in asked),
+        sum(usage.video_tokens for usage in asked),
     )
 
 

@@ -39,6 +39,7 @@ async def test_prompts_are_taken_as_they_are(edge: Edge, cell: StandIn, prompt: 
         (index, "hello", "stop") for index in range(len(tokens))
     ]
     assert body["usage"]["completion_tokens"] == 5 * len(tokens)
+    assert body["usage"]["prompt_tokens"] == sum(map(len, tokens))
     assert cell.requests[0].sampling.max_tokens == 16
     assert cell.requests[0].question == (prompt if isinstance(prompt, str) else "a" if prompt[0] == "a" else "")
 
@@ -62,7 +63,7 @@ async def test_the_official_client_streams(edge: Edge, cell: StandIn) -> None:
                 reasons += [choice.finish_reason] if choice.finish_reason else []
     assert (set(texts.values()), reasons) == ({"hello"}, ["stop"] * 4)
     assert usage is not None
-    assert usage.completion_tokens == 20
+    assert (usage.prompt_tokens, usage.completion_tokens) == (2, 20), "two prompts, each answered twice"
     assert [request.prompt.tokens for request in cell.requests] == [(97,), (97,), (98,), (98,)]
     assert len({request.sampling.seed for request in cell.requests}) == 4
 

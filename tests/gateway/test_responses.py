@@ -53,6 +53,9 @@ async def test_whole(edge: Edge, cell: StandIn) -> None:
     assert (response.usage.output_tokens, response.usage.input_tokens) == (5, len(cell.requests[-1].prompt.tokens))
     assert (response.metadata, response.instructions, response.max_output_tokens) == ({"a": "b"}, "Be brief.", 20)
     assert (response.id, response.output[0].type) == (f"resp_{cell.requests[-1].id}", "message")
+    assert response.text is not None
+    assert response.text.format is not None
+    assert response.text.format.type == "text"
     assert prompt_of(cell) == "system\nBe brief.\nuser\nhi\nassistant\n"
 
 
