@@ -159,6 +159,16 @@ def test_a_lexer_that_runs_full_costs_no_other_request() -> None:
     assert mask(guides, other) is not None
 
 
+@pytest.mark.model
+def test_a_long_text_of_bounded_length_is_no_trouble() -> None:
+    """Each of its tokens takes lexer states of its own."""
+    kind = family("smollm2-135m")
+    guides, live = Guides(Grammars(kind)), row(grammar.json_schema({"type": "string", "maxLength": 30_000}))
+    for token in kind.encode('"' + "ab cd " * 1000):
+        assert guides.masks([live])[0] is not None, guides.take_failed()
+        live.tokens.append(token)
+
+
 @pytest.mark.parametrize(
     ("rules", "why"),
     [

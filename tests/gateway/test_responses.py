@@ -1,6 +1,7 @@
 """/v1/responses at a real gateway: the order of its events, items in and out, by the official client."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -216,6 +217,22 @@ async def test_refused_by_its_name(edge: Edge, cell: StandIn, body: dict[str, An
     reply = await edge.http.post(PATH, json=body)
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, field), reply.text
     assert cell.requests == []
+
+
+async def test_openapi_describes_all_endpoints_that_answer(edge: Edge) -> None:
+    text = (await edge.http.get("/openapi.json")).text
+    document = json.loads(text)
+    for path, (request, whole, event) in {
+        "/v1/chat/completions": ("ChatRequest", "ChatCompletion", "ChatChunk"),
+        "/v1/completions": ("CompletionRequest", "Completion", "Completion"),
+        "/v1/responses": ("ResponsesRequest", "Response", "Event"),
+    }.items():
+        operation = document["paths"][path]["post"]
+        content = operation["responses"]["200"]["content"]
+        said = [operation["requestBody"]["content"]["application/json"], *content.values()]
+        assert [one["schema"]["$ref"].rpartition("/")[2] for one in said] == [request, whole, event]
+    referred = set(re.findall(r'"#/components/schemas/(\w+)"', text))
+    assert referred <= document["components"]["schemas"].keys()
 
 
 async def test_a_refusal_is_the_clients_own_error(edge: Edge) -> None:

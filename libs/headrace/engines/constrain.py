@@ -26,15 +26,16 @@ from headrace.engines.sampling import Mask
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
-COMPILED_MAX = 32
+COMPILED_MAX = 16
 MESSAGE_CHARS_MAX = 300
 # llguidance's own units: what a compilation may cost (the largest grammar of 64 KiB that we found takes 0.1 s), what
-# a token may (some milliseconds), and 20,000 lexer states of 1-2 KB, so that all compiled ones stay below 1.3 GB.
+# a token may (some milliseconds), and lexer states, of which a text of bounded length takes up to 18 a token: enough
+# for one of 8,000 tokens (64 MB). Compiled grammars stay within 1 to 2 GB, should all of them run full.
 LIMITS = LLParserLimits(
     initial_lexer_fuel=1_000_000,
     step_lexer_fuel=200_000,
     step_max_items=50_000,
-    max_lexer_states=20_000,
+    max_lexer_states=250_000,
     max_grammar_size=500_000,
     verbose_errors=False,
 )
