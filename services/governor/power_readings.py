@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from headrace.core.power.decision import RowView
 from headrace.mesh.metrics import Reading, Values
+from services.governor.beside import Beside
 from services.governor.governing import Governing
 
 
@@ -23,6 +24,27 @@ def power_readings(governing: Governing) -> list[Reading]:
             ("action",),
         ),
         Reading("headrace_governor_step_seconds", "That the last step took", lambda: {(): governing.step_s}),
+        *([] if governing.beside is None else _learnt(governing.beside)),
+    ]
+
+
+def _learnt(beside: Beside) -> list[Reading]:
+    """Of the learnt controller beside the safe one; totals are of devices and seconds."""
+    tally = beside.all
+    labels: tuple[str, ...] = (beside.mode, beside.name)
+    columns: dict[str, tuple[str, Callable[[], float]]] = {
+        "headrace_learnt_running": ("1 while it is", lambda: float(beside.running)),
+        "headrace_learnt_compared_total": ("Speeds that were compared", lambda: float(tally.seconds)),
+        "headrace_learnt_apart_total": ("Absolute differences of speed, added up", lambda: tally.apart),
+        "headrace_learnt_above_total": ("Speeds above the safe one", lambda: float(tally.above)),
+        "headrace_learnt_apart_worst": ("The largest difference", lambda: tally.worst),
+        "headrace_learnt_distrusted_total": ("Speeds that were not believed", lambda: float(tally.distrusted)),
+        "headrace_learnt_late_total": ("Seconds without an answer in time", lambda: float(beside.late)),
+        "headrace_learnt_step_seconds": ("That the last answer took", lambda: beside.took_s),
+    }
+    return [
+        Reading(name, text, lambda value=value: {labels: value()}, ("mode", "network"))  # type: ignore[misc]
+        for name, (text, value) in columns.items()
     ]
 
 

@@ -39,6 +39,6 @@ async def main(process: str, settings: Settings, options: Options, lifecycle: Li
         group.create_task(governing.run(lifecycle.stopping))
     await server.stop(1.0)
     await scraped.stop()
-    governing.audit.close()
+    governing.close()
     await store.close()
     await bus.close()

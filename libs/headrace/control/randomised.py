@@ -43,7 +43,12 @@ class Ranges:
 
 TRAINED = Ranges()
 FAILED_FAN = replace(
-    TRAINED, load=(0.4, 0.8), incident_share=1.0, incident_s=UNTIL_END_S, incident_air=(0.25, 0.4), incident_k=(0.0, 0.0)
+    TRAINED,
+    load=(0.4, 0.8),
+    incident_share=1.0,
+    incident_s=UNTIL_END_S,
+    incident_air=(0.25, 0.4),
+    incident_k=(0.0, 0.0),
 )
 # 0.026 K/W in all (8 x H100, 41 to 50 C at load: 2507.16781 [V]), warm water, a cold plate that holds little heat.
 LIQUID = replace(

@@ -62,6 +62,7 @@ class Hour:
             "over_limit_share": (self.peak_c > LIMIT_C).mean(axis=(0, 2)),
             "queue_mean": self.queue.mean(axis=(0, 2)),
             "joules_per_unit": self.power_w.sum(axis=(0, 2)) * STEP_S / self.served.sum(axis=(0, 2)),
+            "served": self.served.sum(axis=(0, 2)),
         }
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 
 from headrace.control.constants import GpuKind
+from headrace.control.thermal.adaptive import Adaptive
 from headrace.control.thermal.base import Observed, ThermalController
+from headrace.control.thermal.hinf import HInfinity
 from headrace.control.thermal.kalman_budget import KalmanBudget
 from headrace.control.thermal.lqg import Lqg
 from headrace.control.thermal.mpc import Mpc
@@ -21,6 +23,8 @@ CONTROLLERS: dict[str, Callable[[GpuKind, int], ThermalController]] = {
     "rule": Rule,
     "pid": Pid,
     "kalman": KalmanBudget,
+    "adaptive": Adaptive,
     "lqg": Lqg,
+    "hinf": HInfinity,
     "mpc": Mpc,
 }

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.control.constants import GpuKind
-from headrace.control.thermal.base import Floats, Observed
+from headrace.control.thermal.base import Observed
 
 STEPS, STEP_SECONDS = 20, 3
 SECONDS = STEPS * STEP_SECONDS

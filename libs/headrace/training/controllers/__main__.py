@@ -86,7 +86,7 @@ def _write(name: str, net: Transformer | Distilled, out: Path) -> int:
 def _manifest(out: Path, seed: int, shown: Demonstrations, networks: dict[str, Any]) -> None:
     command = ["python", "-m", "headrace.training.controllers", *sys.argv[1:]]
     manifest = {
-        "what": "learnt thermal controllers: trained on demonstrations of Kalman, LQG, MPC and an informed Kalman budget",
+        "what": "learnt thermal controllers: trained on demonstrations of Kalman, LQG, MPC and an informed Kalman",
         **provenance(command, [seed]).head(),
         "features": FEATURES,
         "steps": STEPS,

@@ -124,7 +124,8 @@ DEMONSTRATORS: dict[str, Callable[[Trial], Acts]] = {
 
 def collect(plants: dict[str, int], first_seed: int, say: Callable[[str], None]) -> Demonstrations:
     """plants: how many of each demonstrator, each on plants of its own from `first_seed` on."""
-    parts, who, seed = [], [], first_seed
+    parts, seed = [], first_seed
+    who: list[str] = []
     for name, count in plants.items():
         # In several draws: each has sensors of its own.
         for some in np.array_split(np.arange(count), max(1, count // 24)):
@@ -142,5 +143,6 @@ def _episodes(name: str, trial: Trial, seed: int) -> tuple[Floats, Floats, Float
     seen: list[Singles] = []
     hour = run(trial, controller, lambda observed, _: seen.append(features(H100, observed)))
     ended = returns(reward(hour, trial.work)).reshape(EPISODE_S, -1)
-    assert len(seen) == EPISODE_S and seen[0].shape[1] == len(FEATURES)
+    assert len(seen) == EPISODE_S
+    assert seen[0].shape[1] == len(FEATURES)
     return np.stack(seen, axis=1), np.stack(controller.said, axis=1), ended.T

@@ -20,7 +20,7 @@ HELD_OUT = 0.1  # of the episodes, the last of each demonstrator: nothing is lea
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """steps x batch windows: together what a quarter of an hour of one core is worth; fixed before the first evaluation."""
+    """steps x batch windows: together a quarter of an hour of one core; fixed before the first evaluation."""
 
     steps: int
     batch: int
@@ -161,7 +161,7 @@ def _descend(net: nn.Module, loss: Callable[[], Tensor], recipe: Recipe, seed: i
     for step in range(total):
         optimiser.zero_grad()
         found = loss()
-        found.backward()  # type: ignore[no-untyped-call]
+        found.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         schedule.step()
