@@ -8,8 +8,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 
 from headrace.control.randomised import TRAINED
 from headrace.control.thermal.context import FEATURES, STEP_SECONDS, STEPS
-from headrace.control.thermal.network import MANIFEST_FILE, NETWORKS
+from headrace.control.thermal.network import MANIFEST_FILE
 from headrace.report.provenance import provenance
 from headrace.training.controllers.demonstrations import Demonstrations, collect
 from headrace.training.controllers.export import export, pack
@@ -38,40 +38,65 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m headrace.training.controllers", description=__doc__)
     parser.add_argument("--out", type=Path, default=ASSETS)
     parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--only", choices=list(LEARNERS), help="scratch: with the one that is distilled from it")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    train(args.out, args.seed)
+    train(args.out, args.seed, (args.only,) if args.only else tuple(LEARNERS))
 
 
 def say(text: str) -> None:
     print(f"{time.process_time():7.1f} s  {text}", file=sys.stderr, flush=True)
 
 
-def train(out: Path, seed: int) -> None:
+def train(out: Path, seed: int, names: tuple[str, ...]) -> None:
     shown = collect(PLANTS, FIRST_PLANT, say)
     slow = shown.said < 0.99
     target = float(np.quantile(shown.returns[slow], TARGET))
     least, most = (float(np.quantile(shown.said, share)) for share in (OUTSIDE, 1.0 - OUTSIDE))
     say(f"speeds from {least:.3f} to {most:.3f}, {slow.mean():.1%} below full; target return {target:.4f}")
-    networks: dict[str, Any] = {}
     about = {"target": target, "least": least, "most": most}
+    for name in names:
+        for each in LEARNERS[name](shown, target, seed):
+            size = _write(each.name, each.net, out)
+            facts = {"trained_parameters": each.parameters, "held_out_rmse": each.rmse, "processor_s": each.took_s}
+            _manifest(
+                out, seed, shown, each.name, about | facts | {"bytes": size, "recipe": asdict(RECIPES[each.name])}
+            )
+            say(f"{each.name}: {each.parameters:,} parameters, off by {each.rmse:.4f}, {size / 1e6:.2f} MB")
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    name: str
+    net: Transformer | Distilled
+    parameters: int  # trained
+    rmse: float  # of the speed, on held-out episodes
+    took_s: float  # of a processor
+
+
+def _learnt(name: str, net: Transformer | Distilled, learn: Callable[[], float]) -> Learnt:
+    parameters, began_s = sum(one.numel() for one in net.parameters() if one.requires_grad), time.process_time()
+    rmse = learn()
+    return Learnt(name, net, parameters, rmse, round(time.process_time() - began_s, 1))
+
+
+def _scratch(shown: Demonstrations, target: float, seed: int) -> Iterator[Learnt]:
     of = scales(shown)
+    teacher, small = Transformer(BODIES["scratch"](seed), of, seed), Distilled(of, seed)
+    yield _learnt("scratch", teacher, lambda: fit(teacher, shown, RECIPES["scratch"], seed, say))
+    yield _learnt("distilled", small, lambda: distil(small, teacher, shown, target, seed, say))
 
-    def kept(name: str, net: Transformer | Distilled, learn: Callable[[], float]) -> None:
-        began_s, parameters = time.process_time(), sum(one.numel() for one in net.parameters() if one.requires_grad)
-        rmse, took_s = learn(), round(time.process_time() - began_s, 1)
-        size = _write(name, net, out)
-        facts = {"trained_parameters": parameters, "held_out_rmse": rmse, "processor_s": took_s, "bytes": size}
-        networks[name] = about | facts | {"recipe": asdict(RECIPES[name])}
-        say(f"{name}: {parameters:,} parameters, off by {rmse:.4f} on held-out episodes, {size / 1e6:.2f} MB")
 
-    scratch, language = (Transformer(BODIES[name](seed), of, seed) for name in ("scratch", "language"))
-    small = Distilled(of, seed)
-    kept("scratch", scratch, lambda: fit(scratch, shown, RECIPES["scratch"], seed, say))
-    kept("distilled", small, lambda: distil(small, scratch, shown, target, seed, say))
-    kept("language", language, lambda: fit(language, shown, RECIPES["language"], seed, say))
-    _manifest(out, seed, shown, networks)
+def _language(shown: Demonstrations, _target: float, seed: int) -> Iterator[Learnt]:
+    net = Transformer(BODIES["language"](seed), scales(shown), seed)
+    yield _learnt("language", net, lambda: fit(net, shown, RECIPES["language"], seed, say))
+
+
+LEARNERS: dict[str, Callable[[Demonstrations, float, int], Iterator[Learnt]]] = {
+    "scratch": _scratch,
+    "language": _language,
+}
 
 
 def _write(name: str, net: Transformer | Distilled, out: Path) -> int:
@@ -83,11 +108,14 @@ def _write(name: str, net: Transformer | Distilled, out: Path) -> int:
     return path.stat().st_size
 
 
-def _manifest(out: Path, seed: int, shown: Demonstrations, networks: dict[str, Any]) -> None:
+def _manifest(out: Path, seed: int, shown: Demonstrations, name: str, facts: dict[str, Any]) -> None:
+    """What is known of the other networks stays, as they do."""
+    path = out / MANIFEST_FILE
+    networks = json.loads(path.read_text())["networks"] if path.is_file() else {}
     command = ["python", "-m", "headrace.training.controllers", *sys.argv[1:]]
+    made = provenance(command, [seed]).head()
     manifest = {
         "what": "learnt thermal controllers: trained on demonstrations of Kalman, LQG, MPC and an informed Kalman",
-        **provenance(command, [seed]).head(),
         "features": FEATURES,
         "steps": STEPS,
         "step_seconds": STEP_SECONDS,
@@ -95,9 +123,9 @@ def _manifest(out: Path, seed: int, shown: Demonstrations, networks: dict[str, A
         "ranges": asdict(TRAINED),
         "seconds": int(shown.said.size),
         "language_model": "the first layers of SmolLM2-135M (Apache-2.0) with merged low-rank adapters, in 8 bits",
-        "networks": {name: networks[name] for name in NETWORKS},
+        "networks": networks | {name: facts | made},
     }
-    (out / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
+    path.write_text(json.dumps(manifest, indent=1) + "\n")
 
 
 if __name__ == "__main__":

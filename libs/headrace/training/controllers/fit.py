@@ -31,7 +31,7 @@ class Recipe:
 
 
 SCRATCH = Recipe(steps=4_000, batch=32, rate=1e-3)
-LANGUAGE = Recipe(steps=1_500, batch=16, rate=1e-3)
+LANGUAGE = Recipe(steps=700, batch=16, rate=1e-3)
 DISTILLED = Recipe(steps=6_000, batch=512, rate=2e-3)
 RECIPES = {"scratch": SCRATCH, "language": LANGUAGE, "distilled": DISTILLED}
 
