@@ -18,15 +18,14 @@ from headrace.control.trial import Hour
 from headrace.control.trial import run as run_trial
 from headrace.report.provenance import plain
 from loadtest.benches.report import finish, say
-from loadtest.benches.thermal_learnt import compared, families, intervals, learnt, line, verdict
+from loadtest.benches.thermal_learnt import SLOW, compared, families, intervals, learnt, line, verdict
 from loadtest.benches.thermal_scene import MATCHED, Scene, run, trial
 from loadtest.benches.thermal_steps import step_costs
 
 SEEDS, QUICK_SEEDS, QUICK_SECONDS = 20, 4, 3_000
-FAMILY_SECONDS, QUICK_FAMILY_SECONDS = 1_200, 600
+FAMILY_SECONDS, QUICK_FAMILY_SECONDS = 900, 600
 # The transformers' rows and the linear programs of servers would take most of a quick run.
 QUICK_NETWORKS, QUICK_SERVER = ("distilled",), ("none", "rule", "pid", "kalman", "adaptive", "lqg", "hinf")
-SLOW = "language"  # an hour of twenty GPUs is a quarter of an hour of it: on the families alone
 LOOP_GPUS, LOOPS = 10_000, 20
 
 

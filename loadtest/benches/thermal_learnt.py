@@ -20,19 +20,23 @@ from headrace.training.controllers.demonstrations import Oracle
 from loadtest.benches.report import say
 
 ALONE = "_alone"
+SLOW = "language"  # a quarter of an hour of twenty GPUs takes a minute of a core
 COMPARED = ("queue_mean", "joules_per_unit", "served", "over_limit_share")
 GAIN = 0.03  # what a plug-in has to win, of goodput or energy, to take the place of the simple one
 
 
 def learnt(networks: dict[str, Network]) -> dict[str, Callable[[Trial], Acts]]:
-    """Each through the filter, and alone."""
+    """Each through the filter and, but for the slow one, alone."""
     found: dict[str, Callable[[Trial], Acts]] = {}
     for name, network in networks.items():
-        found[name] = lambda trial, network=network: Filtered(H100, trial.work[0].size, network)  # type: ignore[misc]
-        found[name + ALONE] = lambda trial, network=network: DecisionTransformer(  # type: ignore[misc]
-            H100, trial.work[0].size, network
-        )
+        found[name] = _made(Filtered, network)
+        if name != SLOW:
+            found[name + ALONE] = _made(DecisionTransformer, network)
     return found
+
+
+def _made(controller: type[Filtered] | type[DecisionTransformer], network: Network) -> Callable[[Trial], Acts]:
+    return lambda trial: controller(H100, trial.work[0].size, network)
 
 
 def families(networks: dict[str, Network], seeds: tuple[int, ...], seconds: int) -> dict[str, dict[str, Hour]]:
