@@ -23,9 +23,10 @@ from loadtest.benches.thermal_scene import MATCHED, Scene, run, trial
 from loadtest.benches.thermal_steps import step_costs
 
 SEEDS, QUICK_SEEDS, QUICK_SECONDS = 20, 4, 3_000
-FAMILY_SECONDS, QUICK_FAMILY_SECONDS = 900, 600
+FAMILY_SECONDS = 600
 # The transformers' rows and the linear programs of servers would take most of a quick run.
 QUICK_NETWORKS, QUICK_SERVER = ("distilled",), ("none", "rule", "pid", "kalman", "adaptive", "lqg", "hinf")
+PARTS = ("single", "server", "matched", "families")
 LOOP_GPUS, LOOPS = 10_000, 20
 
 
@@ -74,6 +75,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="headrace bench thermal", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="4 seeds, without transformers and MPC of servers")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts of it; all unless said")
     args = parser.parse_args(argv)
     seeds = tuple(range(1, (QUICK_SEEDS if args.quick else SEEDS) + 1))
     networks = {name: Network(name) for name in NETWORKS}
@@ -85,26 +87,25 @@ def main(argv: list[str]) -> int:
     short = {name: network for name, network in run_here.items() if name != SLOW}
     by_scene: dict[str, dict[str, Hour]] = {}
     for name, scene in scenes(seeds, QUICK_SECONDS if args.quick else 3_600).items():
-        say(f"{name}: {len(seeds)} plants of {scene.gpus}, {scene.seconds} s")
-        names = QUICK_SERVER if args.quick and name == "server" else tuple(CONTROLLERS)
-        by_scene[name] = measure(scene, names, short if name == "single" else {})
-    by_family = families(run_here, seeds, QUICK_FAMILY_SECONDS if args.quick else FAMILY_SECONDS)
-    paired = compared({"single": by_scene["single"]} | by_family)
+        if name in args.only:
+            say(f"{name}: {len(seeds)} plants of {scene.gpus}, {scene.seconds} s")
+            names = QUICK_SERVER if args.quick and name == "server" else tuple(CONTROLLERS)
+            by_scene[name] = measure(scene, names, short if name == "single" else {})
+    by_family = families(run_here, seeds, FAMILY_SECONDS) if "families" in args.only else {}
+    single = by_scene.pop("single", {})
+    paired = compared(({"single": single} if single else {}) | by_family)
     verdicts = {name: verdict(name, paired) for name in run_here}
     for name, one in verdicts.items():
         say(f"{name}: {one['verdict']}")
     took_ms = loop_ms()
     say(f"a step of {DEFAULT} for {LOOP_GPUS:,} GPUs: {took_ms:.2f} ms")
     if args.json:
-        scene_figures = {name: figures(hours) for name, hours in by_scene.items()}
-        more = {
-            "server": scene_figures["server"],
-            "matched": scene_figures["matched"],
+        more = {name: figures(hours) for name, hours in by_scene.items()} | {
             "families": {name: figures(hours) for name, hours in by_family.items()},
             "paired": paired,
             "verdicts": verdicts,
             "step_costs": costs,
             "loop_ms_10000_gpus": took_ms,
         }
-        finish("thermal", argv, list(seeds), plain({**scene_figures["single"], **more}))
+        finish("thermal", argv, list(seeds), plain({**(figures(single) if single else {}), **more}))
     return 0
