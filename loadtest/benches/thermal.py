@@ -94,7 +94,7 @@ def main(argv: list[str]) -> int:
     by_family = families(run_here, seeds, FAMILY_SECONDS) if "families" in args.only else {}
     single = by_scene.pop("single", {})
     paired = compared(({"single": single} if single else {}) | by_family)
-    verdicts = {name: verdict(name, paired) for name in run_here}
+    verdicts = {name: verdict(name, paired) for name in run_here if any(name in of for of in paired.values())}
     for name, one in verdicts.items():
         say(f"{name}: {one['verdict']}")
     took_ms = loop_ms()

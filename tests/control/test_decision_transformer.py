@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,3 +145,28 @@ def test_onnx_says_what_torch_says(tmp_path: Path, packed: bool) -> None:
         session = open_session(path, 1)
         inputs = {one.name: given[one.name] for one in session.get_inputs()}
         assert computed(session, inputs)[0] == pytest.approx(wanted, abs=3e-3 if packed else 1e-5)
+
+
+def test_the_same_seed_trains_the_same_network_and_demonstrations_know_how_it_ended() -> None:
+    torch = pytest.importorskip("torch", reason="networks are trained with torch")
+    pytest.importorskip("peft", reason="the decision transformer's bodies need peft")
+    from headrace.training.controllers.demonstrations import HORIZON_S, collect, returns
+    from headrace.training.controllers.fit import Recipe, fit, scales
+    from headrace.training.controllers.nets import Transformer
+    from headrace.training.decision import bodies
+
+    rewards = np.arange(2 * HORIZON_S, dtype=np.float64)[:, None]
+    ended = returns(rewards)[:, 0]
+    assert ended[0] == pytest.approx((HORIZON_S - 1) / 2), "the mean of the next five minutes"
+    assert ended[-2:].tolist() == pytest.approx([2 * HORIZON_S - 1.5, 2 * HORIZON_S - 1.0]), "of what is left"
+    shown = collect({"kalman": 4, "lqg": 4}, 10_000, lambda _: None)
+    assert shown.said.shape == shown.returns.shape == (8, 1_800)
+    assert shown.who == ("kalman",) * 4 + ("lqg",) * 4
+
+    def trained() -> Any:
+        net = Transformer(bodies.scratch(3, layers=1, width=32), scales(shown), 3)
+        fit(net, shown, Recipe(steps=3, batch=8, rate=1e-3), 3, lambda _: None)
+        return net.state_dict()
+
+    first, second = trained(), trained()
+    assert all(torch.equal(first[name], second[name]) for name in first)
