@@ -25,7 +25,7 @@ from loadtest.benches.thermal_steps import step_costs
 SEEDS, QUICK_SEEDS, QUICK_SECONDS = 20, 4, 3_000
 FAMILY_SECONDS = 600
 # The transformers' rows and the linear programs of servers would take most of a quick run.
-QUICK_NETWORKS, QUICK_SERVER = ("distilled",), ("none", "rule", "pid", "kalman", "adaptive", "lqg", "hinf")
+QUICK_NETWORKS, QUICK_SERVER = ("distilled",), tuple(name for name in CONTROLLERS if name != "mpc")
 PARTS = ("single", "server", "matched", "families")
 LOOP_GPUS, LOOPS = 10_000, 20
 

@@ -11,13 +11,12 @@ import numpy as np
 
 from headrace.control.constants import GpuKind
 from headrace.control.thermal.base import TARGET_C, Floats, FullPower, Observed
-from headrace.control.thermal.kalman_budget import HORIZON_S
+from headrace.control.thermal.kalman_budget import HORIZON_S, QUICK
 from headrace.control.thermal.model import Estimator, HeatModel
 
 FACTORS = (0.4, 0.6, 0.8, 1.0, 1.25, 1.6, 2.0, 2.5, 3.2)  # of the kind's resistance from sink to air
-# Variances of a second: die, sink, inlet; and how much of the evidence is kept from second to second. Tuned on plants
-# 101 to 120 of each family of headrace.control.randomised.
-FINDS, FOLLOWS = (0.05, 0.02, 0.01), (0.05, 0.02, 0.3)
+# Variances of a second: die, sink, inlet; and how much of the evidence is kept from second to second. Tuned as QUICK.
+FINDS, FOLLOWS = (0.05, 0.02, 0.01), QUICK
 REMEMBERED = 0.99
 LEAST = -20.0  # of the logarithm of a belief beside the best: a model must be able to come back
 
