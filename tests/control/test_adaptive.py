@@ -44,13 +44,14 @@ def test_it_follows_a_resistance_that_changes() -> None:
     assert FACTORS[0] <= before <= FACTORS[-1]
 
 
-def test_with_a_fan_that_fails_it_is_hot_for_less_time_than_who_does_not_adapt() -> None:
+def test_with_a_fan_that_fails_who_notices_is_hot_for_less_time() -> None:
     trial = draw(FAILED_FAN, tuple(range(201, 213)), 1_200)
-    hours = {name: run(trial, CONTROLLERS[name](H100, 12)) for name in ("none", "kalman", "adaptive")}
+    names = ("none", "kalman", "kalman-quick", "adaptive")
+    hours = {name: run(trial, CONTROLLERS[name](H100, 12)) for name in names}
     over = {name: hour.figures()["over_limit_share"] for name, hour in hours.items()}
     assert over["none"] > 0.1
     assert over["adaptive"] <= over["kalman"] < 0.01
-    assert over["adaptive"] < 0.002
+    assert max(over["adaptive"], over["kalman-quick"]) < 0.002
     assert hours["adaptive"].peak_c.max() < LIMIT_C + 1.5
 
 
