@@ -1,6 +1,7 @@
 """What stands between a learnt controller and a GPU: it may slow down further, never speed up.
 
-Whatever a network says, the speed is at most the safe controller's, so its limits hold as they did without it.
+Whatever a network says, the speed is at most what the safe controller allows in the state that the GPU is in. What is
+put off by that comes later: a day may still have its hot seconds at other times.
 """
 
 import numpy as np

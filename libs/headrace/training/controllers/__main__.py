@@ -31,7 +31,7 @@ PLANTS = {"kalman": 96, "lqg": 96, "mpc": 24, "oracle": 96}
 FIRST_PLANT = 10_000  # benches draw theirs from 1 on, tuning from 101 on
 TARGET = 0.75  # quantile of the returns where somebody slows down
 OUTSIDE = 0.001  # of the demonstrators' speeds lie below and above what is believed
-# A third of the time of float32 and a quarter of its size, at the same error on held-out windows.
+# Two fifths of the time of float32 and a quarter of its size, at the same error on held-out windows.
 QUANTISED = ("language",)
 
 
