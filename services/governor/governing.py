@@ -17,6 +17,7 @@ from headrace.mesh.store import Store
 from headrace.v1 import governor_pb2
 from services.governor.audit import Audit
 from services.governor.beside import Beside
+from services.governor.budgeting import Budgeting
 from services.governor.heat import Heat
 from services.governor.history import History
 from services.governor.keeping import Keeping
@@ -42,6 +43,8 @@ class Governing:
         self.decision: Decision | None = None
         self.batch = governor_pb2.CapBatch(governor=name, epoch=time.time_ns(), lease_s=LEASE_S)
         self.core = Governor(lease_s=LEASE_S, obeyed=options.mode == "enforce")
+        self.budgeting = Budgeting.of(options, store)
+        self.core.splitter = self.budgeting.splitter
         self._rows = options.rows
         self._bus = bus
         self._history = history
@@ -69,6 +72,7 @@ class Governing:
     async def second(self) -> None:
         await self._keeping.refresh(self.core, self._clock())
         self.step(passed=True)
+        await self.budgeting.second(self.decision, self._clock())
 
     def step(self, *, passed: bool = False) -> None:
         """passed: another second; else an operator has said something."""
@@ -80,7 +84,7 @@ class Governing:
         if passed or not self._heat.fits(fleet):
             self._heat.follow(fleet, self._roll.told, seen)
         seen = replace(seen, thermal=self._heat.speed, expected_c=self._heat.expected_c)
-        self.decision = self.core.step(fleet, seen, now_s)
+        self.decision = self.core.step(fleet, seen, now_s, time.time())
         self.audit.add(self.decision.audit, time.time())
         if self.beside is not None:
             self.audit.add(self.beside.entries(), time.time())
@@ -145,6 +149,7 @@ class Governing:
             found.append(f"the learnt thermal controller is off: {self.beside.trouble}")
         if self._keeping.trouble and self.mode != "off":
             found.append(self._keeping.trouble)
+        found += self.budgeting.notes()
         if not self._bus.up:
             found.append("NATS cannot be reached: workers take their fallback caps meanwhile")
         if "ahu" in self.core.emergency.events and all(row.air_limit_m3s <= 0.0 for row in self.rows()):

@@ -13,6 +13,8 @@ from services.governor.beside import Mode as Learnt
 from services.governor.rows import Rows, one_row, read_rows
 
 Mode = Literal["off", "observe", "enforce"]
+BudgetPolicy = Literal["central", "equal", "game"]
+GAP_MOST = 0.1  # [I] of a player's work over a whole horizon: a published policy has a tenth of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,9 @@ class Options:
     audit_file: Path | None = None
     learnt: Learnt = "off"
     network: str = NETWORKS[0]
+    budget_policy: BudgetPolicy = "central"
+    policy_file: Path | None = None  # of budget_policy game
+    gap_most: float = GAP_MOST
 
     @staticmethod
     def from_env(env: Mapping[str, str]) -> "Options":
@@ -34,7 +39,8 @@ class Options:
         thermal = env.get("HEADRACE_THERMAL", "").strip().lower() or DEFAULT
         if thermal not in CONTROLLERS:
             raise BadSetup(f"HEADRACE_THERMAL={thermal!r}: must be one of {', '.join(CONTROLLERS)}")
-        path, budget_w = env.get("HEADRACE_ROWS", "").strip(), _watts(env.get("HEADRACE_ROW_BUDGET_W", "").strip())
+        path, budget = env.get("HEADRACE_ROWS", "").strip(), env.get("HEADRACE_ROW_BUDGET_W", "").strip()
+        budget_w = _number("HEADRACE_ROW_BUDGET_W", budget or "0", "0 (none) or watts above 0")
         audit = env.get("HEADRACE_AUDIT_FILE", "").strip()
         return Options(
             "off" if mode == "off" else "observe" if mode == "observe" else "enforce",
@@ -43,6 +49,7 @@ class Options:
             Path(audit).expanduser() if audit else None,
             _learnt(env.get("HEADRACE_THERMAL_LEARNT", "").strip().lower(), thermal),
             _network(env.get("HEADRACE_THERMAL_NETWORK", "").strip().lower()),
+            *_budget_policy(env),
         )
 
 
@@ -61,11 +68,23 @@ def _network(word: str) -> str:
     return word or NETWORKS[0]
 
 
-def _watts(text: str) -> float:
+def _budget_policy(env: Mapping[str, str]) -> tuple[BudgetPolicy, Path | None, float]:
+    """A policy's file is read later: one that cannot be is no reason to leave rows without a governor."""
+    said = env.get("HEADRACE_BUDGET_POLICY", "").strip().lower() or "central"
+    path, text = env.get("HEADRACE_BUDGET_POLICY_FILE", "").strip(), env.get("HEADRACE_BUDGET_POLICY_GAP", "").strip()
+    for known in get_args(BudgetPolicy):
+        if said == known:
+            gap = _number("HEADRACE_BUDGET_POLICY_GAP", text, "a number, 0 or above") if text else GAP_MOST
+            return known, Path(path).expanduser() if path else None, gap
+    raise BadSetup(f"HEADRACE_BUDGET_POLICY={said!r}: must be one of {', '.join(get_args(BudgetPolicy))}")
+
+
+def _number(variable: str, text: str, must: str) -> float:
+    """0 or above."""
     try:
-        watts = float(text or 0.0)
+        found = float(text)
     except ValueError:
-        raise BadSetup(f"HEADRACE_ROW_BUDGET_W={text!r}: not a number") from None
-    if not math.isfinite(watts) or watts < 0.0:
-        raise BadSetup(f"HEADRACE_ROW_BUDGET_W={text!r}: must be 0 (none) or watts above 0")
-    return watts
+        raise BadSetup(f"{variable}={text!r}: not a number") from None
+    if not math.isfinite(found) or found < 0.0:
+        raise BadSetup(f"{variable}={text!r}: must be {must}")
+    return found

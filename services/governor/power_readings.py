@@ -23,6 +23,24 @@ def power_readings(governing: Governing) -> list[Reading]:
             lambda: {(action,): float(times) for action, times in governing.audit.actions.items()},
             ("action",),
         ),
+        Reading(
+            "headrace_budget_gap",
+            "The most that a player could gain by leaving the budget policy, at the loads of now",
+            lambda: {(row,): one.gains.gap for row, one in governing.budgeting.watched.items() if one.gains},
+            ("row",),
+        ),
+        Reading(
+            "headrace_budget_gain",
+            "By leaving the budget policy, in shares of the player's work over a horizon",
+            lambda: _gains(governing),
+            ("row", "player"),
+        ),
+        Reading(
+            "headrace_budget_played",
+            "1: by the policy; 0: an equal split in its place",
+            lambda: _played(governing),
+            ("row",),
+        ),
         Reading("headrace_governor_step_seconds", "That the last step took", lambda: {(): governing.step_s}),
         *_learnt(governing),
     ]
@@ -53,6 +71,23 @@ def _learnt(governing: Governing) -> list[Reading]:
 
 def _rows(governing: Governing) -> tuple[RowView, ...]:
     return () if governing.decision is None else governing.decision.rows
+
+
+def _gains(governing: Governing) -> Values:
+    played = governing.budgeting.played
+    if played is None or played.policy is None:
+        return {}
+    return {
+        (row, player): gain
+        for row, one in governing.budgeting.watched.items()
+        if one.gains
+        for player, gain in zip(played.policy.facts.names, one.gains.by_player, strict=True)
+    }
+
+
+def _played(governing: Governing) -> Values:
+    played = governing.budgeting.played
+    return {} if played is None else {(row,): float(row not in played.equal) for row in {*played.rows, *played.equal}}
 
 
 def _caps(governing: Governing) -> Values:

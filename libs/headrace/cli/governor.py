@@ -11,7 +11,7 @@ import grpc
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from headrace.cli import runstate
+from headrace.cli import governor_policy, runstate
 from headrace.cli.options import add_data_dir
 from headrace.cli.view import Console
 from headrace.client import operator
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     clear = commands.add_parser("clear", help="an emergency is over")
     clear.add_argument("kind", choices=KINDS, nargs="?", help="all unless one is named")
     _command(clear)
+    governor_policy.add_arguments(commands.add_parser("learn-policy", help="a budget policy from a trace, offline"))
     log = commands.add_parser("log", help="what the governor did, and why, newest last")
     log.add_argument("--entries", type=int, default=ENTRIES)
     _command(log)
@@ -48,6 +49,8 @@ def _command(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.what == "learn-policy":
+        return governor_policy.run(args)
     console = Console()
     state = runstate.read(args.data_dir)
     if state is None:

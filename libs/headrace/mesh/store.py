@@ -193,6 +193,21 @@ class Store:
     async def read_limits(self) -> bytes | None:
         return await self._call(lambda: self._client.get(self.key("governor", "limits")))
 
+    async def put_policy(self, policy: bytes, play: bytes) -> None:
+        """The budget policy that holds, and what its players see of each row."""
+        values = {self.key("governor", "policy"): policy, self.key("governor", "play"): play}
+        await self._set_all(values, LIMITS_TTL_S)
+
+    async def read_policy(self) -> bytes | None:
+        return await self._call(lambda: self._client.get(self.key("governor", "policy")))
+
+    async def read_play(self) -> bytes | None:
+        return await self._call(lambda: self._client.get(self.key("governor", "play")))
+
+    async def drop_policy(self) -> None:
+        keys = [self.key("governor", "policy"), self.key("governor", "play")]
+        await self._call(lambda: self._client.unlink(*keys))
+
     async def request_ids(self) -> set[str]:
         """Requests that have a token log or handles here."""
         starts = [self.key(kind, "") for kind in ("tokens", "handles")]

@@ -41,6 +41,7 @@ from headrace.worker.offers import Offers
 from headrace.worker.outbox import Outbox
 from headrace.worker.outfit import Loaded, Outfit
 from headrace.worker.pace import Pace
+from headrace.worker.playing import Alone, load_of
 from headrace.worker.pulse import Gauges, Identity, Pulse
 from headrace.worker.requests import Requests
 from headrace.worker.spans import Spans
@@ -115,7 +116,7 @@ class Worker:
         self._work = asyncio.Event()
         self._tally = Tally()
         self._pace = Pace()
-        self._caps = Caps(me, carriers.devices)
+        self._caps = Caps(me, carriers.devices, Alone(me, stages, carriers.store, self._load, time.time))
         self._lease = Lease(time.monotonic())
         self._log = TokenLog(carriers.store, self.holds, self._lease)
         self._outbox = Outbox(carriers.bus, me, address.incarnation, self._log.writing)
@@ -319,6 +320,10 @@ class Worker:
         prefill_s = outfit.pace.prefill_token_s or tally.prefill_busy_s / max(1, tally.prefill_tokens)
         encode_s = outfit.encode_token_s or tally.encoded.busy_s / max(1, tally.encoded.tokens)
         return self.holds.prefill_tokens() * prefill_s + self.holds.media_tokens() * encode_s
+
+    def _load(self) -> float:
+        """As the governor would read it."""
+        return load_of(self._carriers.devices.last, self._waiting_s(), decodes=self._stages == ("decode",))
 
     def state(self) -> worker_pb2.WorkerState:
         identity, gauges, tensors = self.identity, self._gauges(), self._carriers.tensors

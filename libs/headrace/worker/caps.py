@@ -1,7 +1,7 @@
 """Caps that the governor orders, and what becomes of them: they hold for as long as it renews them.
 
 A batch says all that holds, so the newest one counts alone. A governor that falls silent leaves each device at the
-fallback that it named with its last word.
+fallback that it named with its last word, or below, where a budget policy is published (playing.py).
 """
 
 import asyncio
@@ -16,11 +16,13 @@ from google.protobuf.message import DecodeError
 from headrace.mesh.logs import get_logger
 from headrace.v1 import governor_pb2
 from headrace.worker.devices import Devices
+from headrace.worker.playing import Alone, under_fallback
 
 log = get_logger("caps")
 
 LEASE_MAX_S = 60.0  # nobody's word holds longer
 DEVICES_MAX = 64  # of one worker
+ALONE_S = 1.0  # between two looks at what it may draw without a governor
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,13 @@ class Cap:
 
 
 class Caps:
-    def __init__(self, me: str, devices: Devices, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, me: str, devices: Devices, alone: Alone | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """alone: what it goes by while the governor is silent; None: its fallback, and no more."""
         self._me = me
+        self._alone = alone
+        self._fell_back = False
         self._devices = devices
         self._clock = clock
         self._newest = (0, 0)  # epoch and sequence
@@ -60,6 +67,7 @@ class Caps:
         mine = next((worker for worker in batch.workers if worker.worker == self._me), None)
         self._ordered = _caps(mine) if mine is not None else {}
         self._until_s = self._clock() + min(max(batch.lease_s, 0.0), LEASE_MAX_S)
+        self._fell_back = False
         self._changed.set()
 
     async def run(self) -> None:
@@ -72,9 +80,26 @@ class Caps:
                 self._changed.clear()
                 await self._hold({device: (cap.cap_w, cap.reason) for device, cap in self._ordered.items()})
             elif self._clock() >= self._until_s:
-                self._until_s = math.inf
-                reason = f"{self._governor} is silent: fallback"
-                await self._hold({device: (cap.fallback_w, reason) for device, cap in self._ordered.items()})
+                await self._go_on()
+
+    async def _go_on(self) -> None:
+        """Without the governor: the fallback at once, and then every second what it works out itself."""
+        self._until_s = self._clock() + ALONE_S if self._alone is not None else math.inf
+        silent = f"{self._governor} is silent"
+        wanted = {device: (cap.fallback_w, f"{silent}: fallback") for device, cap in self._ordered.items()}
+        if self._fell_back and self._alone is not None:
+            level = await self._alone.level()
+            if self._changed.is_set():
+                return  # it has spoken meanwhile
+            if level is not None:
+                reason = f"{silent}: level {level.share:.2f} of budget policy {level.version}, within its fallback"
+                wanted |= {
+                    device: (under_fallback(level, self._ordered[device].fallback_w, least_w, most_w), reason)
+                    for device, (least_w, most_w) in self._devices.bounds().items()
+                    if device in self._ordered
+                }
+        self._fell_back = True
+        await self._hold(wanted)
 
     async def _hold(self, wanted: dict[str, tuple[float, str]]) -> None:
         """These caps and no others."""

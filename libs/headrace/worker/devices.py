@@ -38,6 +38,7 @@ class Devices:
         self._measured = Measured()
         self._last: list[DeviceReading] = []
         self._pending: asyncio.Task[list[DeviceReading]] | None = None
+        self.last: list[DeviceReading] = []  # what was read last
         self._read_s = 0.0
         self._energy_j: dict[str, float] = {}  # counters of the metered ones, as last read
         self._processor_s = 0.0
@@ -92,11 +93,12 @@ class Devices:
     async def read(self) -> list[DeviceReading]:
         """Once a second. A driver that hangs is waited for a second; what it had to say is told as silent."""
         real = await self._real()
-        if self._plant is None:
-            return real
-        reading = self._plant.reading(asyncio.get_running_loop().time())
-        self.account.idle_j = self._plant.idle_j
-        return [reading, *real]
+        if self._plant is not None:
+            reading = self._plant.reading(asyncio.get_running_loop().time())
+            self.account.idle_j = self._plant.idle_j
+            real = [reading, *real]
+        self.last = real
+        return real
 
     async def _real(self) -> list[DeviceReading]:
         if self._pending is None:
@@ -144,6 +146,10 @@ class Devices:
         return replace(one, cap_w=cap_w, cap_least_w=least_w, cap_most_w=most_w, kind=kind, busy=busy)
 
     # --- caps ---
+
+    def bounds(self) -> dict[str, tuple[float, float]]:
+        """The lowest and the highest cap of each device that can have one."""
+        return {one.device: (one.cap_least_w, one.cap_most_w) for one in self.last if one.cap_least_w > 0.0}
 
     async def cap(self, device: str, cap_w: float) -> str:
         """Watts of one GPU; 0: none. Returns why it cannot be set; empty: it holds."""

@@ -8,7 +8,18 @@ from headrace.core.power.fleet import Fleet, Floats, Numbers
 from headrace.core.power.sharing import REASONS, SAFE, WARM
 
 Action = Literal[
-    "cap", "uncap", "budget", "emergency", "clear", "distrust", "trust", "admission", "move", "fallback", "learnt"
+    "cap",
+    "uncap",
+    "budget",
+    "emergency",
+    "clear",
+    "distrust",
+    "trust",
+    "admission",
+    "move",
+    "fallback",
+    "learnt",
+    "policy",
 ]
 
 

@@ -15,12 +15,13 @@ from headrace.core.power.decision import Decision, Entry, RowView
 from headrace.core.power.demand import MARGIN, Demand
 from headrace.core.power.emergency import AIR_LEFT, POWER_LEFT, Emergency, Event
 from headrace.core.power.expected import factors, stage_loads
-from headrace.core.power.fleet import Fleet, Floats, Mask, Numbers, Readings, places, taken
+from headrace.core.power.fleet import STAGES, Fleet, Floats, Mask, Numbers, Readings, places, taken
 from headrace.core.power.holding import Holding
 from headrace.core.power.limits import Budgets
 from headrace.core.power.meter import Meter
 from headrace.core.power.risk import weights
-from headrace.core.power.sharing import SAFE, WARM, Limits
+from headrace.core.power.sharing import SAFE, SPLIT, WARM, Ladder, Limits
+from headrace.core.power.splitting import Ruled, Splitter
 from headrace.core.power.telling import DEAF, admitted, changes, doubts, moves
 from headrace.core.power.trust import Bounds, Trust
 
@@ -60,6 +61,7 @@ class Governor:
         """obeyed: caps are really sent. Else it only says what it would do, as if every device followed."""
         self.emergency = Emergency()
         self.budgets = Budgets()
+        self.splitter: Splitter | None = None  # None: the stage allocator, which sees everything
         self._bounds = bounds or Bounds()
         self._lease_s = lease_s
         self._obeyed = obeyed
@@ -93,14 +95,14 @@ class Governor:
 
     # --- a step ---
 
-    def step(self, fleet: Fleet, seen: Readings, now_s: float) -> Decision:
-        """Once a second, and at once when an operator has said something."""
+    def step(self, fleet: Fleet, seen: Readings, now_s: float, unix_s: float = 0.0) -> Decision:
+        """Once a second, and at once when an operator has said something. unix_s: what budget policies go by."""
         self._move(fleet)
         passed_s = min(1.0, max(0.0, now_s - self._at_s))
         self._at_s = now_s
         self._holding.adopt(fleet, seen.cap_w)
         sight = self._look(fleet, seen, now_s, passed_s)
-        target, why, air = self._target(sight, now_s)
+        target, why, air = self._target(sight, now_s, unix_s)
         limit_w, counts, before = sight.tight.row_w, sight.counts, sight.before_w
         target = self._holding.settle(fleet, target, limit_w, counts, sight.pinned)
         caps = self._holding.send(fleet, target, sight.held_w, limit_w, counts, now_s)
@@ -111,6 +113,7 @@ class Governor:
             *changes(decision, before, caps),
             *self._admitted(fleet, slots),
             *moves(self._last, decision),
+            *(self.splitter.told() if self.splitter is not None else ()),
         )
         self._last = replace(decision, audit=audit)
         return self._last
@@ -154,25 +157,50 @@ class Governor:
         tight = Limits(limits.row_w / over, limits.aisle_m3s)
         return _Sight(fleet, seen, trusted, deaf, silent, counts, held, self._holding.cap_w, safe, limits, tight)
 
-    def _target(self, sight: _Sight, now_s: float) -> tuple[Floats, Numbers, Mask]:
+    def _target(self, sight: _Sight, now_s: float, unix_s: float) -> tuple[Floats, Numbers, Mask]:
         """Watts of each device, why, and whether for want of air."""
         fleet, demand = sight.fleet, self._demand
         start, warm = _start(sight, demand)
-        shares = self._stage_shares(sight, start, now_s)
-        ladder = sharing.ladder(fleet, demand, start, shares, sight.pinned)
+        if self.splitter is None:
+            shares = self._stage_shares(sight, start, now_s)
+            ladder = sharing.ladder(fleet, demand, start, shares, sight.pinned)
+        else:
+            ladder = self._split(self.splitter, sight, start, unix_s)
         watts, step, air = sharing.share(fleet, ladder, sight.counts, sight.tight)
         whole = np.where(watts < start - 1e-9, np.maximum(np.floor(watts), np.minimum(fleet.least_w, watts)), watts)
         watts = np.where(sight.pinned, np.where(fleet.cappable, sight.safest_w, start), whole)
         why = np.where((step == 0) & warm, WARM, step)
+        why = np.where((step == 0) & (ladder.start_w < start - 1e-9), SPLIT, why)
         return watts, np.where(fleet.cappable & ~sight.trusted, SAFE, why), air
+
+    def _split(self, splitter: Splitter, sight: _Sight, start: Floats, unix_s: float) -> Ladder:
+        """Nobody begins above what the budget policy says; the row's limit is kept from there on."""
+        fleet, bound = sight.fleet, self._bound(sight)
+        self._allocator.shares = []
+        ladder = sharing.ladder(fleet, self._demand, start, np.ones(len(STAGES)), sight.pinned)
+        wants, need = self._wants(sight, start), self._demand.need
+        ruled = Ruled(fleet, bound, wants, need, sight.tight.row_w, unix_s)
+        return sharing.under(ladder, splitter.ceilings(ruled, ladder), fleet.least_w, sight.pinned)
+
+    @staticmethod
+    def _bound(sight: _Sight) -> Mask:
+        """There, in a row that has a limit."""
+        found: Mask = np.isfinite(sight.limits.row_w)[sight.fleet.row] & (sight.counts > 0.0)
+        return found
+
+    def _wants(self, sight: _Sight, start: Floats) -> Floats:
+        """What an opaque tenant draws unhindered; of others, where they start."""
+        fleet = sight.fleet
+        wish = self._demand.floors(fleet).want
+        return np.where(fleet.opaque & ~sight.pinned, np.minimum(wish, start), start)
 
     def _stage_shares(self, sight: _Sight, start: Floats, now_s: float) -> Floats:
         """Of the stage allocator, over all rows that have a limit."""
         fleet, demand = sight.fleet, self._demand
-        bound = np.isfinite(sight.limits.row_w)[fleet.row] & (sight.counts > 0.0)
+        bound = self._bound(sight)
         ours = bound & ~sight.pinned & ~fleet.opaque
         wish = demand.floors(fleet)
-        others = np.where(fleet.opaque & ~sight.pinned, np.minimum(wish.want, start), start)
+        others = self._wants(sight, start)
         left = sight.tight.row_w[np.isfinite(sight.tight.row_w)].sum() - float(
             (others * fleet.gpus)[bound & ~ours].sum()
         )

@@ -26,8 +26,9 @@ REASONS = (
     "an opaque tenant gives way, last",
     "too warm",
     "its readings are not believed: safe cap",
+    "its share by the budget policy",
 )
-WARM, SAFE = 8, 9
+WARM, SAFE, SPLIT = 8, 9, 10
 # Of ORDER, the place that each step belongs to.
 STEP_OF = (0, 0, 1, 2, 2, 2, 2, ORDER.index("opaque tenants"))
 
@@ -50,6 +51,12 @@ def ladder(fleet: Fleet, demand: Demand, start_w: Floats, stage_share: Floats, p
     budget = np.where(fleet.opaque, wish.want, least + share * np.maximum(wish.just - least, 0.0))
     floors = (wish.want, wish.free, wish.light, wish.just, budget, served, least)
     return Ladder(start_w, tuple(np.clip(floor, np.minimum(least, start_w), start_w) for floor in floors))
+
+
+def under(ladder: Ladder, ceiling_w: Floats, least_w: Floats, pinned: Mask) -> Ladder:
+    """The same from no higher than a ceiling, which is never below the least; pinned ones stay."""
+    start = np.where(pinned, ladder.start_w, np.minimum(ladder.start_w, np.maximum(ceiling_w, least_w)))
+    return Ladder(start, tuple(np.minimum(floor, start) for floor in ladder.floors_w))
 
 
 def climb_down(ladder: Ladder, who: Numbers, weight: Floats, most: float) -> tuple[Floats, Numbers]:
