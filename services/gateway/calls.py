@@ -43,6 +43,11 @@ class CallReader:
         """Whether a call has begun."""
         return self._count > 0
 
+    @property
+    def complete(self) -> bool:
+        """Whether all calls that have begun have all their arguments: a stop string may cut one."""
+        return self._state == self._between
+
     def feed(self, text: str) -> Said:
         said = Said()
         self._held += text

@@ -130,7 +130,7 @@ class CallsReading:
         return render.Rest(self._text.finish()) if self._told is None else self._told.finish(reason)
 
     def _reason(self, reason: str) -> str:
-        return "tool_calls" if reason == "stop" and self._calls.called else reason
+        return "tool_calls" if reason == "stop" and self._calls.complete else reason
 
 
 class ChatShape:

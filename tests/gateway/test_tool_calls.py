@@ -136,6 +136,17 @@ async def test_text_alone_and_a_cut_call(edge: Edge, cell: StandIn) -> None:
     assert ARGUMENTS.startswith(cut["message"]["tool_calls"][0]["function"]["arguments"])
 
 
+async def test_a_stop_string_in_a_call_cuts_it(edge: Edge, cell: StandIn) -> None:
+    """It is no call to be made then; one before it is."""
+    cell.script = lambda _: Script(tokens=tuple(f"{TWO}\n{ONE}".encode()))
+    cut = (await edge.http.post(CHAT, json=ask(stop="Zür"))).json()["choices"][0]
+    assert cut["finish_reason"] == "stop"
+    assert len(cut["message"]["tool_calls"]) == 2
+    behind = (await edge.http.post(CHAT, json=ask(stop="\n</tool_call>"))).json()["choices"][0]
+    assert behind["finish_reason"] == "tool_calls"
+    assert [call["function"]["name"] for call in behind["message"]["tool_calls"]] == ["now"]
+
+
 async def test_logprobs_beside_calls(edge: Edge, cell: StandIn) -> None:
     text = ONE.encode()
     cell.script = lambda _: Script(text, logprobs={index: TokenLogprobs(-1.0) for index in range(len(text))})
