@@ -125,7 +125,11 @@ class Admission:
         places = [
             Place(choice_id(base, index), content_hash, index, 0 if index else len(asks)) for index in range(len(asks))
         ]
-        self._bid(first, caller, family, slo, len(asks))
+        known = [await self._known(place) for place in places] if first.idempotency_key else [None] * len(places)
+        there = [live for live in known if live is not None]
+        if len(there) == len(places):
+            return there
+        self._bid(first, caller, family, slo, len(asks) - len(there))
         written = list[Draft]()
         for index, ask in enumerate(asks):
             if index and ask is asks[index - 1]:
@@ -135,17 +139,18 @@ class Admission:
             written.append(await self._draft(family, ask, prefix))
         lives = list[Live]()
         try:
-            for place, ask, draft in zip(places, asks, written, strict=True):
-                known = await self._lookup.ended_or_here(place.request_id) if ask.idempotency_key else None
-                if known is not None:
-                    lives.append(_same(known, content_hash))
-                else:
-                    lives.append(await self._accept(place, ask, caller, slo, draft, traceparent))
+            for place, ask, draft, live in zip(places, asks, written, known, strict=True):
+                lives.append(live or await self._accept(place, ask, caller, slo, draft, traceparent))
         except (asyncio.CancelledError, HeadraceError, OSError):
             for live in lives if not first.idempotency_key else ():
                 self._streams.cancel(live, time.monotonic())
             raise
         return lives
+
+    async def _known(self, place: Place) -> Live | None:
+        """Raises Conflict: under this key runs, or ran, something else."""
+        live = await self._lookup.ended_or_here(place.request_id)
+        return None if live is None else _same(live, place.content_hash)
 
     def _begin(self, ask: Ask, prefix: str) -> tuple[Family, SloClass]:
         if self.draining:

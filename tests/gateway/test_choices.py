@@ -113,6 +113,11 @@ async def test_a_key_names_all_of_them(edge: Edge, cell: StandIn) -> None:
     first, again = [await edge.http.post(CHAT, json=ask(), headers=headers) for _ in range(2)]
     assert first.json()["choices"] == again.json()["choices"]
     assert len(cell.requests) == 3, "nothing ran twice"
+    cell.queued = cell.queue_limit
+    await until(lambda: edge.front.gateway.cell and edge.front.gateway.cell.classes["interactive"].queued)
+    assert (await edge.http.post(CHAT, json=ask(), headers=headers)).status_code == 200, "nothing new is asked for"
+    cell.queued = 0
+    await until(lambda: edge.front.gateway.cell and not edge.front.gateway.cell.classes["interactive"].queued)
     for other in (ask(n=2), ask(n=1), ask(temperature=1.0)):
         assert (await edge.http.post(CHAT, json=other, headers=headers)).status_code == 409
 
