@@ -12,11 +12,14 @@ from headrace.mesh.classes import read_classes
 from headrace.mesh.config import Settings
 from headrace.mesh.journal import Journal
 from headrace.mesh.lifecycle import Lifecycle, run
+from headrace.mesh.rates import Rates
+from headrace.mesh.store import Store
 from headrace.mesh.subjects import check_process_id
 from services.gateway.admission import Terms
 from services.gateway.auth import Keys
 from services.gateway.fetch import fetcher
 from services.gateway.front import Front, Parts
+from services.gateway.limits import Limiter
 from services.gateway.listen import serve
 from services.gateway.models import Models
 from services.gateway.tracing import Tracer
@@ -30,7 +33,9 @@ async def main(name: str, life: Lifecycle) -> None:
     bus = await Bus.connect(settings.nats_url, name)
     journal, blobs = await Journal.open(bus, settings), DirectoryBlobs(settings.data_dir)
     tracer = Tracer(telemetry.spans(), settings.trace_sample)
-    parts = Parts(bus, journal, blobs, terms, keys, fetcher(settings.media_urls == "on"), tracer)
+    # An open gateway limits nobody and does without Redis.
+    limiter = Limiter(None if keys.open else Rates(await Store.connect(settings.redis_url, settings.cell)))
+    parts = Parts(bus, journal, blobs, terms, keys, fetcher(settings.media_urls == "on"), tracer, limiter)
     await serve(Front.of(name, parts), settings, life)
 
 

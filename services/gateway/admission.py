@@ -8,7 +8,7 @@ import hashlib
 import math
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -28,6 +28,8 @@ from headrace.mesh.errors import Uncertain
 from headrace.mesh.faults import reach
 from services.gateway import capacity
 from services.gateway.ask import LOGPROBS_MAX, Ask, Caller, body_hash, check
+from services.gateway.auth import check_class
+from services.gateway.limits import Limiter, Taken
 from services.gateway.live import Facts, Live
 from services.gateway.lookup import Lookup
 from services.gateway.media import Fetcher, MediaInput, check_media, read_media
@@ -56,6 +58,7 @@ class Mesh(Protocol):
     streams: Streams
     lookup: Lookup
     metrics: GatewayMetrics
+    on_end: list[Callable[[Live], None]]
 
 
 class Blobs(Protocol):
@@ -84,7 +87,9 @@ class Draft:
 
 
 class Admission:
-    def __init__(self, gateway: Mesh, terms: Terms, journal: Journal, blobs: Blobs, fetcher: Fetcher) -> None:
+    def __init__(
+        self, gateway: Mesh, terms: Terms, journal: Journal, blobs: Blobs, fetcher: Fetcher, limiter: Limiter
+    ) -> None:
         self._gateway = gateway
         self._streams = gateway.streams
         self._lookup = gateway.lookup
@@ -92,6 +97,8 @@ class Admission:
         self._journal = journal
         self._blobs = blobs
         self._fetcher = fetcher
+        self._limiter = limiter
+        gateway.on_end.append(self._settle)
         self.draining = False
 
     async def admit(self, ask: Ask, caller: Caller, traceparent: str = "", prefix: str = "") -> Live:
@@ -104,11 +111,13 @@ class Admission:
         """
         if self.draining:
             raise Unavailable("this gateway is shutting down", retry_after_s=1.0)
+        self._limiter.check(caller.key)
         check(ask, prefix)
         family, slo = self._terms.models.family(ask.model), self._class(ask)
         request_id, content_hash = _identity(ask, caller.tenant)
         if ask.idempotency_key and (known := await self._lookup.ended_or_here(request_id)) is not None:
             return _same(known, content_hash)
+        check_class(caller.key, slo.name, self._terms.classes)
         check_media(ask.media, family.spec)
         modalities = {source.modality for source in ask.media}
         bid = capacity.Bid(family.spec.name, slo.name, modalities, self._left_s(ask, caller, slo))
@@ -116,7 +125,26 @@ class Admission:
         inputs = await read_media(ask.media, self._fetcher, family)
         draft = await _draft(family, ask, inputs, request_id, prefix)
         reach("gateway.validated", request_id)
-        return await self._accept(request_id, content_hash, ask, caller, slo, draft, traceparent)
+        taken = await self._take(caller, ask, slo, draft, request_id)
+        try:
+            live = await self._accept(request_id, content_hash, ask, caller, slo, draft, traceparent, taken)
+        except (HeadraceError, OSError):
+            if taken is not None:
+                self._limiter.settle(taken, 0)
+            raise
+        if taken is not None and live.taken is not taken:  # its twin was here before
+            self._limiter.settle(taken, 0)
+        return live
+
+    async def _take(self, caller: Caller, ask: Ask, slo: SloClass, draft: Draft, request_id: str) -> Taken | None:
+        cost = len(draft.prompt.tokens) + draft.sampling.max_tokens
+        runs_s = max(0.0, _deadline_s(ask, caller, slo) - time.time())
+        return await self._limiter.take(caller.key, request_id, cost, runs_s)
+
+    def _settle(self, live: Live) -> None:
+        if live.taken is not None and live.end is not None:
+            usage = live.end.usage
+            self._limiter.settle(live.taken, usage.prompt_tokens + usage.completion_tokens)
 
     def _left_s(self, ask: Ask, caller: Caller, slo: SloClass) -> float:
         """Until its deadline; inf where it is let in all the same: of one that goes before its class the estimate for
@@ -144,6 +172,7 @@ class Admission:
         slo: SloClass,
         draft: Draft,
         traceparent: str,
+        taken: Taken | None,
     ) -> Live:
         # A second request with the same key may have come while this one was read.
         if (twin := self._streams.get(request_id)) is not None:
@@ -174,7 +203,7 @@ class Admission:
             flow=flow_of(caller.tenant, ask.targets.flow),
         )
         live = self._streams.open(facts_of(request), time.monotonic())
-        live.opened_s, live.received_s = caller.arrived_s, caller.received_s
+        live.opened_s, live.received_s, live.taken = caller.arrived_s, caller.received_s, taken
         try:
             await self._store(request, draft.data, live)
         except asyncio.CancelledError:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from headrace.core.access import ANYBODY, Key
 from headrace.core.errors import InvalidInput, PayloadTooLarge
 from headrace.core.slo import TIMEOUT_S_MAX
 from headrace.core.types import Sampling
@@ -62,6 +63,7 @@ class Caller:
     arrived_s: float  # the same moment, monotonic
     traceparent: str = ""  # the caller's own
     trace: bool = False  # sample this request
+    key: Key = ANYBODY
 
 
 def check(ask: Ask, prefix: str = "") -> None:

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headrace.core.types import StageSpan
 from headrace.mesh.bus import Bus
 from headrace.mesh.journal import Journal
 from services.gateway.admission import Admission, Blobs, Terms
 from services.gateway.auth import Keys
+from services.gateway.limits import Limiter
 from services.gateway.live import Live
 from services.gateway.media import Fetcher
 from services.gateway.metrics import GatewayMetrics
@@ -30,6 +31,7 @@ class Parts:
     keys: Keys
     fetcher: Fetcher
     tracer: Tracer
+    limiter: Limiter = field(default_factory=Limiter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Front:
     def of(name: str, parts: Parts) -> "Front":
         journal, models = JournalPort(parts.journal), parts.terms.models
         gateway = Gateway(name, parts.bus, journal, GatewayMetrics(models.known))
-        admission = Admission(gateway, parts.terms, journal, parts.blobs, parts.fetcher)
+        admission = Admission(gateway, parts.terms, journal, parts.blobs, parts.fetcher, parts.limiter)
         return Front(gateway, admission, parts.keys, parts.tracer, models)
 
     async def find(self, request_id: str, tenant: str) -> Live:

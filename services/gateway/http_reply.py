@@ -137,6 +137,8 @@ class HttpReply:
         self._send = send
         facts = live.facts
         self._headers: Headers = [(b"x-request-id", facts.id.encode())]
+        if live.taken is not None:
+            self._headers += live.taken.headers
         if style.trace_id:
             self._headers.append((b"x-headrace-trace-id", style.trace_id.encode()))
 

@@ -96,6 +96,7 @@ class Pages:
         return _json(bodies.Health("ok", {name: self._front.servable(name) for name in self._front.models.known}))
 
     async def metrics(self, request: Request) -> Response:
+        self._front.keys.require(request.headers.get("authorization", ""), "metrics", "operate")
         return Response(generate_latest(self._front.gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     async def openapi(self, request: Request) -> Response:

@@ -6,6 +6,7 @@ import time
 from headrace.mesh import metrics, rpc, telemetry
 from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
+from headrace.mesh.guard import operators
 from headrace.mesh.lifecycle import Lifecycle
 from headrace.mesh.sensors import Sensors
 from headrace.mesh.store import Store
@@ -28,7 +29,8 @@ async def main(process: str, settings: Settings, options: Options, lifecycle: Li
     def add(server: object) -> None:
         governor_pb2_grpc.add_GovernorServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
 
-    server = await rpc.serve(settings.grpc_addr, add, [NAME])
+    guards = operators(settings.api_keys_file, [NAME])
+    server = await rpc.serve(settings.grpc_addr, add, [NAME], guards=guards)
     scraped = await metrics.serve_metrics(
         settings.metrics_addr, metrics.registry(*readings(governor), *power_readings(governing))
     )

@@ -23,6 +23,7 @@ from headrace.mesh.bus import Bus
 from headrace.mesh.classes import read_classes
 from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup
+from headrace.mesh.guard import operators
 from headrace.mesh.journal import Journal
 from headrace.mesh.kubernetes import Cluster, Kubernetes
 from headrace.mesh.leader import Leadership
@@ -129,7 +130,8 @@ async def _open_faces(options: Options, face: QueueManagerService, stack: AsyncE
         queue_pb2_grpc.add_QueueManagerServiceServicer_to_server(face, server)  # type: ignore[no-untyped-call]
 
     settings = options.settings
-    server = await rpc.serve(settings.grpc_addr, add, [SERVICE])
+    guards = operators(settings.api_keys_file, [SERVICE])
+    server = await rpc.serve(settings.grpc_addr, add, [SERVICE], guards=guards)
     stack.push_async_callback(server.stop, 0.5)
     scraped = await metrics.serve_metrics(
         settings.metrics_addr, queue_registry(lambda: face.core, lambda: face.scaling)

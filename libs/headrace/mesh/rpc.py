@@ -54,10 +54,15 @@ class RpcServer:
 
 
 async def serve(
-    address: str, add_servicers: Callable[[grpc.aio.Server], None], names: Sequence[str], *, serving: bool = True
+    address: str,
+    add_servicers: Callable[[grpc.aio.Server], None],
+    names: Sequence[str],
+    *,
+    serving: bool = True,
+    guards: Sequence["grpc.aio.ServerInterceptor[Any, Any]"] = (),
 ) -> RpcServer:
     """address: host:port, port 0 for any. names: full service names, for health and reflection."""
-    server = grpc.aio.server(options=_OPTIONS)
+    server = grpc.aio.server(options=_OPTIONS, interceptors=guards)
     add_servicers(server)
     health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)

@@ -32,6 +32,7 @@ LIMITS_TTL_S = 7 * 86400  # written every minute: a governor that is away for a 
 QUEUE_TTL_S = 10
 CALL_WAIT_S = 1.0  # Redis answers in well under a millisecond
 CONNECT_WAIT_S = 3.0
+CONNECTIONS_MAX = 8  # of one process; who may ask for more at once takes turns
 DOWN_S = 0.5  # after a failure calls fail at once for this long, so that an outage costs no waiting
 BATCH = 500  # keys of one command: about a millisecond of Redis
 
@@ -78,7 +79,7 @@ class Store:
                 socket_connect_timeout=CALL_WAIT_S,
                 retry=Retry(NoBackoff(), 1),  # a connection that an old Redis closed; all our writes may come twice
                 retry_on_error=[RedisConnectionError],
-                max_connections=8,
+                max_connections=CONNECTIONS_MAX,
             )
         except ValueError as error:
             raise BadSetup(f"HEADRACE_REDIS_URL={url!r}: {error}") from error
@@ -103,6 +104,14 @@ class Store:
 
     def key(self, kind: str, name: str) -> str:
         return f"{self._prefix}{kind}:{name}"
+
+    def script(self, text: str) -> Any:
+        """For run(); sent once, then named by its hash."""
+        return self._client.register_script(text)
+
+    async def run(self, script: Any, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """One script, one round trip. Raises StoreDown."""
+        return await self._call(lambda: script(keys=keys, args=args))
 
     async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
         if time.monotonic() < self._down_until_s:

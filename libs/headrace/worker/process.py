@@ -27,6 +27,7 @@ from headrace.mesh.blobs import DirectoryBlobs
 from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup
+from headrace.mesh.guard import operators
 from headrace.mesh.lifecycle import DRAIN_WAIT_S, EXIT_BAD_SETUP, Lifecycle, collect_less, run
 from headrace.mesh.store import Store
 from headrace.mesh.subjects import check_process_id
@@ -39,7 +40,7 @@ from headrace.worker.kvwire import KvTravel
 from headrace.worker.models import Card
 from headrace.worker.outfit import Outfit
 from headrace.worker.readings import worker_registry
-from headrace.worker.server import WorkerService, listen
+from headrace.worker.server import SERVICE, WorkerService, listen
 
 STAGES: tuple[StageName, ...] = get_args(StageName)
 SLOTS = 64  # of an engine that was not told: what a CPU batches well, and a GPU's profile too
@@ -231,7 +232,8 @@ async def serve(options: Options, lifecycle: Lifecycle) -> None:
     async with AsyncExitStack() as stack:
         carriers = await _connect(options, incarnation, stack)
         service = WorkerService()
-        server = await listen(settings.grpc_addr, service, carriers.tensors)
+        guards = operators(settings.api_keys_file, [SERVICE])
+        server = await listen(settings.grpc_addr, service, carriers.tensors, guards)
         stack.push_async_callback(server.stop, 1.0)
         address = Address(incarnation, settings.host, settings.advertised(server.port))
         carriers.tensors.grpc_address = address.grpc_address
