@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 from importlib import metadata
 
@@ -137,7 +138,7 @@ def bind(address: str) -> socket.socket:
     return sock
 
 
-def http_server(front: Front) -> HttpServer:
+def http_server(front: Front, context: ssl.SSLContext | None = None) -> HttpServer:
     config = uvicorn.Config(
         app(front),
         http="httptools",
@@ -152,5 +153,6 @@ def http_server(front: Front) -> HttpServer:
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=1,
+        ssl_context_factory=None if context is None else lambda _config, _default: context,
     )
     return HttpServer(config)

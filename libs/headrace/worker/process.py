@@ -23,6 +23,7 @@ from headrace.engines.profile_encoder import ProfileEncoder
 from headrace.engines.registry import EngineConfigError, check_stages, hands_over, load_engine, parks
 from headrace.engines.runtime import chosen_device
 from headrace.mesh import metrics, telemetry
+from headrace.mesh.binding import Inner
 from headrace.mesh.blobs import DirectoryBlobs
 from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
@@ -230,10 +231,12 @@ async def serve(options: Options, lifecycle: Lifecycle) -> None:
     settings, incarnation = options.settings, secrets.token_hex(8)
     telemetry.set_up(options.id, settings)
     async with AsyncExitStack() as stack:
+        inner = Inner.of(settings)
+        stack.callback(inner.close)
         carriers = await _connect(options, incarnation, stack)
         service = WorkerService()
         guards = operators(settings.api_keys_file, [SERVICE])
-        server = await listen(settings.grpc_addr, service, carriers.tensors, guards)
+        server = await listen(settings.grpc_addr, service, carriers.tensors, guards, inner.credentials)
         stack.push_async_callback(server.stop, 1.0)
         address = Address(incarnation, settings.host, settings.advertised(server.port))
         carriers.tensors.grpc_address = address.grpc_address
@@ -252,7 +255,7 @@ async def serve(options: Options, lifecycle: Lifecycle) -> None:
         )
         service.state = worker.state
         scraped = await metrics.serve_metrics(
-            settings.metrics_addr, worker_registry(options.id, worker.state, carriers.devices.account)
+            settings.metrics_addr, worker_registry(options.id, worker.state, carriers.devices.account), inner.context
         )
         stack.push_async_callback(scraped.stop)
         await server.set_serving(True)
@@ -263,9 +266,9 @@ async def serve(options: Options, lifecycle: Lifecycle) -> None:
 
 async def _connect(options: Options, incarnation: str, stack: AsyncExitStack) -> Carriers:
     settings = options.settings
-    bus = await Bus.connect(settings.nats_url, options.id)
+    bus = await Bus.open(settings, options.id)
     stack.push_async_callback(bus.close)
-    store = await Store.connect(settings.redis_url, settings.cell)
+    store = await Store.open(settings)
     stack.push_async_callback(store.close)
     tensors = TensorStore.open(settings, options.id, incarnation)
     stack.push_async_callback(tensors.close)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import grpc
 import grpc.aio
 
 from headrace.core.errors import Unavailable
@@ -34,10 +35,15 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
 
 
 async def listen(
-    address: str, service: WorkerService, tensors: TensorStore, guards: Sequence[Guard] = ()
+    address: str,
+    service: WorkerService,
+    tensors: TensorStore,
+    guards: Sequence[Guard] = (),
+    credentials: grpc.ServerCredentials | None = None,
 ) -> rpc.RpcServer:
     """Health says NOT_SERVING until the caller says otherwise."""
-    return await rpc.serve(address, partial(_add_servicers, service, tensors), NAMES, serving=False, guards=guards)
+    add = partial(_add_servicers, service, tensors)
+    return await rpc.serve(address, add, NAMES, serving=False, guards=guards, credentials=credentials)
 
 
 def _add_servicers(service: WorkerService, tensors: TensorStore, server: grpc.aio.Server) -> None:
