@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from headrace.cli.keys import make
 from headrace.core.access import Key, Limits
+from headrace.mesh import keyfile
 from headrace.mesh.keyring import Keys
 from headrace.mesh.rates import Rates
 from headrace.mesh.servers import redis_server
@@ -48,14 +48,14 @@ def mean_us(calls: int, call: Callable[[], object]) -> float:
 
 
 def find_us(calls: int) -> float:
-    made = [make("tenant", ["generate"]) for _ in range(KEYS)]
+    made = [keyfile.make("tenant", ["generate"]) for _ in range(KEYS)]
     keys, header = Keys([key for _, key in made]), f"Bearer {made[KEYS // 2][0]}"
     return mean_us(calls, lambda: keys.require(header, "generate", "batch"))
 
 
 async def charges(calls: int) -> dict[str, float]:
-    _, free = make("tenant", ["generate"])
-    _, limited = make("tenant", ["generate"], LIMITS)
+    _, free = keyfile.make("tenant", ["generate"])
+    _, limited = keyfile.make("tenant", ["generate"], LIMITS)
     with tempfile.TemporaryDirectory() as folder:
         server = redis_server(Path(folder))
         server.start()

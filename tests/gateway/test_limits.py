@@ -11,7 +11,6 @@ import grpc.aio
 import pytest
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
-from headrace.cli.keys import make
 from headrace.client import RateLimited, errors
 from headrace.core.access import NO_LIMITS, Key, Limits, Scope
 from headrace.core.rates import Verdict
@@ -48,7 +47,7 @@ class Doors:
         self.edges, self.folder, self.url = edges, folder, url
 
     async def open(self, limits: Limits = NO_LIMITS, scopes: tuple[Scope, ...] = ("generate",)) -> Door:
-        shown, key = make("alice", scopes, limits)
+        shown, key = keyfile.make("alice", scopes, limits)
         path = self.folder / "keys.toml"
         keyfile.write(path, [key])
         store = await Store.connect(self.url, f"limits-{time.time_ns()}")

@@ -8,7 +8,6 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from headrace.cli.keys import make
 from headrace.core.access import Scope
 from headrace.mesh import keyfile, rpc
 from headrace.mesh.guard import operators
@@ -29,7 +28,7 @@ async def test_operators_alone(tmp_path: Path) -> None:
     keys = []
     scopes: tuple[Scope, ...] = ("operate", "generate")
     for scope in scopes:
-        shown[scope], key = make("ops", [scope])
+        shown[scope], key = keyfile.make("ops", [scope])
         keys.append(key)
     keyfile.write(path, keys)
 

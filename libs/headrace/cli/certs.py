@@ -5,7 +5,6 @@ from pathlib import Path
 
 from headrace.cli import credentials
 from headrace.cli.view import Console
-from headrace.mesh import certs
 
 _FILES = (
     ("ca.crt, ca.key", "the authority; keep ca.key away from the mesh"),
@@ -22,7 +21,9 @@ _FILES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", type=Path, metavar="DIR")
     parser.add_argument("--host", action="append", default=[], help="a further name or address of the machines")
-    parser.add_argument("--days", type=int, default=certs.DAYS, help=f"until certificates expire ({certs.DAYS})")
+    parser.add_argument(
+        "--days", type=int, default=credentials.DAYS, help="until certificates expire"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

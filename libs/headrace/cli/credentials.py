@@ -9,20 +9,23 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from headrace.cli.keys import make
 from headrace.client.door import MEMBER_NAME, Door
 from headrace.core.access import SCOPES, Scope
-from headrace.mesh import certs, keyfile
+from headrace.mesh import keyfile
 from headrace.mesh.permissions import ROLES, authorization, role_of
+from headrace.mesh.private_files import write_private
 from headrace.mesh.servers import NatsDoor, RedisDoor
 
 REDIS_USER = "headrace"
 PASSWORD_BYTES = 24
+DAYS = 365  # that certificates are good for; a trial that lasts longer makes them again
 # name of the file -> what its key may do
 TRIAL_KEYS: dict[str, tuple[Scope, ...]] = {"trial": ("generate", "batch"), "operator": SCOPES}
 
 
-def prepare(directory: Path, hosts: Sequence[str] = (), days: int = certs.DAYS) -> None:
+def prepare(directory: Path, hosts: Sequence[str] = (), days: int = DAYS) -> None:
+    from headrace.mesh import certs  # needs cryptography, which only making them does
+
     certs.make(directory, hosts, days)
     passwords = {role: _password(directory / f"nats-{role}.creds", f"{role}:") for role in ROLES}
     _write(directory / "nats-users.conf", authorization(passwords))
@@ -36,7 +39,7 @@ def prepare(directory: Path, hosts: Sequence[str] = (), days: int = certs.DAYS) 
 
 
 def _make_keys(directory: Path) -> None:
-    made = {name: make("trial", scopes) for name, scopes in TRIAL_KEYS.items()}
+    made = {name: keyfile.make("trial", scopes) for name, scopes in TRIAL_KEYS.items()}
     for name, (shown, _) in made.items():
         _write(directory / f"{name}.key", shown)
     keyfile.write(directory / "keys.toml", [key for _, key in made.values()])
@@ -49,7 +52,7 @@ def _password(path: Path, before: str = "") -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    certs.write_private(path, text.rstrip("\n").encode() + b"\n")
+    write_private(path, text.rstrip("\n").encode() + b"\n")
 
 
 def environment(directory: Path, module: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import cast
 
 from headrace.cli.options import DATA_DIR
 from headrace.cli.view import Console
-from headrace.core.access import NO_LIMITS, SCOPES, Key, Limits, Scope
+from headrace.core.access import SCOPES, Key, Limits, Scope
 from headrace.mesh import keyfile
 from headrace.mesh.errors import BadSetup
 
@@ -73,18 +73,10 @@ def _add(console: Console, args: argparse.Namespace) -> None:
         raise BadSetup(f"no scope {unknown[0]!r}; there are {', '.join(SCOPES)}")
     limits = Limits(**{name: getattr(args, name) for name in LIMITS})
     keys = _read(args.file)
-    shown, key = make(args.tenant, cast(Sequence[Scope], scopes), limits, time.time() + args.days * 86_400)
+    shown, key = keyfile.make(args.tenant, cast(Sequence[Scope], scopes), limits, time.time() + args.days * 86_400)
     _write(args.file, [*keys, key])
     console.plain(shown)
     console.note(f"the key {key.id} of {args.tenant}: kept in {args.file} as a hash, so it is not shown again")
-
-
-def make(
-    tenant: str, scopes: Sequence[Scope], limits: Limits = NO_LIMITS, expires_s: float = math.inf
-) -> tuple[str, Key]:
-    """The key to show, and its record."""
-    shown, key_id = keyfile.mint()
-    return shown, Key(key_id, keyfile.digest(shown), tenant, frozenset(scopes), limits, expires_s)
 
 
 def _write(file: Path, keys: Sequence[Key]) -> None:

@@ -4,7 +4,6 @@ A site with an authority of its own needs none of this: its certificates must ca
 """
 
 import ipaddress
-import os
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,15 +14,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from headrace.mesh.private_files import write_private
 from headrace.mesh.tls import MEMBER_NAME
 
-DAYS = 365  # a trial that lasts longer makes them again
 ALWAYS = (MEMBER_NAME, "localhost", "127.0.0.1", "::1")
 _BACK = timedelta(minutes=5)  # clocks of a mesh differ
 Key = ec.EllipticCurvePrivateKey
 
 
-def make(directory: Path, hosts: Sequence[str] = (), days: int = DAYS) -> None:
+def make(directory: Path, hosts: Sequence[str] = (), days: int = 365) -> None:
     """ca, member (serves and calls) and client (calls alone), each as .crt and .key. An authority that is there
     stays."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -122,11 +121,3 @@ def _write(directory: Path, name: str, certificate: x509.Certificate, key: Key) 
     part = directory / f"{name}.crt.part"
     part.write_bytes(certificate.public_bytes(pem))
     part.replace(directory / f"{name}.crt")
-
-
-def write_private(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(data)
-    part.replace(path)

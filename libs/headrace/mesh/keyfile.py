@@ -6,7 +6,6 @@ nobody access.
 
 import hashlib
 import math
-import os
 import secrets
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -14,8 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from headrace.core.access import ASKING, SCOPES, Key, Limits, Scope
+from headrace.core.access import ASKING, NO_LIMITS, SCOPES, Key, Limits, Scope
 from headrace.mesh.errors import BadSetup
+from headrace.mesh.private_files import write_private
 
 KEYS_MAX = 100_000  # about 60 MB of memory; a file read again within a second of each change
 ID_CHARS, SECRET_BYTES = 8, 32
@@ -33,6 +33,14 @@ def mint(key_id: str = "") -> tuple[str, str]:
     """A new key and its id: hr-<id>-<secret>."""
     key_id = key_id or secrets.token_hex(ID_CHARS // 2)
     return f"hr-{key_id}-{secrets.token_urlsafe(SECRET_BYTES)}", key_id
+
+
+def make(
+    tenant: str, scopes: Iterable[Scope], limits: Limits = NO_LIMITS, expires_s: float = math.inf
+) -> tuple[str, Key]:
+    """The key to show, once, and its record."""
+    shown, key_id = mint()
+    return shown, Key(key_id, digest(shown), tenant, frozenset(scopes), limits, expires_s)
 
 
 def read(path: Path) -> list[Key]:
@@ -114,13 +122,7 @@ def _seconds(name: str, value: object) -> float:
 
 def write(path: Path, keys: Iterable[Key]) -> None:
     """Replaces the file in one step, so that a gateway never reads half of it; for its owner alone."""
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(_HEAD + "".join(map(_table, keys)))
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    write_private(path, (_HEAD + "".join(map(_table, keys))).encode())
 
 
 def _table(key: Key) -> str:
