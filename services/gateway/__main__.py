@@ -39,7 +39,8 @@ async def main(name: str, life: Lifecycle) -> None:
     tracer = Tracer(telemetry.spans(), settings.trace_sample)
     # An open gateway limits nobody and does without Redis.
     limiter = Limiter(None if keys.open else Rates(await Store.open(settings)))
-    parts = Parts(bus, journal, blobs, terms, keys, fetcher(settings.media_urls == "on"), tracer, limiter)
+    fetch = fetcher(settings.media_urls == "on", settings.media_hosts)
+    parts = Parts(bus, journal, blobs, terms, keys, fetch, tracer, limiter)
     await serve(Front.of(name, parts), settings, tls, life)
 
 
