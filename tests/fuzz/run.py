@@ -77,7 +77,7 @@ async def _against_a_mesh(folder: Path, seconds: int) -> bool:
             *("--max-time", str(seconds), "--workers", "2", "--request-timeout", "20", "--continue-on-failure"),
             *("--no-color", "--generation-database", "none", "--warnings", "off"),
         ]
-        process = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
+        process = await asyncio.create_subprocess_exec(*command, cwd=folder)  # it keeps a cache where it runs
         async with asyncio.timeout(seconds + SLACK_S):
             status = await process.wait()
         alive = all(mesh.alive(service) for service in mesh.ids)
