@@ -28,7 +28,7 @@ from headrace.mesh.errors import Uncertain
 from headrace.mesh.faults import reach
 from services.gateway import capacity
 from services.gateway.ask import LOGPROBS_MAX, Ask, Caller, body_hash, check
-from services.gateway.auth import check_class
+from services.gateway.auth import check_class, patient
 from services.gateway.limits import Limiter, Taken
 from services.gateway.live import Facts, Live
 from services.gateway.lookup import Lookup
@@ -118,10 +118,14 @@ class Admission:
         if ask.idempotency_key and (known := await self._lookup.ended_or_here(request_id)) is not None:
             return _same(known, content_hash)
         check_class(caller.key, slo.name, self._terms.classes)
+        ask = replace(ask, targets=patient(caller.key, ask.targets, slo.ttft_s))
         check_media(ask.media, family.spec)
         modalities = {source.modality for source in ask.media}
         bid = capacity.Bid(family.spec.name, slo.name, modalities, self._left_s(ask, caller, slo))
         capacity.admit(self._gateway.cell, time.monotonic(), bid, partial(self._streams.of_class, slo.name))
+        if caller.key.id:
+            mine = partial(self._streams.of_tenant, slo.name, caller.tenant)
+            capacity.leave_room(self._gateway.cell, bid, mine)
         inputs = await read_media(ask.media, self._fetcher, family)
         draft = await _draft(family, ask, inputs, request_id, prefix)
         reach("gateway.validated", request_id)

@@ -26,7 +26,7 @@ def test_toml_reads_back_what_was_written(tmp_path: Path) -> None:
     limits = Limits(60, 1000, 4, 50_000)
     keys = [
         _key("a", limits=limits, expires_s=NOW_S, old_hash=keyfile.digest("b"), old_until_s=NOW_S),
-        _key("c", id="k2", tenant='a "b" \\', scopes=frozenset(("operate", "metrics")), revoked_s=NOW_S),
+        _key("c", id="k2", tenant='a"b"\\', scopes=frozenset(("operate", "metrics")), revoked_s=NOW_S),
     ]
     keyfile.write(path, keys)
     assert keyfile.read(path) == keys

@@ -36,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--scopes", default="generate,batch", help=f"of {', '.join(SCOPES)}")
     for name, meaning in LIMITS.items():
         add.add_argument(f"--{name.replace('_', '-')}", type=int, default=0, metavar="N", help=f"{meaning}; 0: any")
+    add.add_argument(
+        "--soonest",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="no first token sooner, whatever priority it asks; 0: any",
+    )
     add.add_argument("--days", type=float, default=math.inf, help="until it expires")
     commands.add_parser("list", help="ids, tenants, scopes, limits; never a key")
     for name, meaning in (("revoke", "refused from now on"), ("rotate", "a new secret for the same id")):
@@ -73,7 +80,8 @@ def _add(console: Console, args: argparse.Namespace) -> None:
         raise BadSetup(f"no scope {unknown[0]!r}; there are {', '.join(SCOPES)}")
     limits = Limits(**{name: getattr(args, name) for name in LIMITS})
     keys = _read(args.file)
-    shown, key = keyfile.make(args.tenant, cast(Sequence[Scope], scopes), limits, time.time() + args.days * 86_400)
+    until_s = time.time() + args.days * 86_400
+    shown, key = keyfile.make(args.tenant, cast(Sequence[Scope], scopes), limits, args.soonest, until_s)
     _write(args.file, [*keys, key])
     console.plain(shown)
     console.note(f"the key {key.id} of {args.tenant}: kept in {args.file} as a hash, so it is not shown again")

@@ -40,6 +40,7 @@ class Key:
     tenant: str
     scopes: frozenset[Scope]
     limits: Limits = NO_LIMITS
+    soonest_s: float = 0.0  # no first token is wanted sooner, whatever targets and priority say; 0: as they say
     expires_s: float = math.inf
     revoked_s: float = math.inf
     old_hash: bytes = b""  # of the key that this one replaced, good until old_until_s

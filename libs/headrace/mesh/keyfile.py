@@ -22,7 +22,7 @@ ID_CHARS, SECRET_BYTES = 8, 32
 _HEAD = "# Written by `headrace keys`, which keeps no comments. It holds hashes; the keys were shown once.\n"
 _LIMITS = ("requests_per_min", "tokens_per_min", "concurrent", "tokens_per_day")
 _TIMES = {"expires": "expires_s", "revoked": "revoked_s", "old_until": "old_until_s"}
-_KNOWN = {"id", "hash", "old_hash", "tenant", "scopes", *_LIMITS, *_TIMES}
+_KNOWN = {"id", "hash", "old_hash", "tenant", "scopes", "soonest_s", *_LIMITS, *_TIMES}
 
 
 def digest(key: str) -> bytes:
@@ -36,11 +36,15 @@ def mint(key_id: str = "") -> tuple[str, str]:
 
 
 def make(
-    tenant: str, scopes: Iterable[Scope], limits: Limits = NO_LIMITS, expires_s: float = math.inf
+    tenant: str,
+    scopes: Iterable[Scope],
+    limits: Limits = NO_LIMITS,
+    soonest_s: float = 0.0,
+    expires_s: float = math.inf,
 ) -> tuple[str, Key]:
     """The key to show, once, and its record."""
     shown, key_id = mint()
-    return shown, Key(key_id, digest(shown), tenant, frozenset(scopes), limits, expires_s)
+    return shown, Key(key_id, digest(shown), tenant, frozenset(scopes), limits, soonest_s, expires_s)
 
 
 def read(path: Path) -> list[Key]:
@@ -89,12 +93,17 @@ def _of(table: Mapping[str, Any]) -> Key:
     unknown = sorted(set(table) - _KNOWN)
     if missing or unknown:
         raise ValueError(f"key {name}: " + (f"{missing[0]} is missing" if missing else f"unknown {unknown[0]}"))
+    if len(str(table["tenant"]).split()) != 1 or str(table["tenant"]) != str(table["tenant"]).strip():
+        raise ValueError(f"key {name}: a tenant's name has no space in it")
     scopes = frozenset(table["scopes"])
     if wrong := sorted(scopes - set(SCOPES)):
         raise ValueError(f"key {name}: no scope {wrong[0]!r}; there are {', '.join(SCOPES)}")
     numbers = {word: table[word] for word in _LIMITS if word in table}
     if any(type(number) is not int or number < 0 for number in numbers.values()):
         raise ValueError(f"key {name}: a limit is a whole number, 0 for none")
+    soonest_s = table.get("soonest_s", 0.0)
+    if not isinstance(soonest_s, int | float) or not 0 <= soonest_s < math.inf:
+        raise ValueError(f"key {name}: soonest_s is a number of seconds, 0 for any")
     times = {field: _seconds(name, table[word]) for word, field in _TIMES.items() if word in table}
     return Key(
         name,
@@ -102,6 +111,7 @@ def _of(table: Mapping[str, Any]) -> Key:
         str(table["tenant"]),
         cast(frozenset[Scope], scopes),
         Limits(**numbers),
+        float(soonest_s),
         old_hash=_hash(name, table["old_hash"]) if "old_hash" in table else b"",
         **times,
     )
@@ -129,6 +139,8 @@ def _table(key: Key) -> str:
     lines = [f"id = {_quoted(key.id)}", f'hash = "sha256:{key.hash.hex()}"', f"tenant = {_quoted(key.tenant)}"]
     lines.append(f"scopes = [{', '.join(_quoted(scope) for scope in SCOPES if scope in key.scopes)}]")
     lines += [f"{word} = {getattr(key.limits, word)}" for word in _LIMITS if getattr(key.limits, word)]
+    if key.soonest_s:
+        lines.append(f"soonest_s = {key.soonest_s!r}")
     if key.old_hash:
         lines.append(f'old_hash = "sha256:{key.old_hash.hex()}"')
     for word, field in _TIMES.items():
