@@ -15,8 +15,9 @@ import pytest_asyncio
 
 from headrace.cli import credentials, runstate
 from headrace.cli.environment import secrets_dir
-from headrace.cli.supervisor import Mesh
+from headrace.cli.supervisor import Mesh, MeshFailed
 from headrace.client import AsyncClient, Door, Image, Message, Unauthenticated, Unavailable, operator
+from headrace.mesh import keyfile
 from headrace.mesh.bus import Bus
 from headrace.mesh.errors import BadSetup
 from headrace.mesh.login import NatsLogin
@@ -156,3 +157,28 @@ async def test_commands_find_their_papers(secured: Mesh, monkeypatch: pytest.Mon
     assert "key" not in json.dumps(credentials.tls_variables(_held(secured), "client")).lower().replace(
         ".key", ""
     ).replace("_key", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "starts"), [("keys", "", True), ("keys.toml", "operate", True), ("keys.toml", "", False)]
+)
+async def test_the_launcher_and_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, key: str, starts: bool
+) -> None:
+    """Plain lines keep nobody from operating; with scopes the launcher is an operator like any other."""
+    shown, made = keyfile.make("ops", ["operate"])
+    if name == "keys":
+        (tmp_path / name).write_text("word tenant\n")
+    else:
+        keyfile.write(tmp_path / name, [made])
+    monkeypatch.setenv("HEADRACE_API_KEY", shown if key else "")
+    config = small_mesh(
+        tmp_path / "mesh", gateways=1, encoders=0, environment={"HEADRACE_API_KEYS_FILE": str(tmp_path / name)}
+    )
+    if starts:
+        async with Mesh(config) as mesh:
+            assert mesh.ready("gateway-0")
+        return
+    with pytest.raises(MeshFailed, match="HEADRACE_API_KEY"):
+        async with Mesh(config):
+            raise AssertionError("it has started")

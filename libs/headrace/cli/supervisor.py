@@ -183,7 +183,9 @@ class Mesh:
     async def _unheard(self) -> set[str]:
         try:
             cell = await operator.cell_status(self.addresses.grpc["qm-0"], door=self.door)
-        except grpc.RpcError:
+        except grpc.RpcError as error:
+            if operator.refused(error):
+                raise MeshFailed("the keys file has scopes: say a key with `operate` as HEADRACE_API_KEY") from error
             return {"qm-0"}
         missing = set(self.workers) - {worker.worker for worker in cell.workers}
         if not missing:

@@ -7,6 +7,7 @@ grpc.RpcError when the service cannot be reached. Without a door it is the envir
 from typing import Protocol, Self, TypeVar
 
 import grpc
+import grpc.aio
 
 from headrace.client.door import MEMBER_NAME, Door
 from headrace.v1.gateway_pb2 import ListModelsRequest, ListModelsResponse
@@ -107,10 +108,17 @@ async def clear_emergency(governor: str, kind: str = "", *, door: Door | None = 
     )
 
 
+def refused(error: grpc.RpcError) -> bool:
+    """It is there, and this door does not open it."""
+    no_key = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+    return isinstance(error, grpc.Call | grpc.aio.AioRpcError) and error.code() in no_key
+
+
 async def servable(gateway: str, *, door: Door | None = None) -> bool:
-    """Whether the gateway answers and says that every model it knows can be served now."""
+    """Whether the gateway answers and says that every model it knows can be served now. To who has no key it says
+    nothing of models: that it answers must do."""
     try:
         answer = await _ask(gateway, "GatewayService/ListModels", ListModelsRequest(), ListModelsResponse, door)
-    except grpc.RpcError:
-        return False
+    except grpc.RpcError as error:
+        return refused(error)
     return bool(answer.models) and all(model.servable for model in answer.models)
