@@ -95,7 +95,7 @@ test-compose: $(SERVE) ## the containers for real, where there is a Docker engin
 
 # --- load, figures, model, protos ---
 
-.PHONY: load model model-audio predictor proto
+.PHONY: load model model-audio predictor controllers proto
 load: $(DEV) ## a minute of load (HTTP and gRPC, text and images) on the running mesh
 	@$(BIN)/headrace load --scenario $(SCENARIO) --seconds $(LOAD_TIME) $(ARGS)
 
@@ -113,6 +113,9 @@ model-audio: $(TRAIN) ## train the audio adapter again; needs espeak-ng: make mo
 
 predictor: $(DEV) ## train the length predictor again from the answers and prompts in libs/headrace/assets/lengths
 	@$(PY) -m headrace.training.lengths $(ARGS)
+
+controllers: $(DEV) ## train the learnt thermal controllers again (about half an hour of one core)
+	@$(PY) -m headrace.training.controllers $(ARGS)
 
 proto: $(DEV) ## generate the stubs in libs/headrace/v1 from protos/
 	@$(PY) -m grpc_tools.protoc -I protos --python_out=libs --pyi_out=libs --grpc_python_out=libs protos/headrace/v1/*.proto

@@ -1,11 +1,11 @@
 """Thermal controllers on a hot hour: time over the limit, what waits for it, what it costs in energy.
 
 Single GPUs (the top-level figures), servers of eight that share their air, and single GPUs that are just what the
-controllers' model says. `none` leaves all to the GPU's own slowdown: nobody's queue can be shorter.
+controllers' model says; then families of randomised plants with the learnt controllers among them. `none` leaves all to
+the GPU's own slowdown: nobody's queue can be shorter.
 """
 
 import argparse
-import math
 import time
 from typing import Any
 
@@ -13,11 +13,20 @@ import numpy as np
 
 from headrace.control.constants import H100
 from headrace.control.thermal import CONTROLLERS, DEFAULT
+from headrace.control.thermal.network import NETWORKS, Network
+from headrace.control.trial import Hour
+from headrace.control.trial import run as run_trial
 from headrace.report.provenance import plain
 from loadtest.benches.report import finish, say
-from loadtest.benches.thermal_scene import MATCHED, Hour, Scene, run
+from loadtest.benches.thermal_learnt import SLOW, compared, families, intervals, learnt, line, verdict
+from loadtest.benches.thermal_scene import MATCHED, Scene, run, trial
+from loadtest.benches.thermal_steps import step_costs
 
 SEEDS, QUICK_SEEDS, QUICK_SECONDS = 20, 4, 3_000
+FAMILY_SECONDS = 600
+# The transformers' rows and the linear programs of servers would take most of a quick run.
+QUICK_NETWORKS, QUICK_SERVER = ("distilled",), tuple(name for name in CONTROLLERS if name != "mpc")
+PARTS = ("single", "server", "matched", "families")
 LOOP_GPUS, LOOPS = 10_000, 20
 
 
@@ -29,26 +38,20 @@ def scenes(seeds: tuple[int, ...], seconds: int) -> dict[str, Scene]:
     }
 
 
-def measure(seeds: tuple[int, ...], seconds: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for scene_name, scene in scenes(seeds, seconds).items():
-        say(f"{scene_name}: {len(seeds)} plants of {scene.gpus}, {seconds} s")
-        by_name: dict[str, Any] = {}
-        for name, make in CONTROLLERS.items():
-            hour = run(scene, make(H100, len(seeds) * scene.gpus))
-            by_name[name] = hour.figures() | {"ci95": _intervals(hour)}
-            say(_line(name, by_name[name]))
-        for name, each in by_name.items():
-            each["above_floor"] = each["queue_mean"] / by_name["none"]["queue_mean"] - 1.0 if name != "none" else 0.0
-        found[scene_name] = by_name
-    return found
+def measure(scene: Scene, names: tuple[str, ...], networks: dict[str, Network]) -> dict[str, Hour]:
+    hours = {name: run(scene, CONTROLLERS[name](H100, len(scene.seeds) * scene.gpus)) for name in names}
+    of = trial(scene)
+    hours |= {name: run_trial(of, make(of)) for name, make in learnt(networks).items()}
+    for name, hour in hours.items():
+        say(line(name, hour.figures()))
+    return hours
 
 
-def _intervals(hour: Hour) -> dict[str, float]:
-    """Half widths, over plants."""
+def figures(hours: dict[str, Hour]) -> dict[str, Any]:
+    floor = hours["none"].figures()["queue_mean"]
     return {
-        name: float(1.96 * np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else float("nan")
-        for name, values in hour.by_plant().items()
+        name: of | {"ci95": intervals(hours[name]), "above_floor": of["queue_mean"] / floor - 1.0}
+        for name, of in ((name, hour.figures()) for name, hour in hours.items())
     }
 
 
@@ -68,23 +71,41 @@ def loop_ms(gpus: int = LOOP_GPUS) -> float:
     return float(np.median(took))
 
 
-def _line(name: str, of: dict[str, Any]) -> str:
-    return (
-        f"  {name:8} over the limit {of['over_limit_share']:8.3%}  max {of['t_max_c']:5.1f} C  queue mean "
-        f"{of['queue_mean']:7.3f} s  p99 {of['queue_p99']:7.2f} s  {of['joules_per_unit']:6.1f} J a unit"
-    )
-
-
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="headrace bench thermal", description=__doc__)
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="4 seeds, without transformers and MPC of servers")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts of it; all unless said")
     args = parser.parse_args(argv)
     seeds = tuple(range(1, (QUICK_SEEDS if args.quick else SEEDS) + 1))
-    found = measure(seeds, QUICK_SECONDS if args.quick else 3_600)
+    networks = {name: Network(name) for name in NETWORKS}
+    # What a step costs is measured before all else: what follows heats the machine.
+    costs = step_costs(networks)
+    for name, cost in costs.items():
+        say(f"a step of {name} for {cost['gpus']} GPUs: {cost['p50_ms']:.2f} ms, p99 {cost['p99_ms']:.2f}")
+    run_here = {name: networks[name] for name in (QUICK_NETWORKS if args.quick else NETWORKS)}
+    short = {name: network for name, network in run_here.items() if name != SLOW}
+    by_scene: dict[str, dict[str, Hour]] = {}
+    for name, scene in scenes(seeds, QUICK_SECONDS if args.quick else 3_600).items():
+        if name in args.only:
+            say(f"{name}: {len(seeds)} plants of {scene.gpus}, {scene.seconds} s")
+            names = QUICK_SERVER if args.quick and name == "server" else tuple(CONTROLLERS)
+            by_scene[name] = measure(scene, names, short if name == "single" else {})
+    by_family = families(run_here, seeds, FAMILY_SECONDS) if "families" in args.only else {}
+    single = by_scene.pop("single", {})
+    paired = compared(({"single": single} if single else {}) | by_family)
+    verdicts = {name: verdict(name, paired) for name in run_here if any(name in of for of in paired.values())}
+    for name, one in verdicts.items():
+        say(f"{name}: {one['verdict']}")
     took_ms = loop_ms()
     say(f"a step of {DEFAULT} for {LOOP_GPUS:,} GPUs: {took_ms:.2f} ms")
     if args.json:
-        more = {"server": found["server"], "matched": found["matched"], "loop_ms_10000_gpus": took_ms}
-        finish("thermal", argv, list(seeds), plain({**found["single"], **more}))
+        more = {name: figures(hours) for name, hours in by_scene.items()} | {
+            "families": {name: figures(hours) for name, hours in by_family.items()},
+            "paired": paired,
+            "verdicts": verdicts,
+            "step_costs": costs,
+            "loop_ms_10000_gpus": took_ms,
+        }
+        finish("thermal", argv, list(seeds), plain({**(figures(single) if single else {}), **more}))
     return 0

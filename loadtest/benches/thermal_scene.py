@@ -6,16 +6,18 @@ Each plant is another: resistances within 0.8 and 1.35 of the kind's, which no c
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from headrace.control import heat, power, sensing
-from headrace.control.constants import DGX_H100, H100, SensorKind
+from headrace.control import heat
+from headrace.control.constants import DGX_H100, H100
 from headrace.control.heat import Paths
-from headrace.control.power import Floats, Mix
-from headrace.control.thermal import Observed, ThermalController
-from headrace.control.thermal.base import LIMIT_C, STEP_S
+from headrace.control.power import Floats
+from headrace.control.thermal import ThermalController
+from headrace.control.trial import Hour, Trial
+from headrace.control.trial import run as run_trial
+
+__all__ = ["MATCHED", "Hour", "Scene", "run", "trial"]
 
 SECONDS = 3_600
 INCIDENT_S = (1_500, 2_700)
@@ -67,59 +69,24 @@ def _incident(second: int) -> bool:
     return INCIDENT_S[0] < second < INCIDENT_S[1]
 
 
-@dataclass(frozen=True, slots=True)
-class Hour:
-    """[second, plant, gpu]."""
-
-    peak_c: Floats
-    queue: Floats
-    served: Floats
-    power_w: Floats
-
-    def figures(self) -> dict[str, float]:
-        """Queues in seconds of work; joules for a unit of it."""
-        return {
-            "over_limit_share": float((self.peak_c > LIMIT_C).mean()),
-            "queue_mean": float(self.queue.mean()),
-            "queue_p99": float(np.quantile(self.queue, 0.99, axis=0).mean()),
-            "joules_per_unit": float(self.power_w.sum() * STEP_S / self.served.sum()),
-            "t_max_c": float(self.peak_c.max()),
-        }
-
-    def by_plant(self) -> dict[str, Any]:
-        """Of each seed, for intervals."""
-        return {
-            "over_limit_share": (self.peak_c > LIMIT_C).mean(axis=(0, 2)),
-            "queue_mean": self.queue.mean(axis=(0, 2)),
-        }
+def trial(scene: Scene) -> Trial:
+    told, shape = asked(scene), (scene.seconds, len(scene.seeds), scene.gpus)
+    worse = [INCIDENT_RESISTANCE ** (-1.0 / heat.AIR_EXPONENT) if _incident(t) else 1.0 for t in range(scene.seconds)]
+    inlet = [inlet_c(second) for second in range(scene.seconds)]
+    return Trial(
+        H100,
+        Paths.of(H100, told.factor),
+        told.work,
+        told.prefill,
+        np.broadcast_to(np.array(inlet)[:, None, None], shape),
+        np.broadcast_to(np.array(worse)[:, None, None], shape),
+        _airflow,
+    )
 
 
 def run(scene: Scene, controller: ThermalController) -> Hour:
     """controller: made for len(seeds) x gpus GPUs."""
-    told, shape = asked(scene), (len(scene.seeds), scene.gpus)
-    rng = np.random.default_rng(997)  # of the sensors
-    paths, sensors = Paths.of(H100, told.factor), SensorKind()
-    die, sink, queue = np.full(shape, 45.0), np.full(shape, 45.0), np.zeros(shape)
-    speed, kept = np.ones(shape), []
-    for second in range(scene.seconds):
-        queue = queue + told.work[second]
-        # The GPU protects itself, whatever it is told.
-        real = np.where(die > H100.hard_limit_c, np.minimum(speed, H100.hard_speed), speed)
-        prefill = told.prefill[second]
-        able = prefill * power.compute_rate(real) + (1.0 - prefill) * power.decode_rate(H100, real)
-        served = np.minimum(queue, able)
-        busy = served / able
-        queue = queue - served
-        watts = power.drawn_w(H100, Mix(prefill * busy, (1.0 - prefill) * busy, np.zeros(shape)), real)
-        worse = INCIDENT_RESISTANCE ** (-1.0 / heat.AIR_EXPONENT) if _incident(second) else 1.0
-        air = worse * _airflow(watts)
-        heated = heat.step(paths, air, die, sink, watts, np.full(shape, inlet_c(second)), STEP_S)
-        die, sink = heated.die, heated.sink
-        kept.append((heated.peak, queue, served, watts))
-        temp, drawn = sensing.temperature(sensors, die, rng), sensing.power(sensors, watts, rng)
-        seen = Observed(temp.ravel(), drawn.ravel(), queue.ravel(), busy.ravel(), speed.ravel())
-        speed = controller.act(seen).reshape(shape)
-    return Hour(*(np.array(column) for column in zip(*kept, strict=True)))
+    return run_trial(trial(scene), controller)
 
 
 def _airflow(watts: Floats) -> Floats:

@@ -5,6 +5,7 @@ HTTP and gRPC share it. Every refusal is a typed error (core/errors.py) that nam
 
 import asyncio
 import hashlib
+import json
 import math
 import secrets
 import time
@@ -15,33 +16,31 @@ from typing import Protocol
 
 from headrace.core.errors import (
     Conflict,
-    ContextTooLong,
     DeadlineExceeded,
     HeadraceError,
     InvalidInput,
     Unavailable,
 )
 from headrace.core.slo import BUILT_IN, Classes, SloClass
-from headrace.core.types import Media, Prompt, Request, Sampling
-from headrace.engines.families import Family, TextPart
+from headrace.core.types import Request, Sampling
+from headrace.engines.families import Family
+from headrace.engines.grammar import calls_tools, json_schema
 from headrace.mesh.errors import Uncertain
 from headrace.mesh.faults import reach
-from services.gateway import capacity
-from services.gateway.ask import LOGPROBS_MAX, Ask, Caller, body_hash, check
+from services.gateway import capacity, drafts
+from services.gateway.ask import Ask, Caller, body_hash, check
 from services.gateway.auth import check_class, patient
+from services.gateway.drafts import Draft
 from services.gateway.limits import Limiter, Taken
 from services.gateway.live import Facts, Live
 from services.gateway.lookup import Lookup
-from services.gateway.media import Fetcher, MediaInput, check_media, read_media
+from services.gateway.media import Fetcher, check_media, read_media
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.models import Models
 from services.gateway.streams import Streams
 from services.gateway.targets import flow_of
 
-MAX_TOKENS_DEFAULT = 1024  # of a request that names no max_tokens: a long answer, and a bounded promise of KV blocks
-# Of the last user turn, in the journal: 128 and 384 tokens, as the length predictor reads.
-QUESTION_CHARS = (512, 1_536)
-RENDER_INLINE_BYTES = 16_384  # tokenising more than this would hold up the other streams: a thread does it
+SEED_STRIDE, SEED_END = 0x9E3779B97F4A7C15, 2**63  # an odd number: seeds of answers never meet
 
 
 class Journal(Protocol):
@@ -76,14 +75,13 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """A request whose every part has been checked."""
+class Place:
+    """Which request of a question: its identity, and for several answers which one it is."""
 
-    model: str
-    prompt: Prompt
-    media: tuple[Media, ...]
-    data: tuple[bytes, ...]
-    sampling: Sampling
+    request_id: str
+    content_hash: bytes
+    choice: int = 0
+    choices: int = 0  # of the first of several: how many
 
 
 class Admission:
@@ -109,29 +107,81 @@ class Admission:
         Raises:
             HeadraceError: typed, naming the field.
         """
+        family, slo = self._begin(ask, caller, prefix)
+        request_id, content_hash = _identity(ask, caller.tenant)
+        if ask.idempotency_key and (known := await self._lookup.ended_or_here(request_id)) is not None:
+            return _same(known, content_hash)
+        self._bid(ask, caller, family, slo, 1)
+        draft = await self._draft(family, ask, prefix)
+        reach("gateway.validated", request_id)
+        return await self._charged(Place(request_id, content_hash), ask, caller, slo, draft, traceparent)
+
+    async def admit_several(
+        self, asks: Sequence[Ask], caller: Caller, traceparent: str = "", prefix: str = ""
+    ) -> list[Live]:
+        """The choices of one question, each a request of its own: what one costs, may break and is recovered as does
+        not concern the others. They are journaled one after the other; if one cannot be, none is answered.
+
+        asks: all of one model and class, with one idempotency key.
+        """
+        first = asks[0]
+        family, slo = self._begin(first, caller, prefix)
+        base, content_hash = _identity(first, caller.tenant)
+        if first.idempotency_key:
+            content_hash = hashlib.sha256(b"".join(map(body_hash, asks))).digest()
+        places = [
+            Place(choice_id(base, index), content_hash, index, 0 if index else len(asks)) for index in range(len(asks))
+        ]
+        self._bid(first, caller, family, slo, len(asks))
+        written = list[Draft]()
+        for index, ask in enumerate(asks):
+            if index and ask is asks[index - 1]:
+                written.append(written[-1])
+                continue
+            check(ask, prefix)
+            written.append(await self._draft(family, ask, prefix))
+        lives = list[Live]()
+        try:
+            for place, ask, draft in zip(places, asks, written, strict=True):
+                known = await self._lookup.ended_or_here(place.request_id) if ask.idempotency_key else None
+                if known is not None:
+                    lives.append(_same(known, content_hash))
+                else:
+                    lives.append(await self._charged(place, ask, caller, slo, draft, traceparent))
+        except (asyncio.CancelledError, HeadraceError, OSError):
+            for live in lives if not first.idempotency_key else ():
+                self._streams.cancel(live, time.monotonic())
+            raise
+        return lives
+
+    def _begin(self, ask: Ask, caller: Caller, prefix: str) -> tuple[Family, SloClass]:
         if self.draining:
             raise Unavailable("this gateway is shutting down", retry_after_s=1.0)
         self._limiter.check(caller.key)
         check(ask, prefix)
         family, slo = self._terms.models.family(ask.model), self._class(ask)
-        request_id, content_hash = _identity(ask, caller.tenant)
-        if ask.idempotency_key and (known := await self._lookup.ended_or_here(request_id)) is not None:
-            return _same(known, content_hash)
         check_class(caller.key, slo.name, self._terms.classes)
-        ask = replace(ask, targets=patient(caller.key, ask.targets, slo.ttft_s))
+        return family, slo
+
+    def _bid(self, ask: Ask, caller: Caller, family: Family, slo: SloClass, count: int) -> None:
         check_media(ask.media, family.spec)
         modalities = {source.modality for source in ask.media}
-        bid = capacity.Bid(family.spec.name, slo.name, modalities, self._left_s(ask, caller, slo))
+        bid = capacity.Bid(family.spec.name, slo.name, modalities, self._left_s(ask, caller, slo), count)
         capacity.admit(self._gateway.cell, time.monotonic(), bid, partial(self._streams.of_class, slo.name))
         if caller.key.id:
             mine = partial(self._streams.of_tenant, slo.name, caller.tenant)
             capacity.leave_room(self._gateway.cell, bid, mine)
-        inputs = await read_media(ask.media, self._fetcher, family)
-        draft = await _draft(family, ask, inputs, request_id, prefix)
-        reach("gateway.validated", request_id)
-        taken = await self._take(caller, ask, slo, draft, request_id)
+
+    async def _charged(
+        self, place: Place, ask: Ask, caller: Caller, slo: SloClass, draft: Draft, traceparent: str
+    ) -> Live:
+        """Accepted, and on its API key's account."""
+        ask = replace(ask, targets=patient(caller.key, ask.targets, slo.ttft_s))
+        cost = len(draft.prompt.tokens) + draft.sampling.max_tokens
+        runs_s = max(0.0, _deadline_s(ask, caller, slo) - time.time())
+        taken = await self._limiter.take(caller.key, place.request_id, cost, runs_s)
         try:
-            live = await self._accept(request_id, content_hash, ask, caller, slo, draft, traceparent, taken)
+            live = await self._accept(place, ask, caller, slo, draft, traceparent, taken)
         except (HeadraceError, OSError):
             if taken is not None:
                 self._limiter.settle(taken, 0)
@@ -140,20 +190,40 @@ class Admission:
             self._limiter.settle(taken, 0)
         return live
 
-    async def _take(self, caller: Caller, ask: Ask, slo: SloClass, draft: Draft, request_id: str) -> Taken | None:
-        cost = len(draft.prompt.tokens) + draft.sampling.max_tokens
-        runs_s = max(0.0, _deadline_s(ask, caller, slo) - time.time())
-        return await self._limiter.take(caller.key, request_id, cost, runs_s)
-
     def _settle(self, live: Live) -> None:
         if live.taken is not None and live.end is not None:
             usage = live.end.usage
             self._limiter.settle(live.taken, usage.prompt_tokens + usage.completion_tokens)
 
+    async def _draft(self, family: Family, ask: Ask, prefix: str) -> Draft:
+        if ask.sampling.grammar:
+            await self._check_grammar(ask, prefix)
+        inputs = await read_media(ask.media, self._fetcher, family)
+        return await drafts.draft(family, ask, inputs, prefix)
+
+    async def _check_grammar(self, ask: Ask, prefix: str) -> None:
+        """Compiled here as it will be by the workers, in a thread. Whoever leaves meanwhile does not stop it."""
+        compiled = self._terms.models.grammars(ask.model).begin(ask.sampling.grammar)
+        try:
+            await asyncio.shield(asyncio.wrap_future(compiled))
+        except InvalidInput as error:
+            where = prefix + (ask.grammar_field if not ask.tools else await self._bad_tool(ask))
+            raise InvalidInput(error.message, field=where) from error
+
+    async def _bad_tool(self, ask: Ask) -> str:
+        """The first one whose arguments' schema alone is at fault already."""
+        for index, tool in enumerate(ask.tools):
+            alone = json_schema(json.loads(tool.parameters))
+            try:
+                await asyncio.wrap_future(self._terms.models.grammars(ask.model).begin(alone))
+            except InvalidInput:
+                return ask.tools_field.format(index)
+        return ask.grammar_field
+
     def _left_s(self, ask: Ask, caller: Caller, slo: SloClass) -> float:
         """Until its deadline; inf where it is let in all the same: of one that goes before its class the estimate for
         the class says nothing."""
-        if not self._terms.early_rejection or ask.targets.before(slo.ttft_s):
+        if not self._terms.early_rejection or patient(caller.key, ask.targets, slo.ttft_s).before(slo.ttft_s):
             return math.inf
         return _deadline_s(ask, caller, slo) - time.time()
 
@@ -169,8 +239,7 @@ class Admission:
 
     async def _accept(
         self,
-        request_id: str,
-        content_hash: bytes,
+        place: Place,
         ask: Ask,
         caller: Caller,
         slo: SloClass,
@@ -179,14 +248,14 @@ class Admission:
         taken: Taken | None,
     ) -> Live:
         # A second request with the same key may have come while this one was read.
-        if (twin := self._streams.get(request_id)) is not None:
-            return _same(twin, content_hash)
+        if (twin := self._streams.get(place.request_id)) is not None:
+            return _same(twin, place.content_hash)
         accepted_s = time.time()
         deadline_s = _deadline_s(ask, caller, slo)
         if deadline_s <= accepted_s:
             raise DeadlineExceeded("the deadline passed before the request was accepted", field="timeout_s")
         request = Request(
-            id=request_id,
+            id=place.request_id,
             tenant=caller.tenant,
             model=draft.model,
             slo_class=slo.name,
@@ -194,17 +263,18 @@ class Admission:
             deadline_s=deadline_s,
             prompt=draft.prompt,
             media=draft.media,
-            sampling=draft.sampling,
+            sampling=_seeded(ask, draft.sampling, place),
             gateway=self._gateway.name,
-            body_hash=content_hash,
+            body_hash=place.content_hash,
             idempotency_key=ask.idempotency_key,
             traceparent=traceparent,
             keep_on_disconnect=ask.keep_on_disconnect,
-            question=_question(ask),
+            question=drafts.question(ask),
             ttft_s=ask.targets.ttft_s,
             tbt_s=ask.targets.tbt_s,
             priority=ask.targets.priority,
             flow=flow_of(caller.tenant, ask.targets.flow),
+            choices=place.choices,
         )
         live = self._streams.open(facts_of(request), time.monotonic())
         live.opened_s, live.received_s, live.taken = caller.arrived_s, caller.received_s, taken
@@ -245,43 +315,6 @@ def _deadline_s(ask: Ask, caller: Caller, slo: SloClass) -> float:
     return caller.received_s + (ask.timeout_s or slo.timeout_s)
 
 
-async def _draft(family: Family, ask: Ask, inputs: Sequence[MediaInput], request_id: str, prefix: str) -> Draft:
-    media = tuple(Media(part.meta, hashlib.sha256(part.data).hexdigest(), part.tokens) for part in inputs)
-    size = sum(len(part.text) for message in ask.messages for part in message.parts if isinstance(part, TextPart))
-    if size > RENDER_INLINE_BYTES:
-        prompt = await asyncio.to_thread(family.render, ask.messages, media)
-    else:
-        prompt = family.render(ask.messages, media)
-    spec = family.spec
-    used = len(prompt.tokens) + spec.prefix_tokens.get(prompt.prefix, 0)
-    room = spec.context_tokens - used
-    if room < 1:
-        raise ContextTooLong(
-            f"the prompt has {used} tokens; {spec.name} has a context of {spec.context_tokens}", field="messages"
-        )
-    wanted = ask.sampling.max_tokens
-    if wanted > room:
-        raise ContextTooLong(
-            f"{used} prompt tokens and {wanted} to generate do not fit a context of {spec.context_tokens}",
-            field=prefix + ask.max_tokens_field,
-        )
-    sampling = ask.sampling if wanted else replace(ask.sampling, max_tokens=min(room, MAX_TOKENS_DEFAULT))
-    told = 0 if sampling.logprobs is None else (1 + sampling.logprobs) * sampling.max_tokens
-    if told > LOGPROBS_MAX:
-        message = f"{told} log-probabilities over {sampling.max_tokens} tokens; at most {LOGPROBS_MAX} an answer"
-        raise InvalidInput(message, field=prefix + ask.logprobs_field)
-    if not ask.seeded:
-        sampling = replace(sampling, seed=int(request_id[:15], 16))
-    return Draft(spec.name, prompt, media, tuple(part.data for part in inputs), sampling)
-
-
-def _question(ask: Ask) -> str:
-    """The last user turn; of a long one the beginning and the end, where the task usually stands."""
-    last = next((message for message in reversed(ask.messages) if message.role == "user"), ask.messages[-1])
-    text = " ".join(part.text for part in last.parts if isinstance(part, TextPart))
-    return text if len(text) <= sum(QUESTION_CHARS) else f"{text[: QUESTION_CHARS[0]]} {text[-QUESTION_CHARS[1] :]}"
-
-
 def facts_of(request: Request) -> Facts:
     return Facts(
         id=request.id,
@@ -295,6 +328,8 @@ def facts_of(request: Request) -> Facts:
         traceparent=request.traceparent,
         keep_on_disconnect=request.keep_on_disconnect,
         logprobs=request.sampling.logprobs is not None,
+        calls=calls_tools(request.sampling.grammar),
+        choices=request.choices,
     )
 
 
@@ -304,6 +339,18 @@ def _identity(ask: Ask, tenant: str) -> tuple[str, bytes]:
         return secrets.token_hex(16), b""
     name = f"{len(tenant)}:{tenant}:{ask.idempotency_key}".encode()
     return hashlib.sha256(name).hexdigest()[:32], body_hash(ask)
+
+
+def choice_id(base: str, choice: int) -> str:
+    """Of one question's answers all but the last two digits are the same; the first has the base itself."""
+    return f"{base[:-2]}{(int(base[-2:], 16) + choice) % 256:02x}"
+
+
+def _seeded(ask: Ask, sampling: Sampling, place: Place) -> Sampling:
+    """Each answer draws in its own way, the first one as it would alone."""
+    seed = sampling.seed if ask.seeded else int(place.request_id[:15], 16)
+    seed = (seed + place.choice * SEED_STRIDE) % SEED_END if place.choice else seed
+    return sampling if seed == sampling.seed else replace(sampling, seed=seed)
 
 
 def _same(live: Live, content_hash: bytes) -> Live:

@@ -3,7 +3,7 @@
 Fields that OpenAI knows and this gateway cannot honour are declared here so that asking for them is an error.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -53,10 +53,49 @@ class VideoUrlPart(msgspec.Struct, tag="video_url", tag_field="type"):
 Part = TextPart | ImageUrlPart | InputAudioPart | AudioUrlPart | VideoUrlPart
 
 
+class FunctionCall(msgspec.Struct):
+    name: str
+    arguments: Annotated[str, Doc(description="A JSON object")] = "{}"
+
+
+class ToolCall(msgspec.Struct):
+    id: str
+    function: FunctionCall
+    type: Literal["function"] = "function"
+
+
 class Message(Request):
     role: str
-    content: str | list[Part]
+    content: Annotated[str | list[Part] | None, Doc(description="null beside tool_calls")] = None
     name: str | None = None
+    tool_calls: Annotated[list[ToolCall] | None, Doc(description="Of the assistant")] = None
+    tool_call_id: Annotated[str | None, Doc(description="Of a tool: the call that it answers")] = None
+    # What answers of this API and of OpenAI's carry beside, and clients send back
+    refusal: str | None = None
+    annotations: list[msgspec.Raw] | None = None
+    audio: None = None
+    function_call: None = None
+
+
+class Function(Request):
+    name: Annotated[str, Doc(description="At most 64 letters, digits, _ and -")]
+    description: str | None = None
+    parameters: Annotated[dict[str, Any] | None, Doc(description="JSON Schema of an object; always kept")] = None
+    strict: bool | None = None
+
+
+class Tool(Request):
+    type: Annotated[str, Doc(description="function")]
+    function: Function
+
+
+class FunctionName(msgspec.Struct):
+    name: str
+
+
+class ToolChoice(msgspec.Struct):
+    type: str
+    function: FunctionName | None = None
 
 
 class StreamOptions(Request):
@@ -64,8 +103,25 @@ class StreamOptions(Request):
     include_obfuscation: bool = False
 
 
+class JsonSchemaFormat(Request):
+    name: str
+    schema: Annotated[dict[str, Any], Doc(description="JSON Schema; at most 64 KiB; what cannot be kept is an error")]
+    description: str | None = None
+    strict: Annotated[bool | None, Doc(description="Accepted; the schema is always kept")] = None
+
+
 class ResponseFormat(Request):
-    type: str = "text"
+    type: Annotated[str, Doc(description="text, json_object, json_schema")] = "text"
+    json_schema: JsonSchemaFormat | None = None
+
+
+class StructuredOutputs(Request):
+    """As in vLLM: one of them."""
+
+    json: dict[str, Any] | str | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    json_object: bool | None = None
 
 
 # What is not ours: members that nobody here knows are none of our business.
@@ -78,22 +134,17 @@ class NvExt(msgspec.Struct):
     agent_hints: AgentHints | None = None
 
 
-class ChatRequest(Request):
-    """POST /v1/chat/completions."""
+class Asked(Request, kw_only=True):
+    """What every endpoint that answers takes."""
 
-    messages: list[Message]
     model: str = ""
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    temperature: float | None = None
+    temperature: Annotated[float | None, Doc(description="Absent: 0, greedy")] = None
     top_p: float | None = None
     seed: int | None = None
-    stop: str | list[str] | None = None
-    logprobs: Annotated[bool | None, Doc(description="Tell the log-probability of each token of the answer")] = None
-    top_logprobs: Annotated[int | None, Doc(description="0 to 20: of the likeliest tokens beside each")] = None
-    n: Annotated[int | None, Doc(description="1")] = None
+    service_tier: Annotated[
+        str | None, Doc(description="auto, default; flex: class batch-1 where there is one; priority: sooner by a step")
+    ] = None
     # Headrace's own (extra_body in the OpenAI SDK)
     top_k: int | None = None
     repetition_penalty: float | None = None
@@ -114,31 +165,47 @@ class ChatRequest(Request):
     # Of other servers (vLLM, Dynamo)
     priority: Annotated[int | None, Doc(description="As in vLLM: lower is sooner; clamped to -3 .. 3")] = None
     nvext: NvExt | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
     # Labels that change nothing
     user: str | None = None
     metadata: dict[str, str] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+
+
+class ChatRequest(Asked, kw_only=True):
+    """POST /v1/chat/completions."""
+
+    messages: list[Message]
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    stop: str | list[str] | None = None
+    logprobs: Annotated[bool | None, Doc(description="Tell the log-probability of each token of the answer")] = None
+    top_logprobs: Annotated[int | None, Doc(description="0 to 20: of the likeliest tokens beside each")] = None
+    n: Annotated[int | None, Doc(description="1 to 8 answers")] = None
+    response_format: ResponseFormat | None = None
+    tools: Annotated[list[Tool] | None, Doc(description="At most 128 functions that the model may call")] = None
+    tool_choice: Annotated[
+        ToolChoice | str | None, Doc(description="auto, none, required, or one function by its name; absent: auto")
+    ] = None
+    parallel_tool_calls: Annotated[bool | None, Doc(description="false: at most one call; else at most 8")] = None
     store: bool | None = None
     # Accepted with the value that means "off"; anything else is an error
     logit_bias: dict[str, float] | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    tools: list[msgspec.Raw] | None = None
-    tool_choice: msgspec.Raw | UnsetType = UNSET
     functions: list[msgspec.Raw] | None = None
     function_call: msgspec.Raw | UnsetType = UNSET
-    parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
     modalities: list[str] | None = None
     audio: msgspec.Raw | UnsetType = UNSET
     prediction: msgspec.Raw | UnsetType = UNSET
     reasoning_effort: str | None = None
     verbosity: str | None = None
     web_search_options: msgspec.Raw | UnsetType = UNSET
-    service_tier: Annotated[
-        str | None, Doc(description="auto, default; flex: class batch-1 where there is one; priority: sooner by a step")
-    ] = None
 
 
 class PromptTokensDetails(msgspec.Struct):
@@ -176,9 +243,24 @@ class Headrace(msgspec.Struct):
     timeline: list[Stage]
 
 
+class DeltaFunction(msgspec.Struct):
+    arguments: str
+    name: str | UnsetType = UNSET
+
+
+class DeltaCall(msgspec.Struct):
+    """The first one of a call has its id and name; arguments follow in pieces."""
+
+    index: int
+    function: DeltaFunction
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+
+
 class Delta(msgspec.Struct):
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType = UNSET
+    tool_calls: list[DeltaCall] | UnsetType = UNSET
 
 
 class TopLogprob(msgspec.Struct):
@@ -219,9 +301,10 @@ class ChatChunk(msgspec.Struct):
 
 
 class AnswerMessage(msgspec.Struct):
-    content: str
+    content: Annotated[str | None, Doc(description="null where there are tool_calls alone")]
     role: Literal["assistant"] = "assistant"
     refusal: None = None
+    tool_calls: list[ToolCall] | UnsetType = UNSET
 
 
 class Choice(msgspec.Struct):

@@ -44,6 +44,7 @@ class Bid:
     slo_class: str
     modalities: Collection[str] = ()
     time_left_s: float = float("inf")  # until its deadline; inf: it is let in however long the queue is
+    count: int = 1  # requests that come together: all or none
 
 
 def cell_of(status: queue_pb2.CellStatus, last: Cell | None, now_s: float) -> Cell:
@@ -86,7 +87,7 @@ def admit(cell: Cell | None, now_s: float, bid: Bid, open_here: Callable[[], int
     load = cell.classes.get(bid.slo_class)
     if load is None or not load.limit:
         return
-    if (open_here() if stale else load.queued) >= load.limit:
+    if (open_here() if stale else load.queued) + bid.count > load.limit:
         wait_s = load.estimated_wait_s if load.estimated_wait_s >= 0.0 else load.oldest_wait_s
         message = f"the queue of class {bid.slo_class!r} is full ({load.limit} requests)"
         raise Overloaded(message, retry_after_s=_retry_s(wait_s))

@@ -1,8 +1,7 @@
-"""An OpenAI chat body to an Ask: decoded once by msgspec; only when that fails is it looked at part by part, to name
-the field with its index.
+"""A body of /v1/chat/completions to a Question: decoded once by msgspec; only when that fails is it looked at part by
+part, to name the field with its index.
 """
 
-import binascii
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,102 +9,85 @@ from typing import Any
 import msgspec
 
 from headrace.core.errors import InvalidInput, UnsupportedModality
-from headrace.core.types import Sampling
-from headrace.engines.families import ChatMessage, MediaPart, TextPart
-from services.gateway import bodies, targets
+from headrace.engines.families import ChatMessage, MediaPart, TextPart, Tool
+from services.gateway import asking, bodies, formats, tools
 from services.gateway.ask import MESSAGES_MAX, PARTS_MAX, Ask, MediaSource
-from services.gateway.media import source_of_url
+from services.gateway.asking import Question
+from services.gateway.media import input_audio, source_of_url
+from services.gateway.readings import ChatShape
 
 _DECODER = msgspec.json.Decoder(bodies.ChatRequest)
-_PATH = re.compile(r" - at `\$\.?(.*)`$")
-_UNKNOWN = re.compile(r"unknown field `([^`]*)`")
-_MISSING = re.compile(r"missing required field `([^`]*)`")
 _TYPE_TAG = re.compile(r"^Invalid value .* - at `\$\.?type`$")
 
-_AUDIO_FORMATS = ("wav", "mp3", "flac", "ogg", "opus", "m4a", "mp4", "webm")
-
-# Fields whose every value but these cannot be honoured.
 _OFF: dict[str, tuple[Any, ...]] = {
-    "n": (None, 1),
-    "logit_bias": (None, {}),
-    "presence_penalty": (None, 0),
-    "frequency_penalty": (None, 0),
-    "tools": (None, []),
-    "tool_choice": (msgspec.UNSET, b"null", b'"none"', b'"auto"'),
-    "functions": (None, []),
-    "function_call": (msgspec.UNSET, b"null", b'"none"', b'"auto"'),
-    "modalities": (None, ["text"]),
-    "audio": (msgspec.UNSET, b"null"),
-    "prediction": (msgspec.UNSET, b"null"),
-    "reasoning_effort": (None, "none"),
-    "verbosity": (None, "medium"),
-    "web_search_options": (msgspec.UNSET, b"null"),
-    "service_tier": (None, "auto", "default", "flex", "priority"),
+    "logit_bias": ({},),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "functions": ([],),
+    "function_call": (b"null", b'"none"', b'"auto"'),
+    "modalities": (["text"],),
+    "audio": (b"null",),
+    "prediction": (b"null",),
+    "reasoning_effort": ("none",),
+    "verbosity": ("medium",),
+    "web_search_options": (b"null",),
+    **asking.OFF,
 }
 
 
-def decode(body: bytes) -> bodies.ChatRequest:
-    """Raises InvalidInput: naming the field, with indices."""
-    try:
-        try:
-            return _DECODER.decode(body)
-        except msgspec.ValidationError as error:
-            raise _located(body, error) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput(f"the body is not JSON: {error}") from error
+def question(body: bytes, headers: Mapping[bytes, bytes], key: str) -> Question:
+    """Raises InvalidInput, UnsupportedModality: naming the field, with indices."""
+    chat = asking.decode(body, _DECODER, _located)
+    ask = to_ask(chat, headers, key)
+    usage = chat.stream_options is not None and chat.stream_options.include_usage
+    count = chat.n or 1
+    return Question((ask,) * count, bool(chat.stream), lambda front, lives: ChatShape(front, lives[0], usage), count)
 
 
 def to_ask(chat: bodies.ChatRequest, headers: Mapping[bytes, bytes], key: str) -> Ask:
     """Raises InvalidInput, UnsupportedModality: naming the field."""
-    _check_off(chat)
-    media: list[MediaSource] = []
-    if len(chat.messages) > MESSAGES_MAX:
-        raise InvalidInput(f"{len(chat.messages)} messages; at most {MESSAGES_MAX}", field="messages")
-    messages = tuple(_message(message, i, media) for i, message in enumerate(chat.messages))
-    name, max_tokens = _max_tokens(chat)
-    return Ask(
-        model=chat.model,
-        messages=messages,
-        media=tuple(media),
-        sampling=_sampling(chat, max_tokens),
-        seeded=chat.seed is not None or not chat.temperature,
-        max_tokens_field=name,
-        logprobs_field="top_logprobs",
-        slo_class=chat.slo_class or headers.get(b"x-headrace-slo-class", b"").decode("latin-1"),
-        timeout_s=_timeout_s(chat, headers),
-        targets=targets.of_http(chat, headers),
-        idempotency_key=key,
-        keep_on_disconnect=bool(chat.keep_on_disconnect),
-    )
-
-
-def _check_off(chat: bodies.ChatRequest) -> None:
-    for name, allowed in _OFF.items():
-        value = getattr(chat, name)
-        if value is None or value is msgspec.UNSET:
-            continue
-        if isinstance(value, msgspec.Raw):
-            value = bytes(value)
-        if value not in allowed:
-            raise InvalidInput(f"{name} is not supported by this server", field=name)
-    if chat.response_format is not None and chat.response_format.type != "text":
-        raise InvalidInput("response_format: only 'text' is supported", field="response_format.type")
+    asking.check_off(chat, _OFF)
     if chat.top_logprobs is not None and not chat.logprobs:
         raise InvalidInput("top_logprobs needs logprobs: true", field="top_logprobs")
     if chat.stream_options is not None and not chat.stream:
         raise InvalidInput("stream_options needs stream: true", field="stream_options")
+    asking.check_count("n", chat.n)
+    media: list[MediaSource] = []
+    if len(chat.messages) > MESSAGES_MAX:
+        raise InvalidInput(f"{len(chat.messages)} messages; at most {MESSAGES_MAX}", field="messages")
+    messages = tuple(_message(message, i, media) for i, message in enumerate(chat.messages))
+    tools.check_answers(messages)
+    rules, told = formats.of_body(chat, chat.response_format), tuple[Tool, ...]()
+    if chat.tools or chat.tool_choice is not None:
+        told, rules = tools.ruled(tools.offered(chat.tools or ()), chat.tool_choice, chat.parallel_tool_calls, rules)
+    name, max_tokens = _max_tokens(chat)
+    drawing = asking.Drawing(max_tokens, chat.stop, (chat.top_logprobs or 0) if chat.logprobs else None, rules)
+    return Ask(
+        **asking.common(chat, drawing, headers, key),
+        messages=messages,
+        media=tuple(media),
+        tools=told,
+        max_tokens_field=name,
+        logprobs_field="top_logprobs",
+    )
 
 
 def _message(message: bodies.Message, index: int, media: list[MediaSource]) -> ChatMessage:
     role = "system" if message.role == "developer" else message.role
-    content = message.content
+    content, answers = message.content, message.tool_call_id or ""
+    calls = tools.earlier_calls(message, f"messages[{index}]")
     if isinstance(content, str):
-        return ChatMessage(role, (TextPart(content),))
+        return ChatMessage(role, (TextPart(content),) if content or not calls else (), calls, answers)
     where = f"messages[{index}].content"
+    if content is None:
+        if not calls:
+            raise InvalidInput("the content is missing", field=where)
+        return ChatMessage(role, (), calls, answers)
     images = sum(not isinstance(part, bodies.TextPart) for part in content)
     if len(content) > PARTS_MAX and images <= PARTS_MAX:
         raise InvalidInput(f"{len(content)} parts; at most {PARTS_MAX}", field=where)
-    return ChatMessage(role, tuple(_part(part, f"{where}[{i}]", media) for i, part in enumerate(content)))
+    parts = tuple(_part(part, f"{where}[{i}]", media) for i, part in enumerate(content))
+    return ChatMessage(role, parts, calls, answers)
 
 
 def _part(part: bodies.Part, where: str, media: list[MediaSource]) -> TextPart | MediaPart:
@@ -119,7 +101,7 @@ def _part(part: bodies.Part, where: str, media: list[MediaSource]) -> TextPart |
         case bodies.VideoUrlPart():
             source = source_of_url("video", _url(part.video_url), f"{where}.video_url")
         case bodies.InputAudioPart():
-            source = _input_audio(part.input_audio, f"{where}.input_audio")
+            source = input_audio(part.input_audio.data, part.input_audio.format, f"{where}.input_audio")
     media.append(source)
     return MediaPart(len(media) - 1)
 
@@ -128,52 +110,11 @@ def _url(value: bodies.ImageUrl | bodies.MediaUrl | str) -> str:
     return value if isinstance(value, str) else value.url
 
 
-def _input_audio(audio: bodies.InputAudio, where: str) -> MediaSource:
-    if audio.format not in _AUDIO_FORMATS:
-        message = f"format {audio.format[:32]!r} is not one of {', '.join(_AUDIO_FORMATS)}"
-        raise InvalidInput(message, field=f"{where}.format")
-    try:
-        data = binascii.a2b_base64(audio.data, strict_mode=True)
-    except ValueError as error:
-        raise InvalidInput(f"broken base64: {error}", field=f"{where}.data") from error
-    return MediaSource("audio", where, data=data)
-
-
 def _max_tokens(chat: bodies.ChatRequest) -> tuple[str, int]:
     for name, value in (("max_completion_tokens", chat.max_completion_tokens), ("max_tokens", chat.max_tokens)):
         if value is not None:
-            if value < 1:
-                raise InvalidInput(f"{name} is {value}; it must be at least 1", field=name)
-            return name, value
+            return name, asking.at_least_one(name, value)
     return "max_tokens", 0
-
-
-def _sampling(chat: bodies.ChatRequest, max_tokens: int) -> Sampling:
-    stop = chat.stop
-    return Sampling(
-        max_tokens=max_tokens,
-        temperature=0.0 if chat.temperature is None else chat.temperature,  # greedy unless asked otherwise
-        top_p=1.0 if chat.top_p is None else chat.top_p,
-        top_k=chat.top_k or 0,
-        seed=chat.seed or 0,
-        repetition_penalty=1.0 if chat.repetition_penalty is None else chat.repetition_penalty,
-        stop=() if stop is None else (stop,) if isinstance(stop, str) else tuple(stop),
-        ignore_eos=bool(chat.ignore_eos),
-        logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
-    )
-
-
-def _timeout_s(chat: bodies.ChatRequest, headers: Mapping[bytes, bytes]) -> float:
-    """The body's own; else how long the SDK says that it will wait."""
-    if chat.timeout_s is not None:
-        if not chat.timeout_s > 0:
-            raise InvalidInput(f"timeout_s is {chat.timeout_s}; it must be above 0", field="timeout_s")
-        return chat.timeout_s
-    try:
-        waits_s = float(headers.get(b"x-stainless-read-timeout", b"0"))
-    except ValueError:
-        return 0.0
-    return waits_s if 0.0 < waits_s < 86_400.0 else 0.0
 
 
 def _located(body: bytes, error: msgspec.ValidationError) -> InvalidInput:
@@ -185,7 +126,7 @@ def _located(body: bytes, error: msgspec.ValidationError) -> InvalidInput:
             located = _bad_message(message, f"messages[{i}]")
             if located is not None:
                 return located
-    return _error(error, "")
+    return asking.located(error)
 
 
 def _bad_message(message: Any, where: str) -> InvalidInput | None:
@@ -196,7 +137,7 @@ def _bad_message(message: Any, where: str) -> InvalidInput | None:
             if error is not None:
                 return _part_error(part, error, f"{where}.content[{i}]")
     error = _mismatch(message, bodies.Message)
-    return None if error is None else _error(error, where)
+    return None if error is None else asking.located(error, where)
 
 
 def _mismatch(value: Any, kind: Any) -> msgspec.ValidationError | None:
@@ -210,15 +151,4 @@ def _mismatch(value: Any, kind: Any) -> msgspec.ValidationError | None:
 def _part_error(part: Any, error: msgspec.ValidationError, where: str) -> InvalidInput:
     if _TYPE_TAG.match(str(error)):
         return UnsupportedModality(f"content of type {str(part['type'])[:32]!r} is not known", field=f"{where}.type")
-    return _error(error, where)
-
-
-def _error(error: msgspec.ValidationError, where: str) -> InvalidInput:
-    text = str(error)
-    path = _PATH.search(text)
-    names = [where, path.group(1) if path else ""]
-    for pattern in (_UNKNOWN, _MISSING):
-        if found := pattern.search(text):
-            names.append(found.group(1))
-    field = ".".join(name for name in names if name).replace(".[", "[")
-    return InvalidInput(_PATH.sub("", text), field=field)
+    return asking.located(error, where)

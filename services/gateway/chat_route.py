@@ -1,12 +1,13 @@
-"""POST /v1/chat/completions and GET /v1/requests/{id}/events: from headers and body to a reply, as raw ASGI apps."""
+"""The endpoints that answer, and GET /v1/requests/{id}/events: from headers and body to a reply, as raw ASGI apps."""
 
 import re
 import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from headrace.core.errors import HeadraceError, InvalidInput, PayloadTooLarge
-from services.gateway import chat
-from services.gateway.ask import Caller
+from services.gateway.ask import Ask, Caller
+from services.gateway.asking import Question
 from services.gateway.auth import asking
 from services.gateway.front import Front
 from services.gateway.http_reply import (
@@ -20,8 +21,11 @@ from services.gateway.http_reply import (
     read_body,
     send_error,
 )
+from services.gateway.live import Live
+from services.gateway.readings import ChatShape
 
 Scope = dict[str, Any]
+Reader = Callable[[bytes, Mapping[bytes, bytes], str], Question]  # of body, headers and idempotency key
 REQUEST_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -47,31 +51,39 @@ def key_of(headers: dict[bytes, bytes]) -> str:
     return (headers.get(b"idempotency-key") or headers.get(b"x-request-id") or b"").decode("latin-1")
 
 
-class ChatRoute:
-    def __init__(self, front: Front, disconnects: Disconnects) -> None:
+class AnswerRoute:
+    """An endpoint that answers: its body in, its response out."""
+
+    def __init__(self, front: Front, disconnects: Disconnects, question: Reader) -> None:
         self._front = front
         self._disconnects = disconnects
+        self._question = question
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         echo: Headers = []
         try:
             caller = caller_of(self._front, headers)
-            body = chat.decode(await read_body(receive, headers))
-            ask = chat.to_ask(body, headers, key_of(headers))
-            model = self._front.models.family(ask.model).spec.name
+            question = self._question(await read_body(receive, headers), headers, key_of(headers))
+            model = self._front.models.family(question.asks[0].model).spec.name
             with self._front.tracer.request(caller, model) as trace:
-                live = await self._front.admission.admit(ask, caller, trace.traceparent)
-                trace.follow(live)
-                echo.append((b"x-request-id", live.facts.id.encode()))
-                usage = body.stream_options is not None and body.stream_options.include_usage
-                style = Style(bool(body.stream), usage, wants_extras(headers), 0, trace.trace_id)
-                await HttpReply(self._front, self._disconnects, live, style, send).run(receive)
+                lives = await self._lives(question.asks, caller, trace.traceparent)
+                trace.follow(lives[0])
+                echo.append((b"x-request-id", lives[0].facts.id.encode()))
+                style = Style(question.stream, wants_extras(headers), 0, trace.trace_id, question.answers)
+                shape = question.shape(self._front, lives)
+                await HttpReply(self._front, self._disconnects, lives, shape, style, send).run(receive)
         except HeadraceError as error:
             self._front.gateway.metrics.refused[error.code] += 1
             if isinstance(error, PayloadTooLarge) and error.field == "body":
                 await discard(receive, headers)
             await send_error(send, error, echo)
+
+    async def _lives(self, asks: Sequence[Ask], caller: Caller, traceparent: str) -> Sequence[Live]:
+        admission = self._front.admission
+        if len(asks) == 1:
+            return (await admission.admit(asks[0], caller, traceparent),)
+        return await admission.admit_several(asks, caller, traceparent)
 
 
 class EventsRoute:
@@ -88,8 +100,8 @@ class EventsRoute:
             request_id = checked_id(scope["path_params"]["request_id"])
             next_index = _next_index(scope["query_string"])
             live = await self._front.find(request_id, caller.tenant)
-            style = Style(True, True, wants_extras(headers), next_index)
-            await HttpReply(self._front, self._disconnects, live, style, send).run(receive)
+            style, shape = Style(True, wants_extras(headers), next_index), ChatShape(self._front, live, True)
+            await HttpReply(self._front, self._disconnects, (live,), shape, style, send).run(receive)
         except HeadraceError as error:
             await send_error(send, error, [])
 

@@ -9,6 +9,7 @@ from headrace.mesh.bus import Bus
 from headrace.mesh.journal import Journal
 from services.gateway.admission import Admission, Blobs, Terms
 from services.gateway.auth import Keys
+from services.gateway.calls import CallReader
 from services.gateway.limits import Limiter
 from services.gateway.live import Live
 from services.gateway.media import Fetcher
@@ -70,6 +71,10 @@ class Front:
         model = live.facts.model
         ends = self.models.family(model).spec.eos_ids
         return ToldText(self.text_of(live), self.models.names(model), live.stream, ends)
+
+    def calls_of(self, live: Live) -> CallReader | None:
+        """None: the answer may not call tools."""
+        return CallReader(live.facts.id) if live.facts.calls else None
 
     def timeline(self, live: Live) -> Sequence[StageSpan]:
         """Every stage's own times, and this gateway's around them when it received the request."""

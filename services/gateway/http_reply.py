@@ -5,17 +5,18 @@ Raw ASGI: this is the hot route, and Starlette's StreamingResponse would cost a 
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from headrace.core.errors import Cancelled, HeadraceError, InvalidInput, PayloadTooLarge
-from services.gateway import bodies, render
+from headrace.core.types import Usage
+from services.gateway import render
 from services.gateway.ask import BODY_BYTES_MAX
 from services.gateway.front import Front
 from services.gateway.live import Listener, Live
+from services.gateway.readings import Shape
+from services.gateway.several import Choice, Together, news_of, together
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -39,10 +40,10 @@ class Style:
     """How the client wants to read."""
 
     stream: bool = True
-    include_usage: bool = False
     extras: bool = False
     next_index: int = 0
     trace_id: str = ""
+    answers: int = 1  # choices that answer the same question
 
 
 async def read_body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
@@ -96,14 +97,24 @@ async def discard(receive: Receive, headers: dict[bytes, bytes]) -> None:
                 left -= len(message["body"])
 
 
+class Reader(Protocol):
+    """A Listener, or several of one response."""
+
+    opened_s: float
+
+    @property
+    def closed(self) -> bool: ...
+    def leave(self) -> None: ...
+
+
 class Disconnects:
     """Notices clients that leave: one task per response that takes longer than a moment, started by the sweep."""
 
     def __init__(self) -> None:
-        self._young: list[tuple[Listener, Receive]] = []
+        self._young: list[tuple[Reader, Receive]] = []
         self._watching: set[asyncio.Task[None]] = set()
 
-    def watch(self, listener: Listener, receive: Receive) -> None:
+    def watch(self, listener: Reader, receive: Receive) -> None:
         self._young.append((listener, receive))
 
     def sweep(self, now_s: float) -> None:
@@ -119,7 +130,7 @@ class Disconnects:
             task.add_done_callback(self._watching.discard)
 
 
-async def _until_gone(listener: Listener, receive: Receive) -> None:
+async def _until_gone(listener: Reader, receive: Receive) -> None:
     """ASGI says http.disconnect also after a complete response: then the listener is closed already."""
     while (await receive())["type"] != "http.disconnect":
         continue
@@ -127,62 +138,67 @@ async def _until_gone(listener: Listener, receive: Receive) -> None:
 
 
 class HttpReply:
-    __slots__ = ("_chunks", "_disconnects", "_front", "_headers", "_live", "_send", "_style")
+    """The answer to one question: one choice, or several, each with a stream of its own."""
 
-    def __init__(self, front: Front, disconnects: Disconnects, live: Live, style: Style, send: Send) -> None:
+    __slots__ = ("_disconnects", "_front", "_headers", "_lives", "_send", "_shape", "_style")
+
+    def __init__(
+        self, front: Front, disconnects: Disconnects, lives: Sequence[Live], shape: Shape, style: Style, send: Send
+    ) -> None:
         self._front = front
         self._disconnects = disconnects
-        self._live = live
+        self._lives = lives
+        self._shape = shape
         self._style = style
         self._send = send
-        facts = live.facts
-        self._headers: Headers = [(b"x-request-id", facts.id.encode())]
-        if live.taken is not None:
-            self._headers += live.taken.headers
+        self._headers: Headers = [(b"x-request-id", lives[0].facts.id.encode())]
+        if (taken := lives[-1].taken) is not None:
+            self._headers += taken.headers
+        if len(lives) > 1:
+            self._headers.append((b"x-headrace-choices", ",".join([live.facts.id for live in lives]).encode()))
         if style.trace_id:
             self._headers.append((b"x-headrace-trace-id", style.trace_id.encode()))
 
     async def run(self, receive: Receive) -> None:
         """Raises HeadraceError only while nothing has been sent."""
-        style = self._style
-        listener = self._front.gateway.listen(self._live, whole=not style.stream)
-        self._disconnects.watch(listener, receive)
+        gateway, whole, listeners = self._front.gateway, not self._style.stream, list[Listener]()
         try:
-            if style.stream:
-                await self._stream(listener)
+            for live in self._lives:
+                listeners.append(gateway.listen(live, whole))
+            if len(listeners) == 1:
+                self._disconnects.watch(listeners[0], receive)
             else:
-                await self._whole(listener)
+                self._disconnects.watch(Together(listeners), receive)
+            if whole:
+                await self._whole(listeners)
+            elif len(listeners) == 1:
+                await self._stream(listeners[0])
+            else:
+                await self._streams(listeners)
         finally:
-            self._front.gateway.leave(listener)
+            for listener in listeners:
+                gateway.leave(listener)
 
-    async def _whole(self, listener: Listener) -> None:
-        await listener.news()
-        live = self._live
-        end = live.end
-        if end is None:
-            return  # the client has left
-        if (error := render.end_error(end)) is not None:
-            raise error
-        told, logprobs = self._front.told_of(live), None
-        if told is None:
-            text = self._front.text_of(live)
-            shown = "".join([text.feed(token) for token in listener.take()]) + text.finish()
-        else:
-            answer = told.whole(listener.take(), end.reason)
-            shown, logprobs = answer.text, bodies.ChoiceLogprobs(list(answer.logprobs))
-        facts, created = live.facts, int(live.received_s or time.time())
-        body = render.completion(facts.id, facts.model, created, shown, end.reason, end.usage, self._extras(), logprobs)
+    async def _whole(self, listeners: Sequence[Listener]) -> None:
+        choices, usages = list[Any](), list[Usage]()
+        for index, listener in enumerate(listeners):
+            await listener.news()
+            end = listener.live.end
+            if end is None:
+                return  # the client has left
+            if (error := render.end_error(end)) is not None:
+                raise error
+            choices.append(self._shape.reading(listener.live, index).whole(listener.take(), end.reason))
+            usages.append(end.usage)
+        usage = together(usages, self._style.answers)
+        body = self._shape.body(choices, usage, self._extras(self._lives[0]))
         await send_all(self._send, 200, [*JSON_HEADERS, *self._headers], body)
 
     async def _stream(self, listener: Listener) -> None:
-        live, style, send = self._live, self._style, self._send
-        facts, created = live.facts, int(live.received_s or time.time())
-        text, told = self._front.text_of(live), self._front.told_of(live)
-        chunks = render.Chunks(facts.id, facts.model, created, style.include_usage)
-        feed, token_event = text.feed, chunks.token
-        if told is not None:
-            feed, token_event = told.feed, partial(told.event, chunks)
-        started, index, skip = False, 0, style.next_index
+        live, send = self._lives[0], self._send
+        reading = self._shape.reading(live, 0)
+        say = reading.token
+        started, index, skip = False, 0, self._style.next_index
         while True:
             error: HeadraceError | None = None
             try:
@@ -193,9 +209,9 @@ class HttpReply:
                 return
             out = []
             for token in listener.take():
-                shown = feed(token)
-                if index >= skip:
-                    out.append(token_event(shown, index == 0))
+                said = say(token, index == 0)
+                if index >= skip and said:
+                    out.append(said)
                 index += 1
             end = live.end
             if end is not None:
@@ -206,27 +222,45 @@ class HttpReply:
             if not started:
                 if error is not None and index == 0:
                     raise error
-                headers = SSE_HEADERS + self._headers
-                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                await self._start(out)
                 started = True
             if over:
-                rest = render.Rest(text.finish()) if told is None else told.finish(end.reason if end else "error")
-                out += self._ending(chunks, rest, error)
+                reason = end.reason if end is not None and error is None else "error"
+                out.append(reading.terminal(reason, self._extras(live)))
+                out += self._shape.closing(error, end.usage if end is not None else None)
             await send({"type": "http.response.body", "body": b"".join(out), "more_body": not over})
             if over:
                 return
 
-    def _ending(self, chunks: render.Chunks, rest: render.Rest, error: HeadraceError | None) -> Sequence[bytes]:
-        end = self._live.end
-        reason = end.reason if end is not None and error is None else "error"
-        events = [chunks.terminal(reason, rest, self._extras())]
-        if error is not None:
-            events.append(render.event(render.error_body(error)))
-        if self._style.include_usage and end is not None:
-            events.append(chunks.usage(end.usage))
-        return [*events, render.DONE]
+    async def _start(self, out: list[bytes]) -> None:
+        headers = SSE_HEADERS + self._headers
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        if opening := self._shape.opening():
+            out.insert(0, opening)
 
-    def _extras(self) -> render.Extras | None:
+    async def _streams(self, listeners: Sequence[Listener]) -> None:
+        """Events of several choices as they come; the last one's end is the response's."""
+        choices = [Choice(one, self._shape.reading(one.live, index)) for index, one in enumerate(listeners)]
+        started, failed = False, None
+        async with contextlib.aclosing(news_of(choices)) as news:
+            async for choice in news:
+                out, error = choice.said(self._extras)
+                failed = failed or error
+                if choice.listener.left:
+                    return
+                if not started and not out:
+                    continue
+                if not started:
+                    if error is not None and not choice.index:
+                        raise error
+                    await self._start(out)
+                    started = True
+                over = all(one.over for one in choices)
+                if over:
+                    out += self._shape.closing(failed, together([one.usage for one in choices], self._style.answers))
+                await self._send({"type": "http.response.body", "body": b"".join(out), "more_body": not over})
+
+    def _extras(self, live: Live) -> render.Extras | None:
         if not self._style.extras:
             return None
-        return render.Extras(self._live.facts.id, self._style.trace_id, self._front.timeline(self._live))
+        return render.Extras(live.facts.id, self._style.trace_id, self._front.timeline(live))

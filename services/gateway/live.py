@@ -30,6 +30,8 @@ class Facts:
     traceparent: str = ""
     keep_on_disconnect: bool = False
     logprobs: bool = False  # whether they were asked for
+    calls: bool = False  # whether the text may hold calls of tools
+    choices: int = 0  # of the first of several answers to one question: how many
 
 
 class Listener:

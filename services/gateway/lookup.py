@@ -81,6 +81,8 @@ class Lookup:
             usage.prompt_tokens,
             usage.image_tokens,
             logprobs=bool(result.logprobs),
+            calls=result.calls,
+            choices=result.choices,
         )
         live = Live(facts, time.monotonic())
         live.stream.settle(result.tokens, result.end, result.logprobs)

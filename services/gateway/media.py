@@ -18,6 +18,7 @@ from headrace.modalities import Modality
 from services.gateway.ask import MediaSource
 
 PART_BYTES_MAX = 32 * 1024 * 1024  # half of the largest body: a 50-megapixel photograph
+_AUDIO_FORMATS = ("wav", "mp3", "flac", "ogg", "opus", "m4a", "mp4", "webm")
 # Types that a data: URI may name beside its kind's own.
 _MIMES = {"audio": ("application/ogg",), "video": ("image/gif",)}
 
@@ -42,6 +43,17 @@ def source_of_url(kind: str, url: str, field: str) -> MediaSource:
     if url.startswith("data:"):
         return MediaSource(kind, field, data=_decode(url, kind, field))
     raise InvalidInput("neither a data: URI nor an http(s) URL", field=field)
+
+
+def input_audio(data: str, kind: str, where: str) -> MediaSource:
+    """Raises InvalidInput: an unknown format, broken base64."""
+    if kind not in _AUDIO_FORMATS:
+        message = f"format {kind[:32]!r} is not one of {', '.join(_AUDIO_FORMATS)}"
+        raise InvalidInput(message, field=f"{where}.format")
+    try:
+        return MediaSource("audio", where, data=binascii.a2b_base64(data, strict_mode=True))
+    except ValueError as error:
+        raise InvalidInput(f"broken base64: {error}", field=f"{where}.data") from error
 
 
 def _decode(uri: str, kind: str, field: str) -> bytes:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from headrace.core.errors import ModelNotFound
+from headrace.engines.constrain import Grammars
 from headrace.engines.families import Family
 from headrace.mesh.errors import BadSetup
 from services.gateway.told import Names, names_of
@@ -13,6 +14,7 @@ class Models:
         """families: at least one. Raises BadSetup: two have one name."""
         self._families = {family.spec.name: family for family in families}
         self._names = {name: names_of(family) for name, family in self._families.items()}
+        self._grammars = {name: Grammars(family) for name, family in self._families.items()}
         if len(self._families) < len(families):
             every = [family.spec.name for family in families]
             twice = next(name for name in every if every.count(name) > 1)
@@ -37,3 +39,7 @@ class Models:
     def names(self, name: str) -> Names:
         """How this model's tokens read, one by one. Raises ModelNotFound."""
         return self._names[self.family(name).spec.name]
+
+    def grammars(self, name: str) -> Grammars:
+        """What can be kept to with this model's vocabulary. Raises ModelNotFound."""
+        return self._grammars[self.family(name).spec.name]

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from services.gateway import bodies
+from services.gateway import bodies, bodies_responses, completions
 from services.gateway.targets import CLASS_HEADERS, FLOW_HEADERS, TBT_HEADERS, TTFT_HEADERS
 
 JSON = "application/json"
@@ -27,7 +27,9 @@ _REF = "#/components/schemas/{name}"
 def document(version: str) -> dict[str, Any]:
     roots = (bodies.ChatRequest, bodies.ChatCompletion, bodies.ChatChunk, bodies.ErrorReply, bodies.ModelList)
     more = (bodies.Model, bodies.Cancelled, bodies.Health)
-    _, schemas = msgspec.json.schema_components((*roots, *more), ref_template=_REF)
+    others: tuple[type, ...] = (completions.CompletionRequest, completions.Completion)
+    others += (bodies_responses.ResponsesRequest, bodies_responses.Response, bodies_responses.Event)
+    _, schemas = msgspec.json.schema_components((*roots, *more, *others), ref_template=_REF)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Headrace", "version": version},
@@ -44,7 +46,11 @@ def _paths() -> dict[str, Any]:
     next_index = {"name": "next_index", "in": "query", "schema": number}
     model = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
     return {
-        "/v1/chat/completions": {"post": _chat()},
+        "/v1/chat/completions": {
+            "post": _answer("Answer a conversation", "ChatRequest", "ChatCompletion", "ChatChunk")
+        },
+        "/v1/completions": {"post": _answer("Go on with a text", "CompletionRequest", "Completion", "Completion")},
+        "/v1/responses": {"post": _answer("Answer a conversation", "ResponsesRequest", "Response", "Event")},
         "/v1/requests/{request_id}/events": {
             "get": _operation("Attach to a request's stream", {SSE: "ChatChunk"}, [request_id, next_index])
         },
@@ -56,12 +62,12 @@ def _paths() -> dict[str, Any]:
     }
 
 
-def _chat() -> dict[str, Any]:
+def _answer(summary: str, request: str, whole: str, event: str) -> dict[str, Any]:
     headers = [_header(name) for name in PLAIN_HEADERS]
     headers += [_header(name.decode(), about, "number") for name, about in MS_HEADERS]
     headers += [_header(name.decode(), about) for name, about in NAME_HEADERS]
-    operation = _operation("Answer a conversation", {JSON: "ChatCompletion", SSE: "ChatChunk"}, headers)
-    operation["requestBody"] = {"required": True, "content": _content({JSON: "ChatRequest"})}
+    operation = _operation(summary, {JSON: whole, SSE: event}, headers)
+    operation["requestBody"] = {"required": True, "content": _content({JSON: request})}
     return operation
 
 

@@ -22,6 +22,7 @@ from headrace.core.errors import (
 )
 from headrace.core.types import End, StageSpan, Usage
 from services.gateway import bodies
+from services.gateway.calls import Said
 
 _encode = msgspec.json.Encoder().encode
 _MARK = "\x01"
@@ -53,12 +54,12 @@ def event(body: object) -> bytes:
 
 
 class Chunks:
-    """The SSE events of one response."""
+    """The SSE events of one choice of a response."""
 
-    __slots__ = ("_created", "_head", "_id", "_model", "_role_head", "_tail", "_usage")
+    __slots__ = ("_created", "_head", "_id", "_index", "_model", "_role_head", "_tail", "_usage")
 
-    def __init__(self, request_id: str, model: str, created: int, include_usage: bool) -> None:
-        self._id = f"chatcmpl-{request_id}"
+    def __init__(self, request_id: str, model: str, created: int, include_usage: bool, index: int = 0) -> None:
+        self._id, self._index = f"chatcmpl-{request_id}", index
         self._model, self._created = model, created
         self._usage: msgspec.UnsetType | None = None if include_usage else msgspec.UNSET
         first = self._event(bodies.Delta(role="assistant", content=_MARK), None)
@@ -71,6 +72,12 @@ class Chunks:
     def told_token(self, text: str, logprobs: list[bodies.TokenLogprob], first: bool = False) -> bytes:
         role: Literal["assistant"] | msgspec.UnsetType = "assistant" if first else msgspec.UNSET
         return self._event(bodies.Delta(role, text), None, logprobs=bodies.ChoiceLogprobs(logprobs))
+
+    def said(self, said: Said, logprobs: Sequence[bodies.TokenLogprob], first: bool) -> bytes:
+        """Text and pieces of calls."""
+        role: Literal["assistant"] | msgspec.UnsetType = "assistant" if first else msgspec.UNSET
+        delta = bodies.Delta(role, said.content or msgspec.UNSET, said.calls or msgspec.UNSET)
+        return self._event(delta, None, logprobs=bodies.ChoiceLogprobs(list(logprobs)) if logprobs else None)
 
     def terminal(self, reason: str, rest: Rest, extras: Extras | None = None) -> bytes:
         logprobs = bodies.ChoiceLogprobs(list(rest.logprobs)) if rest.logprobs else None
@@ -86,7 +93,7 @@ class Chunks:
         extras: Extras | None = None,
         logprobs: bodies.ChoiceLogprobs | None = None,
     ) -> bytes:
-        choices = [bodies.ChunkChoice(delta=delta, finish_reason=reason, logprobs=logprobs)]
+        choices = [bodies.ChunkChoice(delta=delta, finish_reason=reason, index=self._index, logprobs=logprobs)]
         return event(self._chunk(choices, self._usage, headrace_body(extras)))
 
     def _chunk(
@@ -107,14 +114,7 @@ class Chunks:
 
 
 def completion(
-    request_id: str,
-    model: str,
-    created: int,
-    text: str,
-    reason: str,
-    usage: Usage,
-    extras: Extras | None,
-    logprobs: bodies.ChoiceLogprobs | None = None,
+    request_id: str, model: str, created: int, choices: list[bodies.Choice], usage: Usage, extras: Extras | None
 ) -> bytes:
     return _encode(
         bodies.ChatCompletion(
@@ -122,7 +122,7 @@ def completion(
             object="chat.completion",
             created=created,
             model=model,
-            choices=[bodies.Choice(message=bodies.AnswerMessage(text), finish_reason=reason, logprobs=logprobs)],
+            choices=choices,
             usage=usage_body(usage),
             headrace=headrace_body(extras),
         )

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import grpc
 
 from headrace.core.errors import STATUS, HeadraceError, InvalidInput, Overloaded, RateLimited
+from headrace.engines import grammar
 from headrace.engines.families import ChatMessage, MediaPart, TextPart
 from headrace.mesh.rpc import to_status
 from headrace.v1 import common_pb2, gateway_pb2, gateway_pb2_grpc
@@ -34,6 +35,8 @@ def to_ask(request: gateway_pb2.GenerateRequest) -> Ask:
         raise InvalidInput(f"{len(request.messages)} messages; at most {MESSAGES_MAX}", field="messages")
     messages = tuple([_message(message, i, media) for i, message in enumerate(request.messages)])
     sampling = convert.sampling_from_proto(request.sampling)
+    if sampling.grammar:
+        sampling = replace(sampling, grammar=_canonical(sampling.grammar))
     return Ask(
         model=request.model,
         messages=messages,
@@ -46,6 +49,13 @@ def to_ask(request: gateway_pb2.GenerateRequest) -> Ask:
         idempotency_key=request.idempotency_key,
         keep_on_disconnect=request.keep_on_disconnect,
     )
+
+
+def _canonical(rules: bytes) -> bytes:
+    try:
+        return grammar.canonical(rules)
+    except InvalidInput as error:
+        raise InvalidInput(error.message, field=f"{SAMPLING}grammar") from error
 
 
 def _message(message: gateway_pb2.Message, index: int, media: list[MediaSource]) -> ChatMessage:

@@ -14,10 +14,10 @@ from headrace.mesh.faults import reach
 from headrace.mesh.journal import Journal
 from headrace.v1 import queue_pb2
 from headrace.wire import convert
-from services.gateway.admission import facts_of
+from services.gateway.admission import choice_id, facts_of
 from services.gateway.capacity import Cell, cell_of
 from services.gateway.control import Control
-from services.gateway.live import Listener, Live
+from services.gateway.live import Facts, Listener, Live
 from services.gateway.lookup import Lookup
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.streams import Streams
@@ -90,16 +90,24 @@ class Gateway:
             self.control.cancel([live])
 
     async def cancel_anywhere(self, request_id: str, tenant: str) -> bool:
-        """Cancels a request by its id. False: this tenant has no such request."""
+        """Cancels a request by its id; the first of several answers to one question takes the others along. False:
+        this tenant has no such request."""
+        known = await self._cancel_one(request_id, tenant)
+        if known is not None:
+            for choice in range(1, known.choices):
+                await self._cancel_one(choice_id(request_id, choice), tenant)
+        return known is not None
+
+    async def _cancel_one(self, request_id: str, tenant: str) -> Facts | None:
         live = self.streams.get(request_id)
         known = live.facts if live is not None else await self.lookup.facts(request_id)
         if known is None or known.tenant != tenant:
-            return False
+            return None
         if live is None:
             self.control.cancel_anywhere(request_id)
         elif live.end is None:
             self.cancel(live)
-        return True
+        return known
 
     async def drain(self, timeout_s: float) -> None:
         """Open responses may end; after that their requests go on and can be attached to elsewhere."""

@@ -44,7 +44,7 @@ class Targets:
 NOTHING_SAID = Targets()
 
 
-def of_http(chat: bodies.ChatRequest, headers: Headers) -> Targets:
+def of_http(chat: bodies.Asked, headers: Headers) -> Targets:
     """Raises InvalidInput: naming the field or the header."""
     return Targets(
         ttft_s=ttft_clamped_s(_asked_s("ttft_target_ms", chat.ttft_target_ms, headers, TTFT_HEADERS)),
@@ -88,7 +88,7 @@ def _number(field: str, value: float) -> float:
     return value
 
 
-def _priority(chat: bodies.ChatRequest) -> int:
+def _priority(chat: bodies.Asked) -> int:
     """vLLM's priority is lower for what is sooner, everybody else's is higher. Of Dynamo's two, which order by one and
     then by the other, the sum is taken: either alone makes a request sooner."""
     if chat.priority is not None:
@@ -99,7 +99,7 @@ def _priority(chat: bodies.ChatRequest) -> int:
     return TIER_PRIORITY.get(chat.service_tier or "", 0)
 
 
-def _flow_of_http(chat: bodies.ChatRequest, headers: Headers) -> str:
+def _flow_of_http(chat: bodies.Asked, headers: Headers) -> str:
     if chat.flow is not None:
         return _flow("flow", chat.flow)
     name, text = _header(headers, FLOW_HEADERS)
@@ -113,7 +113,7 @@ def _flow(field: str, flow: str) -> str:
     return flow
 
 
-def _class_hints(chat: bodies.ChatRequest, headers: Headers) -> tuple[str, ...]:
+def _class_hints(chat: bodies.Asked, headers: Headers) -> tuple[str, ...]:
     said = [headers[name].decode("latin-1").strip() for name in CLASS_HEADERS if name in headers]
     return (*said, FLEX_CLASS) if chat.service_tier == "flex" else tuple(said)
 

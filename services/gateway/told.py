@@ -12,7 +12,7 @@ from typing import Protocol
 from headrace.core.types import TokenLogprobs
 from headrace.engines.families import Family
 from services.gateway import bodies
-from services.gateway.render import Chunks, Rest
+from services.gateway.render import Rest
 from services.gateway.stream import Stream
 from services.gateway.text import TextStream
 
@@ -66,7 +66,7 @@ class ToldText:
         self._entries: list[bodies.TokenLogprob] = []
 
     def feed(self, token: int) -> str:
-        """As TextStream.feed; the entries that come out with this text stand until the next call."""
+        """As TextStream.feed; the entries that come out with this text stand in `entries` until the next call."""
         self._entries = []
         if not self._text.stopped:
             begin = self._shown + self._text.held
@@ -77,8 +77,10 @@ class ToldText:
         self._show(len(shown))
         return shown
 
-    def event(self, chunks: Chunks, shown: str, first: bool) -> bytes:
-        return chunks.told_token(shown, self._entries, first)
+    @property
+    def entries(self) -> list[bodies.TokenLogprob]:
+        """Of the tokens whose text came out with the last feed()."""
+        return self._entries
 
     def finish(self, reason: str) -> Rest:
         """What was held back and turned out to be the end."""

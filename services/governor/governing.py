@@ -16,6 +16,7 @@ from headrace.mesh.errors import BusDown
 from headrace.mesh.store import Store
 from headrace.v1 import governor_pb2
 from services.governor.audit import Audit
+from services.governor.beside import Beside
 from services.governor.heat import Heat
 from services.governor.history import History
 from services.governor.keeping import Keeping
@@ -46,7 +47,8 @@ class Governing:
         self._history = history
         self._clock = clock
         self._keeping = Keeping(store, name)
-        self._roll, self._heat = Roll(options.rows), Heat(options.thermal)
+        self.beside = None if options.learnt == "off" else Beside.load(options.learnt, options.network)
+        self._roll, self._heat = Roll(options.rows), Heat(options.thermal, self.beside)
         self._started_s = clock()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -80,6 +82,8 @@ class Governing:
         seen = replace(seen, thermal=self._heat.speed, expected_c=self._heat.expected_c)
         self.decision = self.core.step(fleet, seen, now_s)
         self.audit.add(self.decision.audit, time.time())
+        if self.beside is not None:
+            self.audit.add(self.beside.entries(), time.time())
         self._tell(self.decision, now_s)
         self.step_s = time.perf_counter() - began_s
 
@@ -95,6 +99,11 @@ class Governing:
             self._bus.send(subjects.CAPS, self.batch.SerializeToString())
         except BusDown:
             return  # workers take their fallback until it is back
+
+    def close(self) -> None:
+        self.audit.close()
+        if self.beside is not None:
+            self.beside.close()
 
     # --- what operators say ---
 
@@ -132,6 +141,8 @@ class Governing:
         found = [] if self.decision is None else list(self.decision.notes)
         if self.mode == "observe":
             found.append("the governor observes: caps are what it would set, nobody is told")
+        if self.beside is not None and self.beside.trouble:
+            found.append(f"the learnt thermal controller is off: {self.beside.trouble}")
         if self._keeping.trouble and self.mode != "off":
             found.append(self._keeping.trouble)
         if not self._bus.up:

@@ -1,7 +1,7 @@
 """The speeds that temperatures allow, and what each device's temperature should be by what it drew.
 
 Devices that came together share one controller: who comes later does not disturb what has been learnt. A device whose
-kind nobody has described is left to its own protection.
+kind nobody has described is left to its own protection. A learnt controller may run beside (beside.py).
 """
 
 from collections.abc import Callable
@@ -11,8 +11,10 @@ import numpy as np
 
 from headrace.control.constants import GPUS, GpuKind
 from headrace.control.thermal import CONTROLLERS, Observed, ThermalController
+from headrace.control.thermal.context import Context
 from headrace.control.thermal.model import FLOORED, INLET_C, START_C, HeatModel
 from headrace.core.power.fleet import Fleet, Floats, Numbers, Readings, places
+from services.governor.beside import Beside
 from services.governor.roll import Told
 
 # What the model of a kind is off by is learnt over minutes, from readings that are not far off; only a sudden
@@ -27,6 +29,7 @@ class _Cohort:
     kind: GpuKind
     controller: ThermalController
     model: HeatModel
+    context: Context | None  # of the last minute, for a learnt controller
     at: Numbers = field(default_factory=lambda: np.empty(0, dtype=np.int64))  # in the fleet; -1: gone
     state: Floats = field(init=False)  # [device, 3] of the model without what sensors say
     off_k: Floats = field(init=False)
@@ -52,6 +55,8 @@ class _Cohort:
             np.where(np.isfinite(busy), busy, self.power_w > 1.15 * self.kind.context_w),
             np.where(np.isfinite(speed), speed, 1.0),
         )
+        if self.context is not None:
+            self.context.add(observed)
         return self.controller.act(observed), self._expected(np.isfinite(temp))
 
     def _expected(self, readable: np.ndarray) -> Floats:
@@ -71,8 +76,9 @@ class _Cohort:
 
 
 class Heat:
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, beside: Beside | None = None) -> None:
         """name: of a thermal controller."""
+        self.beside = beside
         self._make: Callable[[GpuKind, int], ThermalController] = CONTROLLERS[name]
         self._cohorts: list[_Cohort] = []
         self._fleet: Fleet | None = None
@@ -88,6 +94,20 @@ class Heat:
             speed, expected = cohort.second(seen)
             there = cohort.at >= 0
             self.speed[cohort.at[there]], self.expected_c[cohort.at[there]] = speed[there], expected[there]
+        if self.beside is not None:
+            self._judge(self.beside)
+
+    def _judge(self, beside: Beside) -> None:
+        """What the learnt controller says to all cohorts, in one go."""
+        contexts = [cohort.context for cohort in self._cohorts if cohort.context is not None]
+        said = beside.think([context.steps() for context in contexts]) if beside.running else None
+        if said is not None:
+            at = np.concatenate([cohort.at for cohort in self._cohorts])
+            there = at >= 0
+            keys = [key for cohort in self._cohorts for key in cohort.keys]
+            some = [keys[place] for place in np.flatnonzero(there).tolist()]
+            self.speed[at[there]] = beside.judge(said[there], self.speed[at[there]], some)
+        beside.passed()
 
     def fits(self, fleet: Fleet) -> bool:
         return fleet is self._fleet
@@ -101,7 +121,8 @@ class Heat:
                 new.setdefault(one.reading.kind, []).append(key)
         for name, keys in new.items():
             kind = GPUS[name]
-            self._cohorts.append(_Cohort(tuple(keys), kind, self._make(kind, len(keys)), HeatModel(kind)))
+            context = Context(kind, len(keys)) if self.beside is not None else None
+            self._cohorts.append(_Cohort(tuple(keys), kind, self._make(kind, len(keys)), HeatModel(kind), context))
         for cohort in self._cohorts:
             cohort.at = places(fleet.keys, cohort.keys)
         self._cohorts = [cohort for cohort in self._cohorts if (cohort.at >= 0).any()]

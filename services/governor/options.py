@@ -4,10 +4,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from headrace.control.thermal import CONTROLLERS, DEFAULT
+from headrace.control.thermal.network import NETWORKS
 from headrace.mesh.errors import BadSetup
+from services.governor.beside import Mode as Learnt
 from services.governor.rows import Rows, one_row, read_rows
 
 Mode = Literal["off", "observe", "enforce"]
@@ -21,6 +23,8 @@ class Options:
     rows: Rows = field(default_factory=one_row)
     thermal: str = DEFAULT
     audit_file: Path | None = None
+    learnt: Learnt = "off"
+    network: str = NETWORKS[0]
 
     @staticmethod
     def from_env(env: Mapping[str, str]) -> "Options":
@@ -37,7 +41,24 @@ class Options:
             read_rows(path, budget_w) if path else one_row(budget_w),
             thermal,
             Path(audit).expanduser() if audit else None,
+            _learnt(env.get("HEADRACE_THERMAL_LEARNT", "").strip().lower(), thermal),
+            _network(env.get("HEADRACE_THERMAL_NETWORK", "").strip().lower()),
         )
+
+
+def _learnt(word: str, thermal: str) -> Learnt:
+    for known in get_args(Learnt):
+        if (word or "off") == known:
+            if known == "act" and thermal != DEFAULT:
+                raise BadSetup(f"HEADRACE_THERMAL_LEARNT='act': only below HEADRACE_THERMAL={DEFAULT}, not {thermal}")
+            return cast(Learnt, known)
+    raise BadSetup(f"HEADRACE_THERMAL_LEARNT={word!r}: must be one of {', '.join(get_args(Learnt))}")
+
+
+def _network(word: str) -> str:
+    if word and word not in NETWORKS:
+        raise BadSetup(f"HEADRACE_THERMAL_NETWORK={word!r}: must be one of {', '.join(NETWORKS)}")
+    return word or NETWORKS[0]
 
 
 def _watts(text: str) -> float:

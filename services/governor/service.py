@@ -16,6 +16,7 @@ from headrace.mesh.sensors import DeviceReading, Sensors, to_proto
 from headrace.v1 import governor_pb2, governor_pb2_grpc, queue_pb2
 from services.governor.governing import Governing
 from services.governor.history import SAMPLES, History
+from services.governor.wire import learnt_state
 
 log = get_logger("governor")
 
@@ -92,6 +93,8 @@ class GovernorServicer(governor_pb2_grpc.GovernorServiceServicer):
         state.audit.extend(governing.audit.latest())
         state.caps.CopyFrom(governing.batch)
         state.mode = governing.mode
+        if governing.beside is not None:
+            state.learnt.CopyFrom(learnt_state(governing.beside))
         return state
 
     async def SetBudget(

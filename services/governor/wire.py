@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from headrace.core.power.decision import Decision
 from headrace.core.power.fleet import STAGES
 from headrace.v1 import governor_pb2
+from services.governor.beside import Beside
 
 PREFILL, DECODE, ENCODE = (STAGES.index(name) for name in ("prefill", "decode", "encode"))
 
@@ -73,6 +74,24 @@ def row_states(decision: Decision, emergencies: Iterable[str]) -> list[governor_
         for row, workers in zip(decision.rows, members, strict=True)
         if workers or row.limit_w > 0.0
     ]
+
+
+def learnt_state(beside: Beside) -> governor_pb2.LearntState:
+    tally = beside.all
+    return governor_pb2.LearntState(
+        mode=beside.mode,
+        network=beside.name,
+        running=beside.running,
+        trouble=beside.trouble,
+        device_seconds=tally.seconds,
+        mean_apart=tally.mean_apart,
+        above_share=tally.above_share,
+        worst_apart=tally.worst,
+        worst_at=tally.worst_at,
+        distrusted=tally.distrusted,
+        late=beside.late,
+        step_ms=1e3 * beside.took_s,
+    )
 
 
 def _members(decision: Decision) -> Sequence[list[str]]:

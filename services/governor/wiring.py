@@ -44,6 +44,6 @@ async def main(process: str, settings: Settings, options: Options, lifecycle: Li
     inner.close()
     await server.stop(1.0)
     await scraped.stop()
-    governing.audit.close()
+    governing.close()
     await store.close()
     await bus.close()

@@ -9,7 +9,7 @@ from headrace.control.thermal.base import LIMIT_C
 from headrace.control.thermal.model import Estimator, HeatModel
 from loadtest.benches.thermal_scene import MATCHED, Hour, Scene, run
 
-MODELLED = ("kalman", "lqg", "mpc")
+MODELLED = ("kalman", "kalman-quick", "adaptive", "lqg", "hinf", "mpc")
 # Up to and past the incident, from minute 25 on.
 SCENE = Scene(1, (1, 2), MATCHED, 2_000)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from headrace.core.types import Key, MediaSpan, Sampling
 from headrace.engines.base import Embeddings, Engine, ModelSpec, SequenceInput
+from headrace.engines.constrain import Grammars
 from headrace.engines.families import family
 from headrace.engines.onnx import OnnxEngine
 from headrace.engines.onnx_model import Llama, graph_folder
@@ -42,6 +43,7 @@ class Backend:
     name: str
     spec: ModelSpec
     make: Make
+    pieces: Sequence[bytes]
 
     def __str__(self) -> str:
         return self.name
@@ -114,9 +116,10 @@ def _profile() -> Backend:
             blocks=blocks,
             chunk_tokens=CHUNK_TOKENS,
             prefix_cache_bytes=prefix_cache_bytes,
+            grammars=Grammars(tiny),
         )
 
-    return Backend("profile", replace(spec, kv_bytes_per_token=24), make)
+    return Backend("profile", replace(spec, kv_bytes_per_token=24), make, tiny.pieces)
 
 
 @cache
@@ -143,9 +146,10 @@ def _onnx(name: str, *, segments: int = 1, shared: bool = True) -> Backend:
             blocks=blocks,
             chunk_tokens=CHUNK_TOKENS,
             prefix_cache_bytes=prefix_cache_bytes,
+            grammars=Grammars(tiny_llama.Words()),
         )
 
-    return Backend(name, tiny_llama.SPEC, make)
+    return Backend(name, tiny_llama.SPEC, make, tiny_llama.PIECES)
 
 
 @cache
@@ -173,12 +177,13 @@ def _torch(name: str, *, graphs: bool) -> Backend:
             blocks=blocks,
             chunk_tokens=CHUNK_TOKENS,
             prefix_cache_bytes=prefix_cache_bytes,
+            grammars=Grammars(tiny_llama.Words()),
         )
         if graphs:
             engine.use_graphs()
         return engine
 
-    return Backend(name, tiny_llama.SPEC, make)
+    return Backend(name, tiny_llama.SPEC, make, tiny_llama.PIECES)
 
 
 BACKENDS = [_profile(), _onnx("onnx"), _onnx("onnx in segments", segments=2, shared=False)]

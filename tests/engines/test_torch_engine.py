@@ -148,7 +148,7 @@ def narrow(dtype: torch.dtype) -> Backend:
             prefix_cache_bytes=prefix_cache_bytes,
         )
 
-    return Backend(str(dtype), tiny_llama.SPEC, make)
+    return Backend(str(dtype), tiny_llama.SPEC, make, tiny_llama.PIECES)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from headrace.engines.families import family
 from headrace.engines.registry import EngineConfigError, check_stages, hands_over, load_engine
 from tests import checkpoints
 from tests.engines.vllm_driving import COUNT, PROMPTS
@@ -135,6 +136,15 @@ def test_logprobs_are_the_log_softmax(told: dict[str, Any], model: Any) -> None:
         assert logprob == pytest.approx(row[token], abs=1e-3)
         assert [likely for likely, _ in top] == np.argsort(-row)[:3].tolist()
         np.testing.assert_allclose([value for _, value in top], -np.sort(-row)[:3], atol=1e-3)
+
+
+def test_a_grammar_is_kept_and_the_other_row_is_as_ever(told: dict[str, Any], directory: Path) -> None:
+    kind = family(str(directory))
+    tokens = tokens_of(told["constrained"]["5"])
+    assert tokens[-1] in kind.spec.eos_ids
+    assert json.loads(b"".join([kind.pieces[token] for token in tokens])) in ({"a": 1}, {"a": 23})
+    assert told["constrained"]["6"] == told["greedy"]["3"]
+    assert "cannot go on within a grammar" in told["not_resumed"]
 
 
 def test_books_and_refusals(told: dict[str, Any]) -> None:

@@ -37,7 +37,18 @@ SPEC = ModelSpec(
     max_media=4,
     prefix_tokens={"image": PREFIX_TOKENS},
 )
+PIECES = [b"", b"", *[bytes([byte]) for byte in range(32, 32 + VOCAB - 2)]]  # the printable characters of ASCII
 Array = NDArray[np.float32]
+
+
+class Words:
+    """Its vocabulary, as constrained decoding reads it."""
+
+    spec = SPEC
+    pieces = PIECES
+
+    def encode(self, text: str) -> list[int]:
+        return [PIECES.index(character.encode()) for character in text]
 
 
 def weights(seed: int = 0) -> Weights:

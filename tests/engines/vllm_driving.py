@@ -10,11 +10,13 @@ from typing import Any
 
 from headrace.core.errors import StageError
 from headrace.core.types import Key, MediaSpan, Sampling
+from headrace.engines import grammar
 from headrace.engines.base import Engine, SequenceInput
 from headrace.engines.registry import load_engine
 
 COUNT = 12
 GREEDY = Sampling(COUNT, ignore_eos=True)
+SCHEMA = {"type": "object", "properties": {"a": {"enum": [1, 23]}}, "required": ["a"], "additionalProperties": False}
 # Prompts of different lengths, over and under a KV block of vLLM's; the last two begin alike for its prefix cache.
 PROMPTS = [[40 + (7 * n + 3 * row) % 60 for n in range(length)] for row, length in enumerate((1, 5, 33, 64, 90))]
 PROMPTS.append([*PROMPTS[-1][:70], 33, 34])
@@ -35,6 +37,7 @@ class Driver:
     def run(self, sequences: Sequence[SequenceInput]) -> dict[int, list[Any]]:
         waiting, told = list(sequences), dict[int, list[Any]]()
         left = {sequence.key: sequence.sampling.max_tokens for sequence in sequences}
+        bound = {sequence.key for sequence in sequences if sequence.sampling.grammar}
         while left:
             if waiting:
                 self.engine.add(waiting.pop(0))
@@ -44,7 +47,8 @@ class Driver:
             for emitted in result.emitted:
                 logprobs = emitted.logprobs and [emitted.logprobs.logprob, emitted.logprobs.top]
                 told.setdefault(int(emitted.key.request_id, 16), []).append([emitted.index, emitted.token, logprobs])
-                if emitted.index + 1 == left[emitted.key]:
+                over = emitted.key in bound and emitted.token in self.engine.spec.eos_ids
+                if over or emitted.index + 1 == left[emitted.key]:
                     self.engine.remove(emitted.key)
                     del left[emitted.key]
         return told
@@ -71,6 +75,9 @@ def main(directory: str) -> dict[str, Any]:
     told["penalised"] = driver.run([sequence(1, penalty, PROMPTS[1])])[1]
     warm = [Sampling(COUNT, temperature=1.5, seed=seed, ignore_eos=True) for seed in (5, 5, 6)]
     told["warm"] = [driver.run([sequence(3, sampling, PROMPTS[3])])[3] for sampling in warm]
+    bound = Sampling(40, grammar=grammar.json_schema(SCHEMA))
+    told["constrained"] = driver.run([sequence(5, bound, PROMPTS[1]), sequence(6, GREEDY, PROMPTS[3])])
+    told["not_resumed"] = refused(lambda: engine.add(sequence(5, bound, PROMPTS[1], [40])))
     one = sequence(7, GREEDY, PROMPTS[0])
     engine.add(one)
     engine.step()

@@ -25,7 +25,7 @@ from headrace.modalities.video import probe_video
 from headrace.v1 import common_pb2, gateway_pb2, governor_pb2, queue_pb2
 from headrace.wire import convert, work
 from headrace.wire.governed import governed_from_proto
-from services.gateway import chat, fetch, rpc
+from services.gateway import chat, completions, fetch, responses, rpc
 from services.gateway.ask import body_hash, check
 from services.gateway.media import source_of_url
 
@@ -44,15 +44,17 @@ def grpc_request(data: bytes) -> None:
 
 
 def http_request(data: bytes) -> None:
-    """A chat body, with headers before the first NUL, to an Ask that has been checked."""
+    """A body of any endpoint, with headers before the first NUL, to Asks that have been checked."""
     head, _, body = data.partition(b"\0")
     headers = dict(line.partition(b": ")[::2] for line in head.split(b"\n"))
-    try:
-        ask = chat.to_ask(chat.decode(body or data), headers, "")
-        check(ask)
-    except HeadraceError:
-        return
-    body_hash(ask)
+    for read in (chat.question, completions.question, responses.question):
+        try:
+            asks = read(body or data, headers, "").asks
+            for ask in asks:
+                check(ask)
+        except HeadraceError:
+            continue
+        body_hash(asks[0])
 
 
 # Messages between services: read by whoever subscribes, so also what a worker that was taken over makes up.

@@ -17,7 +17,7 @@ def read(body: dict[str, Any], headers: Headers) -> Targets:
     """By the way that every request over HTTP takes."""
     whole = {"messages": [{"role": "user", "content": "hi"}], **body}
     sent = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
-    return chat.to_ask(chat.decode(json.dumps(whole).encode()), sent, "").targets
+    return chat.question(json.dumps(whole).encode(), sent, "").asks[0].targets
 
 
 def hints(**members: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from headrace.cli import runstate
 from headrace.cli.options import add_data_dir
 from headrace.cli.view import Console
 from headrace.client import operator
-from headrace.v1.governor_pb2 import AuditEntry, DeviceReading, GetGovernorStateResponse, RowState
+from headrace.v1.governor_pb2 import AuditEntry, DeviceReading, GetGovernorStateResponse, LearntState, RowState
 
 ENTRIES = 20  # of the log: a screen
 KINDS = ("ups", "ahu")
@@ -111,6 +111,8 @@ def status(console: Console, state: GetGovernorStateResponse) -> None:
         for one in state.caps.stages
     ]
     _table(console, "stages", ("", "budget", "at full speed", "instances"), stages)
+    if state.HasField("learnt"):
+        console.plain(learnt(state.learnt))
     for note in state.notes:
         console.note(note)
 
@@ -129,6 +131,16 @@ def rows(console: Console, states: Sequence[RowState]) -> None:
         for row in states
     ]
     _table(console, "rows", ("", "draws", "limit", "budget", "least", "air, m³/s", "workers"), lines)
+
+
+def learnt(state: LearntState) -> str:
+    """Of the learnt thermal controller, in a line."""
+    head = f"learnt thermal controller: {state.network}, {state.mode}" + ("" if state.running else ", switched off")
+    if not state.device_seconds:
+        return f"{head}; nothing compared so far"
+    apart = f"{state.mean_apart:.3f} from the safe speed on average, at most {state.worst_apart:.2f}"
+    rest = f"{state.above_share:.1%} above it, {state.distrusted} not believed, {state.late} late"
+    return f"{head}; {state.device_seconds} speeds: {apart}; {rest}; {state.step_ms:.1f} ms"
 
 
 def changed(console: Console, states: Sequence[RowState]) -> None:

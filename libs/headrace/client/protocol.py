@@ -4,9 +4,10 @@ Sync and async clients are thin shells around this. A broken connection is survi
 request id at the next gateway, from the next token on: no gap, no duplicate.
 """
 
+import json
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -77,6 +78,12 @@ class Options:
     repetition_penalty: float = 0.0
     ignore_eos: bool = False
     logprobs: int | None = None  # 0: of the tokens; n: of the n likeliest beside each, too
+    # What the answer must be, at most one of them: JSON of this schema, any JSON object, a text that the whole
+    # expression matches, one of these texts.
+    json_schema: Mapping[str, Any] | None = None
+    json_object: bool = False
+    regex: str = ""
+    choice: Sequence[str] = ()
     slo_class: str = ""
     ttft_target_s: float = 0.0  # wanted until the first token; 0: the class's
     tbt_target_s: float = 0.0  # wanted between two tokens; 0: the class's
@@ -114,6 +121,7 @@ def build(conversation: Conversation, media: Sequence[Media], options: Options) 
         stop=options.stop,
         ignore_eos=options.ignore_eos,
         logprobs=options.logprobs,
+        grammar=_grammar(options),
     )
     return gateway_pb2.GenerateRequest(
         model=options.model,
@@ -128,6 +136,19 @@ def build(conversation: Conversation, media: Sequence[Media], options: Options) 
         idempotency_key=options.idempotency_key or uuid.uuid4().hex,
         keep_on_disconnect=options.keep_on_disconnect,
     )
+
+
+def _grammar(options: Options) -> bytes:
+    said: dict[str, Any] = {
+        "json_schema": options.json_schema,
+        "json_object": options.json_object or None,
+        "regex": options.regex or None,
+        "choice": list(options.choice) or None,
+    }
+    asked = {kind: value for kind, value in said.items() if value is not None}
+    if len(asked) > 1:
+        raise errors.InvalidInput(f"{' and '.join(asked)} exclude one another", field="sampling.grammar")
+    return json.dumps(asked).encode() if asked else b""
 
 
 def _as(kind: type[Image | Audio | Video], given: MediaLike) -> Media:

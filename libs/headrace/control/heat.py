@@ -20,10 +20,10 @@ AIR_EXPONENT = 0.8  # [I] turbulent flow over fins: the sink's resistance goes w
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Heat paths of GPUs: capacities of a kind, resistances of each GPU. K/W and J/K, arrays of one shape."""
+    """Heat paths of GPUs: capacities of a kind or of each, resistances of each. K/W and J/K, arrays of one shape."""
 
-    die_j_per_k: float
-    sink_j_per_k: float
+    die_j_per_k: float | Floats
+    sink_j_per_k: float | Floats
     die_sink: Floats
     sink_air: Floats  # at full airflow
 

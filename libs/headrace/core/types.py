@@ -12,7 +12,7 @@ StageName = Literal["encode", "prefill", "decode"]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn. The next token is a pure function of (logits, seed, token index)."""
+    """How tokens are drawn. The next token is a pure function of (logits, seed, token index) and what may follow."""
 
     max_tokens: int
     temperature: float = 0.0  # 0 is greedy
@@ -23,6 +23,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     logprobs: int | None = None  # None: not asked for; n: the drawn token's, and those of the n likeliest
+    grammar: bytes = b""  # what the answer must be, as headrace.engines.grammar writes it; empty: anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +170,7 @@ class Request:
     tbt_s: float = 0.0  # its own target between two tokens; 0: its class's
     priority: int = 0  # PRIORITY_LEAST .. PRIORITY_MOST of headrace.core.slo; higher is sooner
     flow: str = ""  # whose share it counts against among those of its class; empty: the tenant's
+    choices: int = 0  # of the first of several answers to one question: how many; 0 of all others
 
 
 @dataclass(frozen=True, slots=True)

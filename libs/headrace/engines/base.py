@@ -94,6 +94,8 @@ class StepResult:
     modelled_s: float = 0.0
     modelled_prefill_s: float = 0.0  # of it
     chunks: tuple[tuple[Key, int], ...] = ()  # whose prompts were computed, and how many tokens of each
+    # Whose grammar cannot be followed, and why: what was emitted for them is void, and they are the caller's to remove.
+    failed: tuple[tuple[Key, str], ...] = ()
 
 
 class KvSink(Protocol):

@@ -21,6 +21,7 @@ from headrace.engines.base import (
     StepResult,
 )
 from headrace.engines.batch import Batch, Chunk, Live, check_embeddings, check_finite, check_manifest, packs, sizes
+from headrace.engines.constrain import Grammars, Guides
 from headrace.engines.families.llama import Checkpoint
 from headrace.engines.kvcache import Group, Kv, KvCache, new_kv
 from headrace.engines.onnx_model import Llama, graph_folder
@@ -41,6 +42,7 @@ def load(
     segments: int = 1,
     weights: str = "fp32",
     device: str = "cpu",
+    grammars: Grammars | None = None,
 ) -> "OnnxEngine":
     """An engine on the checkpoint's graph, which is written to the cache directory at the first start.
 
@@ -57,6 +59,7 @@ def load(
         blocks=blocks,
         chunk_tokens=chunk_tokens,
         prefix_cache_bytes=prefix_cache_bytes,
+        grammars=grammars,
     )
 
 
@@ -84,6 +87,7 @@ class OnnxEngine:
         blocks: int,
         chunk_tokens: int,
         prefix_cache_bytes: int = 0,
+        grammars: Grammars | None = None,
     ) -> None:
         assert spec.kv_bytes_per_token == checkpoint.shape.kv_bytes_per_token
         self.spec = spec
@@ -100,6 +104,7 @@ class OnnxEngine:
             context_tokens=spec.context_tokens,
             chunk_tokens=chunk_tokens,
         )
+        self._guides = Guides(grammars)
         self._prefixes: dict[str, Kv] = {}  # at most the names in spec.prefix_tokens
         self._prefix_cache_bytes = prefix_cache_bytes
         self._make_room()
@@ -136,6 +141,7 @@ class OnnxEngine:
         own[:, :, :prefix_len] = prefix
         chain = Chain(self._checkpoint.fingerprint, self.spec, sequence) if self._seen.blocks else None
         self._batch.add(sequence, prefix_len, Held(own, chain, sink))
+        self._guides.expect(sequence.sampling)
 
     def feed(self, sequence: SequenceInput) -> None:
         live = self._batch[sequence.key]
@@ -158,7 +164,8 @@ class OnnxEngine:
                 emitted += self._emit([pack[row].live for row in ended], logits[ended])
         computed = sizes(chunks)
         tokens = sum([size for _, size in computed])
-        return StepResult(tuple(emitted), tuple(prefilled), tokens, decoded, chunks=computed)
+        failed = self._guides.take_failed()
+        return StepResult(tuple(emitted), tuple(prefilled), tokens, decoded, chunks=computed, failed=failed)
 
     def _join(self) -> None:
         """Sequences that were prefilled, imported or restored since the last step enter the decode groups."""
@@ -249,11 +256,16 @@ class OnnxEngine:
         self._seen.put(live.state.chain.keys(live.tokens[: live.filled]), block)
 
     def _emit(self, rows: list[Live[Held]], logits: Logits) -> list[Emitted]:
-        draws = [Draw(live.input.sampling, live.next_index, live.tokens) for live in rows]
+        masks = self._guides.masks(rows)
+        draws = [
+            Draw(live.input.sampling, live.next_index, live.tokens, mask)
+            for live, mask in zip(rows, masks, strict=True)
+        ]
         return [live.emit(drawn.token, drawn.logprobs) for live, drawn in zip(rows, sample(logits, draws), strict=True)]
 
     def remove(self, key: Key) -> None:
         live = self._batch.remove(key)
+        self._guides.drop(key)
         self._keep_blocks(live)
         if key in self._cache:
             self._cache.drop(key)
@@ -309,6 +321,7 @@ class OnnxEngine:
         own = new_kv(self._shape, prefix_len + len(sequence.tokens))
         own[:, :, : manifest.length] = kv
         self._batch.add(sequence, prefix_len, Held(own), filled)
+        self._guides.expect(sequence.sampling)
 
     def _manifest(self, length: int) -> KvManifest:
         shape = (2 * self._shape.layers, self._shape.kv_heads, length, self._shape.head_width)

@@ -1,7 +1,8 @@
 """An engine without a model: real batching, accounting and hand-over, costs from a profile, tokens from a hash.
 
 A token depends on every byte that came before it, so a dropped image, a wrong resume, a wrong block of a prefix cache
-or a corrupt hand-over changes the output, and a resumed sequence continues as an undisturbed one would.
+or a corrupt hand-over changes the output, and a resumed sequence continues as an undisturbed one would. Under a grammar
+the hash chooses among the tokens that may follow, so that the output is what the grammar says.
 """
 
 import math
@@ -18,12 +19,15 @@ from headrace.core.stages.batch import Emitted, Prefilled, work_of
 from headrace.core.types import Key, TokenLogprobs
 from headrace.engines.base import KvManifest, KvSink, ModelSpec, SequenceInput, StepResult
 from headrace.engines.batch import Batch, Chunk, Live, check_embeddings, check_manifest, sizes
+from headrace.engines.constrain import Grammars, Guides
 from headrace.engines.prefix_cache import Chain, PrefixCache
+from headrace.engines.sampling import Mask, allowed
 from headrace.profiles import EngineProfile, OutputRule
 
 _HEADER = struct.Struct("<QQQ")  # origin, state, digest of the padding
 _LINK = struct.Struct("<QI")  # state, token
 _PLAIN = re.compile(rb" | ?[a-z]+")
+_SHOWN = re.compile(rb"[!-~]+")  # under a grammar: no spaces that it lets come again and again
 _NEVER = -1
 _SINK_PARTS = 4
 _INLINE_KV_BYTES = 8 * 2**20  # a millisecond or two of a memory's bandwidth
@@ -60,6 +64,7 @@ class ProfileEngine:
         blocks: int,
         chunk_tokens: int,
         prefix_cache_bytes: int = 0,
+        grammars: Grammars | None = None,
     ) -> None:
         self.spec = replace(spec, kv_bytes_per_token=profile.kv_bytes_per_token)
         self.slots = slots
@@ -76,7 +81,9 @@ class ProfileEngine:
         )
         self._prefix_cache_bytes = prefix_cache_bytes
         self._plain = [token for token, piece in enumerate(pieces) if _PLAIN.fullmatch(piece)]
+        self._shown = np.array([bool(_SHOWN.fullmatch(piece)) for piece in pieces])
         self._eos = min(spec.eos_ids)
+        self._guides = Guides(grammars)
         self._seen = self._new_prefix_cache()
         assert self._plain
         self._even = float(np.float32(-math.log(len(self._plain))))  # as messages carry it
@@ -109,6 +116,7 @@ class ProfileEngine:
         trail.chain = Chain(self.spec.name, self.spec, sequence) if self._seen.blocks else None
         trail.sink = sink
         self._batch.add(sequence, self._prefix_len(sequence), trail)
+        self._guides.expect(sequence.sampling)
 
     def feed(self, sequence: SequenceInput) -> None:
         check_embeddings(sequence)
@@ -137,6 +145,7 @@ class ProfileEngine:
             step_s,
             cost.prefill_s(work, step_s),
             sizes(chunks),
+            self._guides.take_failed(),
         )
 
     def _prefill(self, chunks: list[Chunk[Trail]], emitted: list[Emitted]) -> list[Prefilled]:
@@ -190,10 +199,28 @@ class ProfileEngine:
 
     def _emit(self, live: Live[Trail]) -> Emitted:
         trail, plain = live.state, self._plain
+        if live.input.sampling.grammar and (mask := self._guides.masks([live])[0]) is not None:
+            return self._emit_constrained(live, mask)
         if live.next_index == trail.end_index:
             return live.emit(self._eos, None if live.input.sampling.logprobs is None else CERTAIN)
         at = (trail.state ^ trail.twist) % len(plain)
         return live.emit(plain[at], self._logprobs(at, live.input.sampling.logprobs))
+
+    def _emit_constrained(self, live: Live[Trail], mask: Mask) -> Emitted:
+        """The end as soon as it may come, if it is due; else any other token that may follow, visible if possible: each
+        is as likely."""
+        trail, may = live.state, allowed(mask, len(self._shown))
+        due = trail.end_index != _NEVER and live.next_index >= trail.end_index
+        choices = np.flatnonzero(may & self._shown)
+        if may[self._eos] and (due or not len(choices)):
+            choices = np.array([self._eos])
+        elif not len(choices):
+            choices = np.flatnonzero(may)
+        token = int(choices[(trail.state ^ trail.twist) % len(choices)])
+        even = float(np.float32(-math.log(len(choices))))
+        count = live.input.sampling.logprobs
+        top = tuple([(int(likely), even) for likely in choices[: count or 0]])
+        return live.emit(token, None if count is None else TokenLogprobs(even, top))
 
     def _logprobs(self, at: int, count: int | None) -> TokenLogprobs | None:
         """All plain tokens are as likely as the one that was drawn: it and those behind it stand for the likeliest."""
@@ -204,6 +231,7 @@ class ProfileEngine:
 
     def remove(self, key: Key) -> None:
         self._batch.remove(key)
+        self._guides.drop(key)
 
     def pause(self, key: Key) -> None:
         self._batch.pause(key)
@@ -242,6 +270,7 @@ class ProfileEngine:
         found = xxhash.xxh3_64_intdigest(source[_HEADER.size : manifest.size_bytes])
         trail = self._trail(sequence, state ^ digest ^ found, origin)
         self._batch.add(sequence, prefix_len, trail, filled)
+        self._guides.expect(sequence.sampling)
 
     def park(self) -> None:
         assert not list(self._batch), "a sequence is left"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from headrace.core.errors import Unavailable
 from headrace.engines.base import Engine
+from headrace.engines.constrain import Grammars
 from headrace.engines.families import checkpoint, family
 
 WEIGHTS = ("fp32", "q4", "int8")
@@ -85,6 +86,7 @@ def _onnx(model: str, size: EngineSize, _profile: str) -> Engine:
         segments=size.segments,
         weights=size.weights,
         device=size.device,
+        grammars=Grammars(family(model)),
     )
 
 
@@ -102,6 +104,7 @@ def _torch(model: str, size: EngineSize, _profile: str) -> Engine:
         chunk_tokens=size.chunk_tokens,
         prefix_cache_bytes=size.prefix_cache_bytes(_TORCH_PREFIX_CACHE_MB),
         device=size.device,
+        grammars=Grammars(family(model)),
     )
 
 
@@ -161,6 +164,7 @@ def _profile(model: str, size: EngineSize, profile: str) -> Engine:
         blocks=size.blocks,
         chunk_tokens=size.chunk_tokens or costs.chunk_tokens,
         prefix_cache_bytes=size.prefix_cache_bytes(0),  # a load test's prompts are often alike: only if asked for
+        grammars=Grammars(wearing),
     )
 
 

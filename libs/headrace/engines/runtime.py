@@ -5,6 +5,7 @@ threads spin while they wait, which starves the other workers of a machine unles
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,29 @@ def open_session(model: Path | bytes, threads: int, device: str = "cpu") -> Any:
         wanted.insert(0, (_PROVIDERS["cuda"], _CUDA_OPTIONS))
     try:
         session = onnxruntime.InferenceSession(source, options, providers=wanted)
-    except tuple(getattr(onnxruntime.capi.onnxruntime_pybind11_state, name) for name in _REFUSALS) as error:
+    except _refusals() as error:
         raise Unavailable(str(error)) from error
     if session.get_providers()[0] != _PROVIDERS[device]:  # a missing driver or library is only a line of its log
         raise Unavailable(f"onnxruntime was asked for {_PROVIDERS[device]} and runs on {session.get_providers()}")
     return session
+
+
+def computed(session: Any, inputs: Mapping[str, NDArray[Any]]) -> list[Any]:
+    """All outputs.
+
+    Raises:
+        Unavailable: ONNX Runtime refused the inputs or failed.
+    """
+    try:
+        outputs: list[Any] = session.run(None, dict(inputs))
+    except _refusals() as error:
+        raise Unavailable(str(error)) from error
+    return outputs
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    state = _onnxruntime().capi.onnxruntime_pybind11_state
+    return tuple(getattr(state, name) for name in _REFUSALS)
 
 
 def chosen_device(word: str) -> str:

@@ -1,8 +1,9 @@
-"""The next token as a pure function of (logits, seed, token index): the same after a failure, in any batch.
+"""The next token as a pure function of (logits, seed, token index, mask): the same after a failure, in any batch.
 
 Gumbel-max: argmax(logits / temperature + noise) draws from the softmax, and the noise of a token does not
 depend on the other logits, so a rounding error changes the draw only where two candidates nearly tie. Noise is
-computed only where a token can still win: among those that top-k and top-p keep, or that are likely or lucky.
+computed only where a token can still win: among those that top-k and top-p keep, or that are likely or lucky. Where a
+grammar rules, the mask of those that may follow is laid over the logits first (headrace.engines.constrain).
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,8 @@ UNLIKELY = 8.0
 ROWS_AT_ONCE = 16
 TEMPERATURE_MIN = 1e-30  # colder than this is greedy, and finite
 
+Mask = NDArray[np.uint32]  # one bit a token, the lowest first: 1 may follow
+
 
 @dataclass(frozen=True, slots=True)
 class Draw:
@@ -29,6 +32,7 @@ class Draw:
     sampling: Sampling
     index: int  # of the output token that is drawn
     seen: Sequence[int]  # prompt and output so far; read only for the repetition penalty
+    mask: Mask | None = None  # of the tokens that may follow; None: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class Drawn:
 def sample(logits: Logits, draws: Sequence[Draw]) -> list[Drawn]:
     """One token for each row of logits, float32 [n, vocab]; the logits are left as they are."""
     assert len(logits) == len(draws)
-    rows = _penalised(logits, draws)
+    rows = _masked(_penalised(logits, draws), logits, draws)
     tokens: Ids = rows.argmax(axis=1)
     warm = [row for row, draw in enumerate(draws) if draw.sampling.temperature > 0]
     if warm:
@@ -77,6 +81,22 @@ def _penalised(logits: Logits, draws: Sequence[Draw]) -> Logits:
     rows, values = logits.copy(), logits[at]
     rows[at] = np.where(values > 0, values / by, values * by)  # a token seen twice gets the same value twice
     return rows
+
+
+def _masked(rows: Logits, logits: Logits, draws: Sequence[Draw]) -> Logits:
+    """What may not follow is as unlikely as can be."""
+    masked = [(row, draw.mask) for row, draw in enumerate(draws) if draw.mask is not None]
+    if masked and rows is logits:
+        rows = logits.copy()
+    for row, mask in masked:
+        rows[row, ~allowed(mask, rows.shape[1])] = -np.inf
+    return rows
+
+
+def allowed(mask: Mask, size: int) -> NDArray[np.bool_]:
+    """The mask's bits of tokens 0 .. size - 1; beyond its words nothing may follow."""
+    bits = np.unpackbits(mask.view(np.uint8), bitorder="little").view(np.bool_)
+    return bits[:size] if len(bits) >= size else np.concatenate([bits, np.zeros(size - len(bits), np.bool_)])
 
 
 def _drawn(rows: Logits, likeliest: Ids, warm: Sequence[int], draws: Sequence[Draw]) -> Ids:
@@ -133,4 +153,4 @@ def _logprobs(rows: Logits, tokens: Ids, draws: Sequence[Draw]) -> list[TokenLog
     ]
 
 
-__all__ = ["Draw", "Drawn", "Logits", "sample"]
+__all__ = ["Draw", "Drawn", "Logits", "Mask", "allowed", "sample"]

@@ -23,6 +23,7 @@ from headrace.engines.base import (
     StepResult,
 )
 from headrace.engines.batch import Batch, Live, check_embeddings, check_finite, check_manifest, sizes
+from headrace.engines.constrain import Grammars, Guides
 from headrace.engines.families.crossing import cross_length, cross_rows, first_crossing, seen_rows
 from headrace.engines.prefix_cache import Chain, PrefixCache
 from headrace.engines.sampling import Draw
@@ -51,6 +52,7 @@ class TorchEngine:
         blocks: int,
         chunk_tokens: int,
         prefix_cache_bytes: int = 0,
+        grammars: Grammars | None = None,
     ) -> None:
         decoder = model.decoder
         # A family counts KV in float32: what a token takes here depends on the dtype.
@@ -66,6 +68,7 @@ class TorchEngine:
             context_tokens=spec.context_tokens,
             chunk_tokens=chunk_tokens,
         )
+        self._guides = Guides(grammars)
         self._prefix_cache_bytes = prefix_cache_bytes
         self._prefixes: dict[str, torch.Tensor] = {}  # at most the names in spec.prefix_tokens
         self._uses_graphs = False
@@ -149,10 +152,12 @@ class TorchEngine:
         emitted = self._emit([segment.live for segment in plan.wanted], logits)
         computed = sizes(chunks)
         tokens = sum([size for _, size in computed])
-        return StepResult(emitted, tuple(prefilled), tokens, len(decoding), chunks=computed)
+        failed = self._guides.take_failed()
+        return StepResult(emitted, tuple(prefilled), tokens, len(decoding), chunks=computed, failed=failed)
 
     def remove(self, key: Key) -> None:
         live = self._batch.remove(key)
+        self._guides.drop(key)
         if live.state.host is None:
             self._keep_blocks(live)
         self._give_blocks(live)
@@ -228,6 +233,7 @@ class TorchEngine:
         assert positions.shape == (self._decoder.axes, sequence.prompt_len)
         held = Held(_NO_BLOCKS, positions + prefix_len, following + prefix_len)
         live = self._batch.add(sequence, prefix_len, held, filled)
+        self._guides.expect(sequence.sampling)
         self._take_blocks(live)
         return live
 
@@ -265,7 +271,11 @@ class TorchEngine:
         return logits
 
     def _emit(self, lives: Sequence[Live[Held]], logits: torch.Tensor) -> tuple[Emitted, ...]:
-        draws = [Draw(live.input.sampling, live.next_index, live.tokens) for live in lives]
+        masks = self._guides.masks(lives)  # while a GPU still computes the logits
+        draws = [
+            Draw(live.input.sampling, live.next_index, live.tokens, mask)
+            for live, mask in zip(lives, masks, strict=True)
+        ]
         drawn = draw_tokens(logits, draws)
         return tuple(live.emit(each.token, each.logprobs) for live, each in zip(lives, drawn, strict=True))
 

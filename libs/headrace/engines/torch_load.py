@@ -13,6 +13,7 @@ import torch
 from headrace.core.errors import Unavailable
 from headrace.core.stages.kv import blocks_for
 from headrace.engines.base import ModelSpec
+from headrace.engines.constrain import Grammars
 from headrace.engines.families import checkpoint, is_directory
 from headrace.engines.families.decoder import Decoder, Rope
 from headrace.engines.families.llama import Checkpoint
@@ -35,6 +36,7 @@ def load(
     chunk_tokens: int = 0,
     prefix_cache_bytes: int = 0,
     device: str = "cpu",
+    grammars: Grammars | None = None,
     env: Mapping[str, str] = os.environ,
 ) -> TorchEngine:
     """An engine ready to run. threads: of torch, in the whole process; device: cpu, cuda, or auto for a GPU if there
@@ -50,7 +52,13 @@ def load(
     decoder = TorchDecoder(decoder_of(model), device=there, dtype=dtype)
     size = blocks_for(chunk_tokens or _CHUNK_TOKENS[there.type], spec.block_tokens) * spec.block_tokens
     engine = TorchEngine(
-        spec, decoder, slots=slots, blocks=blocks, chunk_tokens=size, prefix_cache_bytes=prefix_cache_bytes
+        spec,
+        decoder,
+        slots=slots,
+        blocks=blocks,
+        chunk_tokens=size,
+        prefix_cache_bytes=prefix_cache_bytes,
+        grammars=grammars,
     )
     if there.type == "cuda":
         engine.use_graphs()

@@ -21,13 +21,16 @@ from headrace.engines.base import (
     SequenceInput,
     StepResult,
 )
+from headrace.engines.constrain import lark_of
 from headrace.engines.families import family, is_directory
+from headrace.engines.grammar import read
 
 # vLLM's kernels want KV blocks of a multiple of this (32 on a CPU, 16 on a GPU); ours are finer where a family says so.
 BLOCK_TOKENS = 32
 SEED_MAX = 2**63 - 1  # vLLM's seeds are signed
 TOP_MAX = 20  # log-probabilities beside the drawn token's: as many as the gateway accepts
 WHY_NOT = "vLLM's KV cache does not leave its process"
+WHY_NOT_RESUMED = "vLLM cannot go on within a grammar behind tokens that were emitted before"
 WHY_NOT_SWAPPED = "vLLM keeps its model for as long as its process lives"
 
 
@@ -66,6 +69,7 @@ def load(
     try:
         import torch
         from vllm import EngineArgs
+        from vllm.config import StructuredOutputsConfig
         from vllm.platforms import current_platform
         from vllm.v1.engine.llm_engine import LLMEngine
     except ImportError as error:
@@ -81,7 +85,7 @@ def load(
     own_blocks = blocks_for(blocks * spec.block_tokens, block_tokens) + slots + 1
     arguments = EngineArgs(
         model=model,
-        skip_tokenizer_init=True,
+        structured_outputs_config=StructuredOutputsConfig(backend="guidance"),  # ours; it needs vLLM's tokenizer
         dtype="auto" if cuda else "float32",
         enforce_eager=not cuda,  # compiling for a CPU takes minutes at the first start
         max_model_len=min(spec.context_tokens, blocks * spec.block_tokens),
@@ -160,7 +164,12 @@ class VllmEngine:
         assert self.blocks_used() + blocks <= self.blocks, "not enough free blocks: the caller ignored the capacity"
         emitted = len(sequence.tokens) - sequence.prompt_len
         assert emitted < sampling.max_tokens, "nothing is left to generate"
-        self._vllm.add_request(name, {"prompt_token_ids": list(sequence.tokens)}, _parameters(sampling, emitted))
+        if sampling.grammar and emitted:
+            raise StageError(WHY_NOT_RESUMED)
+        try:
+            self._vllm.add_request(name, {"prompt_token_ids": list(sequence.tokens)}, _parameters(sampling, emitted))
+        except ValueError as error:
+            raise StageError(f"vLLM refuses the request: {error}") from error
         self._running[name] = Running(sequence, blocks, emitted)
 
     def step(self) -> StepResult:
@@ -238,7 +247,22 @@ def _parameters(sampling: Sampling, emitted: int) -> Any:
         ignore_eos=True,
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
+        structured_outputs=_structured(sampling.grammar) if sampling.grammar else None,
     )
+
+
+def _structured(grammar: bytes) -> Any:
+    """vLLM's own field for each kind; calls of tools as a Lark grammar, which its guidance backend reads."""
+    from vllm.sampling_params import StructuredOutputsParams
+
+    kind, value = read(grammar)
+    match kind:
+        case "json_schema":
+            return StructuredOutputsParams(json=value)
+        case "tools":
+            return StructuredOutputsParams(grammar=lark_of(grammar))
+        case _:
+            return StructuredOutputsParams(**{kind: value})
 
 
 def _take(running: Running, output: Any) -> list[Emitted]:

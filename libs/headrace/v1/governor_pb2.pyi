@@ -165,7 +165,7 @@ class WorkerTelemetry(_message.Message):
     def __init__(self, worker: _Optional[str] = ..., samples: _Optional[_Iterable[_Union[Telemetry, _Mapping]]] = ..., stale: _Optional[bool] = ...) -> None: ...
 
 class GetGovernorStateResponse(_message.Message):
-    __slots__ = ("workers", "devices", "notes", "caps", "rows", "audit", "mode")
+    __slots__ = ("workers", "devices", "notes", "caps", "rows", "audit", "mode", "learnt")
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
@@ -173,6 +173,7 @@ class GetGovernorStateResponse(_message.Message):
     ROWS_FIELD_NUMBER: _ClassVar[int]
     AUDIT_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
+    LEARNT_FIELD_NUMBER: _ClassVar[int]
     workers: _containers.RepeatedCompositeFieldContainer[WorkerTelemetry]
     devices: _containers.RepeatedCompositeFieldContainer[DeviceReading]
     notes: _containers.RepeatedScalarFieldContainer[str]
@@ -180,7 +181,36 @@ class GetGovernorStateResponse(_message.Message):
     rows: _containers.RepeatedCompositeFieldContainer[RowState]
     audit: _containers.RepeatedCompositeFieldContainer[AuditEntry]
     mode: str
-    def __init__(self, workers: _Optional[_Iterable[_Union[WorkerTelemetry, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[DeviceReading, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., caps: _Optional[_Union[CapBatch, _Mapping]] = ..., rows: _Optional[_Iterable[_Union[RowState, _Mapping]]] = ..., audit: _Optional[_Iterable[_Union[AuditEntry, _Mapping]]] = ..., mode: _Optional[str] = ...) -> None: ...
+    learnt: LearntState
+    def __init__(self, workers: _Optional[_Iterable[_Union[WorkerTelemetry, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[DeviceReading, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., caps: _Optional[_Union[CapBatch, _Mapping]] = ..., rows: _Optional[_Iterable[_Union[RowState, _Mapping]]] = ..., audit: _Optional[_Iterable[_Union[AuditEntry, _Mapping]]] = ..., mode: _Optional[str] = ..., learnt: _Optional[_Union[LearntState, _Mapping]] = ...) -> None: ...
+
+class LearntState(_message.Message):
+    __slots__ = ("mode", "network", "running", "trouble", "device_seconds", "mean_apart", "above_share", "worst_apart", "worst_at", "distrusted", "late", "step_ms")
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    TROUBLE_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MEAN_APART_FIELD_NUMBER: _ClassVar[int]
+    ABOVE_SHARE_FIELD_NUMBER: _ClassVar[int]
+    WORST_APART_FIELD_NUMBER: _ClassVar[int]
+    WORST_AT_FIELD_NUMBER: _ClassVar[int]
+    DISTRUSTED_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
+    STEP_MS_FIELD_NUMBER: _ClassVar[int]
+    mode: str
+    network: str
+    running: bool
+    trouble: str
+    device_seconds: int
+    mean_apart: float
+    above_share: float
+    worst_apart: float
+    worst_at: str
+    distrusted: int
+    late: int
+    step_ms: float
+    def __init__(self, mode: _Optional[str] = ..., network: _Optional[str] = ..., running: _Optional[bool] = ..., trouble: _Optional[str] = ..., device_seconds: _Optional[int] = ..., mean_apart: _Optional[float] = ..., above_share: _Optional[float] = ..., worst_apart: _Optional[float] = ..., worst_at: _Optional[str] = ..., distrusted: _Optional[int] = ..., late: _Optional[int] = ..., step_ms: _Optional[float] = ...) -> None: ...
 
 class RowState(_message.Message):
     __slots__ = ("row", "power_w", "budget_w", "limit_w", "least_w", "emergencies", "workers", "air_m3s", "air_limit_m3s")

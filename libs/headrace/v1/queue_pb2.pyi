@@ -29,7 +29,7 @@ HOLD_STATE_ENDED: HoldState
 HOLD_STATE_EVICTED: HoldState
 
 class RequestRecord(_message.Message):
-    __slots__ = ("request_id", "tenant", "idempotency_key", "body_hash", "model", "slo_class", "accepted_s", "deadline_s", "prompt", "spans", "media", "prefix", "sampling", "gateway", "traceparent", "keep_on_disconnect", "question", "ttft_s", "tbt_s", "priority", "flow")
+    __slots__ = ("request_id", "tenant", "idempotency_key", "body_hash", "model", "slo_class", "accepted_s", "deadline_s", "prompt", "spans", "media", "prefix", "sampling", "gateway", "traceparent", "keep_on_disconnect", "question", "ttft_s", "tbt_s", "priority", "flow", "choices")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +51,7 @@ class RequestRecord(_message.Message):
     TBT_S_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     FLOW_FIELD_NUMBER: _ClassVar[int]
+    CHOICES_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     tenant: str
     idempotency_key: str
@@ -72,10 +73,11 @@ class RequestRecord(_message.Message):
     tbt_s: float
     priority: int
     flow: str
-    def __init__(self, request_id: _Optional[str] = ..., tenant: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., body_hash: _Optional[bytes] = ..., model: _Optional[str] = ..., slo_class: _Optional[str] = ..., accepted_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., prompt: _Optional[_Iterable[int]] = ..., spans: _Optional[_Iterable[_Union[_common_pb2.MediaSpan, _Mapping]]] = ..., media: _Optional[_Iterable[_Union[_common_pb2.Media, _Mapping]]] = ..., prefix: _Optional[str] = ..., sampling: _Optional[_Union[_common_pb2.Sampling, _Mapping]] = ..., gateway: _Optional[str] = ..., traceparent: _Optional[str] = ..., keep_on_disconnect: _Optional[bool] = ..., question: _Optional[str] = ..., ttft_s: _Optional[float] = ..., tbt_s: _Optional[float] = ..., priority: _Optional[int] = ..., flow: _Optional[str] = ...) -> None: ...
+    choices: int
+    def __init__(self, request_id: _Optional[str] = ..., tenant: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., body_hash: _Optional[bytes] = ..., model: _Optional[str] = ..., slo_class: _Optional[str] = ..., accepted_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., prompt: _Optional[_Iterable[int]] = ..., spans: _Optional[_Iterable[_Union[_common_pb2.MediaSpan, _Mapping]]] = ..., media: _Optional[_Iterable[_Union[_common_pb2.Media, _Mapping]]] = ..., prefix: _Optional[str] = ..., sampling: _Optional[_Union[_common_pb2.Sampling, _Mapping]] = ..., gateway: _Optional[str] = ..., traceparent: _Optional[str] = ..., keep_on_disconnect: _Optional[bool] = ..., question: _Optional[str] = ..., ttft_s: _Optional[float] = ..., tbt_s: _Optional[float] = ..., priority: _Optional[int] = ..., flow: _Optional[str] = ..., choices: _Optional[int] = ...) -> None: ...
 
 class ResultRecord(_message.Message):
-    __slots__ = ("request_id", "tenant", "idempotency_key", "body_hash", "model", "attempt", "tokens", "end", "accepted_s", "ended_s", "stop", "logprobs")
+    __slots__ = ("request_id", "tenant", "idempotency_key", "body_hash", "model", "attempt", "tokens", "end", "accepted_s", "ended_s", "stop", "logprobs", "calls", "choices")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
@@ -88,6 +90,8 @@ class ResultRecord(_message.Message):
     ENDED_S_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    CHOICES_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     tenant: str
     idempotency_key: str
@@ -100,7 +104,9 @@ class ResultRecord(_message.Message):
     ended_s: float
     stop: _containers.RepeatedScalarFieldContainer[str]
     logprobs: _containers.RepeatedCompositeFieldContainer[_common_pb2.TokenLogprobs]
-    def __init__(self, request_id: _Optional[str] = ..., tenant: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., body_hash: _Optional[bytes] = ..., model: _Optional[str] = ..., attempt: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., end: _Optional[_Union[_common_pb2.End, _Mapping]] = ..., accepted_s: _Optional[float] = ..., ended_s: _Optional[float] = ..., stop: _Optional[_Iterable[str]] = ..., logprobs: _Optional[_Iterable[_Union[_common_pb2.TokenLogprobs, _Mapping]]] = ...) -> None: ...
+    calls: bool
+    choices: int
+    def __init__(self, request_id: _Optional[str] = ..., tenant: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., body_hash: _Optional[bytes] = ..., model: _Optional[str] = ..., attempt: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., end: _Optional[_Union[_common_pb2.End, _Mapping]] = ..., accepted_s: _Optional[float] = ..., ended_s: _Optional[float] = ..., stop: _Optional[_Iterable[str]] = ..., logprobs: _Optional[_Iterable[_Union[_common_pb2.TokenLogprobs, _Mapping]]] = ..., calls: _Optional[bool] = ..., choices: _Optional[int] = ...) -> None: ...
 
 class EncodeCommand(_message.Message):
     __slots__ = ("key", "part", "media", "model", "traceparent", "cache_scope", "due_s")

@@ -23,6 +23,7 @@ from headrace.core.types import (
     TokenLogprobs,
     Usage,
 )
+from headrace.engines.grammar import calls_tools
 from headrace.v1 import common_pb2, queue_pb2
 
 _REASON_TO_PROTO: dict[FinishReason, common_pb2.FinishReason] = {
@@ -55,6 +56,7 @@ def sampling_to_proto(sampling: Sampling) -> common_pb2.Sampling:
         stop=sampling.stop,
         ignore_eos=sampling.ignore_eos,
         logprobs=sampling.logprobs,
+        grammar=sampling.grammar,
     )
 
 
@@ -69,6 +71,7 @@ def sampling_from_proto(message: common_pb2.Sampling) -> Sampling:
         tuple(message.stop),
         message.ignore_eos,
         message.logprobs if message.HasField("logprobs") else None,
+        message.grammar,
     )
 
 
@@ -274,6 +277,7 @@ def request_to_proto(request: Request) -> queue_pb2.RequestRecord:
         tbt_s=request.tbt_s,
         priority=request.priority,
         flow=request.flow,
+        choices=request.choices,
     )
 
 
@@ -298,6 +302,7 @@ def request_from_proto(record: queue_pb2.RequestRecord) -> Request:
         record.tbt_s,
         record.priority,
         record.flow,
+        record.choices,
     )
 
 
@@ -317,6 +322,8 @@ class Result:
     body_hash: bytes = b""
     stop: tuple[str, ...] = ()
     logprobs: Logprobs = ()
+    calls: bool = False
+    choices: int = 0
 
 
 def result_to_proto(
@@ -335,6 +342,8 @@ def result_to_proto(
         ended_s=ended_s,
         stop=request.sampling.stop,
         logprobs=logprobs_to_proto(logprobs),
+        calls=calls_tools(request.sampling.grammar),
+        choices=request.choices,
     )
 
 
@@ -352,4 +361,6 @@ def result_from_proto(record: queue_pb2.ResultRecord) -> Result:
         record.body_hash,
         tuple(record.stop),
         logprobs_from_proto(record.logprobs),
+        record.calls,
+        record.choices,
     )

@@ -21,6 +21,7 @@ from headrace.worker.lease import Lease
 from headrace.worker.outbox import Outbox
 
 JOINS_MAX = 32  # in a message: prompts of 8,192 tokens still fit into NATS's 1 MB
+GRAMMAR_BYTES_MAX = 4096  # beside such a prompt; requests with a larger one travel alone
 
 
 def embedding_of(handle: TensorHandle, buffer: memoryview) -> NDArray[np.float32]:
@@ -81,13 +82,17 @@ class Handover:
 
     def _send_joins(self, worker: str, waiting: list[Held], epoch: int) -> None:
         # Log-probabilities of a request's whole output take up to 600 KB: those travel alone.
-        step = 1 if any(held.logprobs for held in waiting) else JOINS_MAX
+        step = 1 if any(map(_is_large, waiting)) else JOINS_MAX
         for start in range(0, len(waiting), step):
             batch = work_batch_to_proto(WorkBatch(epoch, join=tuple(map(_join, waiting[start : start + step]))))
             try:
                 self._bus.send(subjects.peer(worker), batch.SerializeToString())
             except BusDown:
                 return  # the queue manager sees the hold and sends it
+
+
+def _is_large(held: Held) -> bool:
+    return bool(held.logprobs) or len(held.command.sampling.grammar) > GRAMMAR_BYTES_MAX
 
 
 def _join(held: Held) -> JoinCommand:

@@ -205,6 +205,9 @@ class Llm:
         for ended in result.prefilled:
             if (current := self._holds.current(ended.key)) is not None:
                 current.cached_tokens = ended.cached_tokens
+        for key, why in result.failed:
+            if (failed := self._holds.current(key)) is not None:
+                self._requests.fail(failed, StageError(why), retryable=False)
         self._charge(result, joules)
         for emitted in result.emitted:
             self._emit(emitted, now_s)

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 
 from headrace.control.constants import GpuKind
+from headrace.control.thermal.adaptive import Adaptive
 from headrace.control.thermal.base import Observed, ThermalController
-from headrace.control.thermal.kalman_budget import KalmanBudget
+from headrace.control.thermal.hinf import HInfinity
+from headrace.control.thermal.kalman_budget import KalmanBudget, QuickKalman
 from headrace.control.thermal.lqg import Lqg
 from headrace.control.thermal.mpc import Mpc
 from headrace.control.thermal.none import Uncontrolled
@@ -21,6 +23,9 @@ CONTROLLERS: dict[str, Callable[[GpuKind, int], ThermalController]] = {
     "rule": Rule,
     "pid": Pid,
     "kalman": KalmanBudget,
+    "kalman-quick": QuickKalman,
+    "adaptive": Adaptive,
     "lqg": Lqg,
+    "hinf": HInfinity,
     "mpc": Mpc,
 }

@@ -50,16 +50,18 @@ class HeatModel:
 class Estimator:
     """A steady-state Kalman filter for each of some GPUs: states [gpu, 3]."""
 
-    def __init__(self, model: HeatModel, gpus: int) -> None:
+    def __init__(self, model: HeatModel, gpus: int, noise: tuple[float, float, float] = NOISE) -> None:
         self._model = model
         seen = np.array([[1.0, 0.0, 0.0]])
-        cov = solve_discrete_are(model.a.T, seen.T, np.diag(NOISE), np.array([[READING]]))
-        self._gain: Matrix = (cov @ seen.T / (seen @ cov @ seen.T + READING)).ravel()
+        cov = solve_discrete_are(model.a.T, seen.T, np.diag(noise), np.array([[READING]]))
+        self.variance = float((seen @ cov @ seen.T).item() + READING)  # of a reading beside what was predicted
+        self._gain: Matrix = (cov @ seen.T / self.variance).ravel()
         self.x: Matrix = np.tile([START_C, START_C, INLET_C], (gpus, 1))
+        self.off: Matrix = np.zeros(gpus)  # the last reading, beside what was predicted
 
     def follow(self, seen: Observed) -> Floats:
         """The second that has passed, with what it drew; then what the sensor says. The states now."""
         predicted = self.x @ self._model.a.T + seen.power_w[:, None] * self._model.b
-        off = seen.temp_c + FLOORED - predicted[:, 0]
-        self.x = predicted + off[:, None] * self._gain
+        self.off = seen.temp_c + FLOORED - predicted[:, 0]
+        self.x = predicted + self.off[:, None] * self._gain
         return self.x

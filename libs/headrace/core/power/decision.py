@@ -7,7 +7,9 @@ from headrace.core.power.allocator import Share
 from headrace.core.power.fleet import Fleet, Floats, Numbers
 from headrace.core.power.sharing import REASONS, SAFE, WARM
 
-Action = Literal["cap", "uncap", "budget", "emergency", "clear", "distrust", "trust", "admission", "move", "fallback"]
+Action = Literal[
+    "cap", "uncap", "budget", "emergency", "clear", "distrust", "trust", "admission", "move", "fallback", "learnt"
+]
 
 
 @dataclass(frozen=True, slots=True)

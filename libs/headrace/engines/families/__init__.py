@@ -35,9 +35,27 @@ class MediaPart:
 
 
 @dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may call."""
+
+    name: str
+    description: str
+    parameters: str  # JSON schema of its arguments, an object
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    id: str
+    name: str
+    arguments: str  # a JSON object
+
+
+@dataclass(frozen=True, slots=True)
 class ChatMessage:
-    role: str  # system, user, assistant
+    role: str  # system, user, assistant, tool
     parts: tuple[TextPart | MediaPart, ...]
+    calls: tuple[ToolCall, ...] = ()  # of the assistant's
+    answers: str = ""  # of a tool's: the id of the call
 
 
 class Family(Protocol):
@@ -54,8 +72,16 @@ class Family(Protocol):
         """Token ids of a text; the names of special tokens in it become those tokens."""
         ...
 
-    def render(self, messages: Sequence[ChatMessage], media: Sequence[Media]) -> Prompt:
-        """The chat template: ready for the assistant's turn. Every media part must be used exactly once."""
+    def render(self, messages: Sequence[ChatMessage], media: Sequence[Media], tools: Sequence[Tool] = ()) -> Prompt:
+        """The chat template: ready for the assistant's turn. Every media part must be used exactly once.
+
+        Models call tools as headrace.engines.toolcalls has it; a family whose template has no place for tools renders
+        what tool_prompt.plainly makes of the conversation.
+        """
+        ...
+
+    def continuing(self, text: str) -> Prompt:
+        """A text without a template, to be gone on with: what the tokenizer itself puts before it comes along."""
         ...
 
     def modality(self, name: str) -> Modality:

@@ -14,10 +14,11 @@ from tokenizers import Tokenizer
 from headrace.core.errors import InvalidInput
 from headrace.core.types import Media, MediaSpan, Prompt
 from headrace.engines.base import ModelSpec
-from headrace.engines.families import ChatMessage, MediaPart
+from headrace.engines.families import ChatMessage, MediaPart, Tool
 from headrace.engines.families.directory import Directory
-from headrace.engines.families.hf_template import ChatTemplate, Message, load_template
+from headrace.engines.families.hf_template import ChatTemplate, Message, call_field, load_template, tool_field
 from headrace.engines.families.hf_tokens import Vocabulary, load_vocabulary
+from headrace.engines.families.tool_prompt import plainly
 from headrace.modalities import Modality
 
 # Code points that are no characters stand for placeholder names in a user's text while the template runs.
@@ -63,14 +64,21 @@ class HfFamily:
     def modality(self, name: str) -> Modality:
         return self.modalities[name]
 
-    def render(self, messages: Sequence[ChatMessage], media: Sequence[Media]) -> Prompt:
-        """See Family.render. A placeholder's name in a user's text stays text.
+    def continuing(self, text: str) -> Prompt:
+        return Prompt((*self.vocabulary.head, *self.encode(text)))
+
+    def render(self, messages: Sequence[ChatMessage], media: Sequence[Media], tools: Sequence[Tool] = ()) -> Prompt:
+        """See Family.render. A placeholder's name in a user's text stays text. A template that writes calls as
+        headrace.engines.toolcalls does is told of the tools itself.
 
         Raises:
             InvalidInput: the chat template refuses the messages, or does not write each part once.
         """
-        names = self._stand_ins(messages)
-        text = self.template.render([self._message(message, media, names) for message in messages])
+        if not self.template.calls_tools:
+            messages, tools = plainly(messages, tools), ()
+        names = self._stand_ins(messages, tools)
+        told = [tool_field(tool, lambda text: _replace(text, names)) for tool in tools]
+        text = self.template.render([self._message(message, media, names) for message in messages], told)
         written = self._occurrences(text, names)
         for name, stand_in in names.items():
             text = text.replace(stand_in, name)
@@ -78,9 +86,11 @@ class HfFamily:
 
     # --- messages for the template ---
 
-    def _stand_ins(self, messages: Sequence[ChatMessage]) -> dict[str, str]:
+    def _stand_ins(self, messages: Sequence[ChatMessage], tools: Sequence[Tool]) -> dict[str, str]:
         """Placeholder name -> its stand-in, where a user's text has the name."""
         texts = [part.text for message in messages for part in message.parts if not isinstance(part, MediaPart)]
+        texts += [text for message in messages for call in message.calls for text in (call.name, call.arguments)]
+        texts += [text for tool in tools for text in (tool.name, tool.description, tool.parameters)]
         guarded = [*(slot.token for slot in self.slots.values()), *self.reserved]
         named = [name for name in guarded if any(name in text for text in texts)]
         if not named:
@@ -91,9 +101,14 @@ class HfFamily:
         return dict(zip(named, free, strict=False))
 
     def _message(self, message: ChatMessage, media: Sequence[Media], names: Mapping[str, str]) -> Message:
+        said: Message = {"role": message.role}
+        if message.calls:
+            said["tool_calls"] = [call_field(call, lambda text: _replace(text, names)) for call in message.calls]
+        if message.answers:
+            said["tool_call_id"] = message.answers
         if self.template.takes_parts and self.slots:
-            return {"role": message.role, "content": list(self._parts(message, media, names))}
-        return {"role": message.role, "content": "".join(self._texts(message, media, names))}
+            return said | {"content": list(self._parts(message, media, names))}
+        return said | {"content": "".join(self._texts(message, media, names))}
 
     def _parts(
         self, message: ChatMessage, media: Sequence[Media], names: Mapping[str, str]

@@ -5,7 +5,7 @@ strftime_now, tojson without escapes, and the names of the special tokens.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NoReturn
@@ -17,9 +17,11 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from headrace.core.errors import InvalidInput, Unavailable
+from headrace.engines.families import Tool, ToolCall
 from headrace.engines.families.directory import Directory
 from headrace.engines.families.hf_config import optional_json, text_file
 from headrace.engines.families.hf_tokens import Vocabulary
+from headrace.engines.families.tool_prompt import called
 
 Message = dict[
     str, Any
@@ -55,15 +57,16 @@ class ChatTemplate:
     template: Template
     special: Mapping[str, str]
     takes_parts: bool  # content may be a list of parts; else it must be one text
+    calls_tools: bool = False  # it tells of tools, and of calls as headrace.engines.toolcalls writes them
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], tools: Sequence[Message] = ()) -> str:
         """The prompt up to the assistant's next turn.
 
         Raises:
             InvalidInput: the template refuses the messages, as many do with roles that do not alternate.
         """
         try:
-            return _render(self.template, messages, self.special)
+            return _render(self.template, messages, self.special, tools)
         except _REFUSALS as error:
             raise InvalidInput(
                 f"the chat template of {self.name} refuses these messages: {error}", field="messages"
@@ -77,7 +80,8 @@ def load_template(directory: Directory, vocabulary: Vocabulary) -> ChatTemplate:
         template = environment().from_string(source)
     except TemplateSyntaxError as error:
         raise Unavailable(f"{directory.path}: the chat template is broken: {error}") from error
-    return ChatTemplate(directory.name, template, vocabulary.special, _takes_parts(template, vocabulary.special))
+    takes_parts, calls_tools = _takes_parts(template, vocabulary.special), _calls_tools(template, vocabulary.special)
+    return ChatTemplate(directory.name, template, vocabulary.special, takes_parts, calls_tools)
 
 
 def environment() -> Environment:
@@ -116,9 +120,41 @@ def _takes_parts(template: Template, special: Mapping[str, str]) -> bool:
     return _PROBE in shown and "'type'" not in shown
 
 
-def _render(template: Template, messages: Sequence[Message], special: Mapping[str, str]) -> str:
+def _calls_tools(template: Template, special: Mapping[str, str]) -> bool:
+    """Whether it writes a call to the byte as ours. Arguments come as a value, as transformers' own examples do."""
+    call = ToolCall("call_0", "probe", '{"a": 1}')
+    turns: list[Message] = [
+        {"role": "user", "content": _PROBE},
+        {"role": "assistant", "content": "", "tool_calls": [call_field(call, str)]},
+        {"role": "tool", "content": _PROBE},
+    ]
+    try:
+        shown = _render(template, turns, special, [tool_field(Tool("probe", "", '{"type": "object"}'), str)])
+    except _REFUSALS:
+        return False
+    return called(call) in shown and shown.count('"probe"') > 1 and shown.count(_PROBE) > 1
+
+
+def tool_field(tool: Tool, said: Callable[[str], str]) -> Message:
+    """A tool as templates expect it; said: what becomes of its texts."""
+    function = {"name": said(tool.name), "description": said(tool.description)}
+    return {"type": "function", "function": {**function, "parameters": json.loads(said(tool.parameters))}}
+
+
+def call_field(call: ToolCall, said: Callable[[str], str]) -> Message:
+    function = {"name": said(call.name), "arguments": json.loads(said(call.arguments or "{}"))}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _render(
+    template: Template, messages: Sequence[Message], special: Mapping[str, str], tools: Sequence[Message] = ()
+) -> str:
     return template.render(
-        messages=list(messages), tools=None, documents=None, add_generation_prompt=True, **dict(special)
+        messages=list(messages),
+        tools=list(tools) or None,
+        documents=None,
+        add_generation_prompt=True,
+        **dict(special),
     )
 
 

@@ -12,7 +12,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from headrace.core.types import Media, MediaSpan, Prompt
 from headrace.engines.base import ModelSpec
-from headrace.engines.families import ChatMessage, MediaPart
+from headrace.engines.families import ChatMessage, MediaPart, Tool
+from headrace.engines.families.tool_prompt import plainly
 from headrace.modalities import Modality, modality
 
 START, END, MEDIA = "<|im_start|>", "<|im_end|>", "<|media|>"
@@ -64,7 +65,11 @@ class ProfileTiny:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def render(self, messages: Sequence[ChatMessage], media: Sequence[Media]) -> Prompt:
+    def continuing(self, text: str) -> Prompt:
+        return Prompt(tuple(self.encode(text)))
+
+    def render(self, messages: Sequence[ChatMessage], media: Sequence[Media], tools: Sequence[Tool] = ()) -> Prompt:
+        messages = plainly(messages, tools)
         tokens, spans = list[int](), list[MediaSpan]()
         for segment in _template(messages):
             if isinstance(segment, str):

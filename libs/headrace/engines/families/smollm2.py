@@ -19,9 +19,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from headrace.core.errors import Unavailable
 from headrace.core.types import Media, MediaSpan, Prompt
 from headrace.engines.base import ModelSpec
-from headrace.engines.families import ChatMessage, MediaPart
+from headrace.engines.families import ChatMessage, MediaPart, Tool
 from headrace.engines.families.gguf_file import GgufFile, read_blocks, read_gguf, read_tensor
 from headrace.engines.families.llama import Checkpoint, LlamaShape, Weights
+from headrace.engines.families.tool_prompt import plainly
 from headrace.engines.families.words import WordEncoder
 from headrace.engines.packed import Blocks
 from headrace.modalities import Modality, modality
@@ -164,7 +165,11 @@ class SmolLM2:
     def encode(self, text: str) -> list[int]:
         return self.words.encode(text)
 
-    def render(self, messages: Sequence[ChatMessage], media: Sequence[Media]) -> Prompt:
+    def continuing(self, text: str) -> Prompt:
+        return Prompt(tuple(self.encode(text)))
+
+    def render(self, messages: Sequence[ChatMessage], media: Sequence[Media], tools: Sequence[Tool] = ()) -> Prompt:
+        messages = plainly(messages, tools)
         if media and len(messages) == 1 and messages[0].role == "user":
             return self._assemble([], [*_content(messages[0], _labels(media)), ANSWER_HEADER], media, _prefix(media))
         head = [] if messages and messages[0].role == "system" else self.system_ids

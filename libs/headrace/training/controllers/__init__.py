@@ -1,0 +1,1 @@
+"""Learnt thermal controllers: demonstrations on randomised plants, networks, their export (needs torch, peft, onnx)."""
