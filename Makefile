@@ -10,11 +10,14 @@ PY := $(BIN)/python
 SERVE := $(VENV)/.stamp-serve
 DEV := $(VENV)/.stamp-dev
 TRAIN := $(VENV)/.stamp-train
+FUZZ := .venv-fuzz/.stamp
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # How many seconds `make load` runs, with how many users of each kind, and against what.
 LOAD_TIME ?= 60
 SCENARIO ?= mixed
+# How many seconds `make fuzz` takes in all.
+FUZZ_SECONDS ?= 120
 # Arguments for `make chat`, `make up` and the benches: make chat Q="What is this?" ARGS="--image a.png"
 ARGS ?=
 Q ?= What can you do?
@@ -38,6 +41,14 @@ $(DEV): pyproject.toml deploy/setup/constraints.txt | $(PY)
 
 $(TRAIN): pyproject.toml | $(DEV)
 	@bash deploy/setup/install.sh $(VENV) train
+	@touch $@
+
+# Apart from the rest: schemathesis brings versions of its own of packages that the mesh pins. What the mesh needs is
+# looked up in .venv, after its own.
+$(FUZZ): pyproject.toml | $(DEV)
+	@$(PY) -m venv .venv-fuzz
+	@$(PY) deploy/image/requirements.py fuzz | tail -n +3 | .venv-fuzz/bin/python -m pip install --disable-pip-version-check --quiet -r /dev/stdin
+	@$(PY) -c "import site; print(site.getsitepackages()[0])" > "$$(.venv-fuzz/bin/python -c 'import site; print(site.getsitepackages()[0])')/zz_headrace.pth"
 	@touch $@
 
 .PHONY: setup
@@ -66,7 +77,7 @@ chat: $(SERVE) ## ask the running mesh: make chat Q="What digit is this?" ARGS="
 
 # --- tests and checks ---
 
-.PHONY: test check chaos test-compose
+.PHONY: test check chaos fuzz test-compose
 test: $(DEV) ## all tests, one seed of chaos per process and fault (at most 10 minutes on 2 cores)
 	@$(PY) -m pytest tests -n 2 --dist loadgroup --max-worker-restart 0 $(ARGS)
 
@@ -75,6 +86,9 @@ check: $(DEV) ## style, types, import contracts, protos, stubs, tidiness
 
 chaos: $(DEV) ## the whole chaos matrix: every process at every transition, killed and stopped
 	@$(PY) -m tests.chaos.matrix $(ARGS)
+
+fuzz: $(FUZZ) ## schemathesis on a live gateway, atheris on all that bytes from outside go through (FUZZ_SECONDS=120)
+	@$(PY) -m tests.fuzz.run --seconds $(FUZZ_SECONDS) $(ARGS)
 
 test-compose: $(SERVE) ## the containers for real, where there is a Docker engine
 	@bash deploy/test-compose.sh $(ARGS)

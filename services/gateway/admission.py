@@ -9,7 +9,7 @@ import json
 import math
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -29,7 +29,9 @@ from headrace.mesh.errors import Uncertain
 from headrace.mesh.faults import reach
 from services.gateway import capacity, drafts
 from services.gateway.ask import Ask, Caller, body_hash, check
+from services.gateway.auth import check_class, patient
 from services.gateway.drafts import Draft
+from services.gateway.limits import Limiter, Taken
 from services.gateway.live import Facts, Live
 from services.gateway.lookup import Lookup
 from services.gateway.media import Fetcher, check_media, read_media
@@ -55,6 +57,7 @@ class Mesh(Protocol):
     streams: Streams
     lookup: Lookup
     metrics: GatewayMetrics
+    on_end: list[Callable[[Live], None]]
 
 
 class Blobs(Protocol):
@@ -82,7 +85,9 @@ class Place:
 
 
 class Admission:
-    def __init__(self, gateway: Mesh, terms: Terms, journal: Journal, blobs: Blobs, fetcher: Fetcher) -> None:
+    def __init__(
+        self, gateway: Mesh, terms: Terms, journal: Journal, blobs: Blobs, fetcher: Fetcher, limiter: Limiter
+    ) -> None:
         self._gateway = gateway
         self._streams = gateway.streams
         self._lookup = gateway.lookup
@@ -90,6 +95,8 @@ class Admission:
         self._journal = journal
         self._blobs = blobs
         self._fetcher = fetcher
+        self._limiter = limiter
+        gateway.on_end.append(self._settle)
         self.draining = False
 
     async def admit(self, ask: Ask, caller: Caller, traceparent: str = "", prefix: str = "") -> Live:
@@ -100,14 +107,14 @@ class Admission:
         Raises:
             HeadraceError: typed, naming the field.
         """
-        family, slo = self._begin(ask, prefix)
+        family, slo = self._begin(ask, caller, prefix)
         request_id, content_hash = _identity(ask, caller.tenant)
         if ask.idempotency_key and (known := await self._lookup.ended_or_here(request_id)) is not None:
             return _same(known, content_hash)
         self._bid(ask, caller, family, slo, 1)
         draft = await self._draft(family, ask, prefix)
         reach("gateway.validated", request_id)
-        return await self._accept(Place(request_id, content_hash), ask, caller, slo, draft, traceparent)
+        return await self._charged(Place(request_id, content_hash), ask, caller, slo, draft, traceparent)
 
     async def admit_several(
         self, asks: Sequence[Ask], caller: Caller, traceparent: str = "", prefix: str = ""
@@ -118,7 +125,7 @@ class Admission:
         asks: all of one model and class, with one idempotency key.
         """
         first = asks[0]
-        family, slo = self._begin(first, prefix)
+        family, slo = self._begin(first, caller, prefix)
         base, content_hash = _identity(first, caller.tenant)
         if first.idempotency_key:
             content_hash = hashlib.sha256(b"".join(map(body_hash, asks))).digest()
@@ -140,7 +147,7 @@ class Admission:
         lives = list[Live]()
         try:
             for place, ask, draft, live in zip(places, asks, written, known, strict=True):
-                lives.append(live or await self._accept(place, ask, caller, slo, draft, traceparent))
+                lives.append(live or await self._charged(place, ask, caller, slo, draft, traceparent))
         except (asyncio.CancelledError, HeadraceError, OSError):
             for live in lives if not first.idempotency_key else ():
                 self._streams.cancel(live, time.monotonic())
@@ -152,17 +159,46 @@ class Admission:
         live = await self._lookup.ended_or_here(place.request_id)
         return None if live is None else _same(live, place.content_hash)
 
-    def _begin(self, ask: Ask, prefix: str) -> tuple[Family, SloClass]:
+    def _begin(self, ask: Ask, caller: Caller, prefix: str) -> tuple[Family, SloClass]:
         if self.draining:
             raise Unavailable("this gateway is shutting down", retry_after_s=1.0)
+        self._limiter.check(caller.key)
         check(ask, prefix)
-        return self._terms.models.family(ask.model), self._class(ask)
+        family, slo = self._terms.models.family(ask.model), self._class(ask)
+        check_class(caller.key, slo.name, self._terms.classes)
+        return family, slo
 
     def _bid(self, ask: Ask, caller: Caller, family: Family, slo: SloClass, count: int) -> None:
         check_media(ask.media, family.spec)
         modalities = {source.modality for source in ask.media}
         bid = capacity.Bid(family.spec.name, slo.name, modalities, self._left_s(ask, caller, slo), count)
         capacity.admit(self._gateway.cell, time.monotonic(), bid, partial(self._streams.of_class, slo.name))
+        if caller.key.id:
+            mine = partial(self._streams.of_tenant, slo.name, caller.tenant)
+            capacity.leave_room(self._gateway.cell, bid, mine)
+
+    async def _charged(
+        self, place: Place, ask: Ask, caller: Caller, slo: SloClass, draft: Draft, traceparent: str
+    ) -> Live:
+        """Accepted, and on its API key's account."""
+        ask = replace(ask, targets=patient(caller.key, ask.targets, slo.ttft_s))
+        cost = len(draft.prompt.tokens) + draft.sampling.max_tokens
+        runs_s = max(0.0, _deadline_s(ask, caller, slo) - time.time())
+        taken = await self._limiter.take(caller.key, place.request_id, cost, runs_s)
+        try:
+            live = await self._accept(place, ask, caller, slo, draft, traceparent, taken)
+        except (HeadraceError, OSError):
+            if taken is not None:
+                self._limiter.settle(taken, 0)
+            raise
+        if taken is not None and live.taken is not taken:  # its twin was here before
+            self._limiter.settle(taken, 0)
+        return live
+
+    def _settle(self, live: Live) -> None:
+        if live.taken is not None and live.end is not None:
+            usage = live.end.usage
+            self._limiter.settle(live.taken, usage.prompt_tokens + usage.completion_tokens)
 
     async def _draft(self, family: Family, ask: Ask, prefix: str) -> Draft:
         if ask.sampling.grammar:
@@ -192,7 +228,7 @@ class Admission:
     def _left_s(self, ask: Ask, caller: Caller, slo: SloClass) -> float:
         """Until its deadline; inf where it is let in all the same: of one that goes before its class the estimate for
         the class says nothing."""
-        if not self._terms.early_rejection or ask.targets.before(slo.ttft_s):
+        if not self._terms.early_rejection or patient(caller.key, ask.targets, slo.ttft_s).before(slo.ttft_s):
             return math.inf
         return _deadline_s(ask, caller, slo) - time.time()
 
@@ -214,6 +250,7 @@ class Admission:
         slo: SloClass,
         draft: Draft,
         traceparent: str,
+        taken: Taken | None,
     ) -> Live:
         # A second request with the same key may have come while this one was read.
         if (twin := self._streams.get(place.request_id)) is not None:
@@ -245,7 +282,7 @@ class Admission:
             choices=place.choices,
         )
         live = self._streams.open(facts_of(request), time.monotonic())
-        live.opened_s, live.received_s = caller.arrived_s, caller.received_s
+        live.opened_s, live.received_s, live.taken = caller.arrived_s, caller.received_s, taken
         try:
             await self._store(request, draft.data, live)
         except asyncio.CancelledError:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from headrace.core.access import ANYBODY, Key
 from headrace.core.errors import InvalidInput, PayloadTooLarge
 from headrace.core.slo import TIMEOUT_S_MAX
 from headrace.core.types import Sampling
@@ -67,6 +68,7 @@ class Caller:
     arrived_s: float  # the same moment, monotonic
     traceparent: str = ""  # the caller's own
     trace: bool = False  # sample this request
+    key: Key = ANYBODY
 
 
 def check(ask: Ask, prefix: str = "") -> None:

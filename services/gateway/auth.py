@@ -1,54 +1,32 @@
-"""API keys: a file of "<key> <tenant>" lines; without one the gateway is open and everybody is one tenant."""
+"""What a caller's API key allows at this gateway: asking at all, and for which class."""
 
-import hashlib
-from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 
-from headrace.core.errors import Unauthenticated
-from headrace.mesh.errors import BadSetup
+from headrace.core.access import ASKING, Key
+from headrace.core.errors import PermissionDenied
+from headrace.core.slo import Classes, effective_target_s
+from headrace.mesh.keyring import Keys
+from services.gateway.targets import Targets
 
-OPEN_TENANT = "default"
-
-
-class Keys:
-    """Keys are looked up by their hash, so that the time of a look-up tells nothing about a key."""
-
-    def __init__(self, tenants: Mapping[bytes, str] | None = None) -> None:
-        self._tenants = tenants
-
-    @staticmethod
-    def read(path: str) -> "Keys":
-        """Raises BadSetup: no such file, or a line that is not "<key> <tenant>": its number is said, never the key."""
-        if not path:
-            return Keys()
-        tenants = {}
-        try:
-            lines = Path(path).read_text().splitlines()
-        except OSError as error:
-            raise BadSetup(f"HEADRACE_API_KEYS_FILE={path!r}: {error.strerror}") from error
-        for number, line in enumerate(lines, 1):
-            words = line.split("#")[0].split()
-            if not words:
-                continue
-            if len(words) != 2:
-                raise BadSetup(f"{path}:{number}: want <key> <tenant>; see HEADRACE_API_KEYS_FILE")
-            tenants[_digest(words[0])] = words[1]
-        return Keys(tenants)
-
-    def tenant(self, authorization: str) -> str:
-        """The tenant of an Authorization header ("Bearer <key>").
-
-        Raises:
-            Unauthenticated: no key, or an unknown one.
-        """
-        if self._tenants is None:
-            return OPEN_TENANT
-        scheme, _, key = authorization.partition(" ")
-        tenant = self._tenants.get(_digest(key.strip())) if scheme.lower() == "bearer" else None
-        if tenant is None:
-            raise Unauthenticated("a valid API key is needed: Authorization: Bearer <key>", field="authorization")
-        return tenant
+__all__ = ["Keys", "asking", "check_class", "patient"]
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
+def asking(keys: Keys, authorization: str) -> Key:
+    """Raises Unauthenticated; PermissionDenied for a key that only operates or reads metrics."""
+    return keys.require(authorization, *ASKING)
+
+
+def patient(key: Key, targets: Targets, class_ttft_s: float) -> Targets:
+    """What a request may ask for itself: nobody hurries past others further than the key allows."""
+    wanted_s = effective_target_s(targets.ttft_s or class_ttft_s, targets.priority)
+    if wanted_s >= min(key.soonest_s, class_ttft_s):
+        return targets
+    return replace(targets, ttft_s=min(key.soonest_s, class_ttft_s), priority=0)
+
+
+def check_class(key: Key, slo_class: str, classes: Classes) -> None:
+    """Raises PermissionDenied: a batch key asks for what need not be answered at once."""
+    if "generate" not in key.scopes and slo_class == classes.default:
+        raise PermissionDenied(
+            f"this key has the scope batch alone: name another SLO class than {slo_class}", field="slo_class"
+        )

@@ -99,6 +99,22 @@ def admit(cell: Cell | None, now_s: float, bid: Bid, open_here: Callable[[], int
         raise TooLate(message, retry_after_s=_retry_s(load.least_wait_s - bid.time_left_s))
 
 
+def leave_room(cell: Cell | None, bid: Bid, open_here: Callable[[], int]) -> None:
+    """Where tenants have keys, one of them fills half of a class's queue at most: the rest is the others'.
+
+    open_here: this gateway's own open requests of the class and the tenant; counted only once the queue is half full.
+
+    Raises:
+        Overloaded.
+    """
+    load = cell.classes.get(bid.slo_class) if cell is not None else None
+    if load is None or not load.limit or load.queued * 2 < load.limit:
+        return
+    if open_here() * 2 >= load.limit:
+        message = f"this tenant's requests fill half of the queue of class {bid.slo_class!r} ({load.limit} requests)"
+        raise Overloaded(message, retry_after_s=_retry_s(load.oldest_wait_s))
+
+
 def _retry_s(wait_s: float) -> float:
     return min(max(wait_s, RETRY_S_MIN), RETRY_S_MAX)
 

@@ -8,6 +8,7 @@ from typing import Any
 from headrace.core.errors import HeadraceError, InvalidInput, PayloadTooLarge
 from services.gateway.ask import Ask, Caller
 from services.gateway.asking import Question
+from services.gateway.auth import asking
 from services.gateway.front import Front
 from services.gateway.http_reply import (
     Disconnects,
@@ -29,14 +30,16 @@ REQUEST_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def caller_of(front: Front, headers: dict[bytes, bytes]) -> Caller:
-    """Raises Unauthenticated."""
+    """Raises Unauthenticated, PermissionDenied."""
     get = headers.get
+    key = asking(front.keys, get(b"authorization", b"").decode("latin-1"))
     return Caller(
-        tenant=front.keys.tenant(get(b"authorization", b"").decode("latin-1")),
+        tenant=key.tenant,
         received_s=time.time(),
         arrived_s=time.monotonic(),
         traceparent=get(b"traceparent", b"").decode("latin-1"),
         trace=get(b"x-headrace-trace") == b"1",
+        key=key,
     )
 
 

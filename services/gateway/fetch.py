@@ -1,13 +1,13 @@
 """Media by URL, for those who allow it: the address is resolved, checked and connected to, never resolved twice.
 
 Off unless HEADRACE_MEDIA_URLS=on. Private, loopback, link-local and other special addresses are always refused,
-and so is a redirect to one.
+and so is a redirect to one. HEADRACE_MEDIA_HOSTS says from which hosts alone; it holds for redirects too.
 """
 
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import httpx
 
@@ -16,10 +16,25 @@ from headrace.core.errors import InvalidInput, PayloadTooLarge, PermissionDenied
 FETCH_BYTES_MAX = 32 * 1024 * 1024  # as for a part in the body
 FETCH_S_MAX = 10.0  # for all redirects together: the client is waiting
 REDIRECTS_MAX = 3
+FETCHES_MAX = 8  # at once: a quarter of a gigabyte of memory; who waits for a turn has FETCH_S_MAX all the same
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 URL_CHARS_MAX = 2048
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
+
+
+class Hosts:
+    """Which hosts may be fetched from: exact names, and *.name for all below a name; none said: any."""
+
+    def __init__(self, allowed: Sequence[str] = ()) -> None:
+        names = [name.lower().rstrip(".") for name in allowed]
+        self._exact = frozenset(name for name in names if not name.startswith("*."))
+        self._below = tuple(name[1:] for name in names if name.startswith("*."))
+        self._any = not names
+
+    def __contains__(self, host: str) -> bool:
+        host = host.lower().rstrip(".")
+        return self._any or host in self._exact or host.endswith(self._below or ("\0",))
 
 
 async def system_resolve(host: str, port: int) -> list[str]:
@@ -43,6 +58,9 @@ def _nat64(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else None
 
 
+ANY_HOST = Hosts()
+
+
 class NoFetcher:
     """The default: a URL is an error that says how to send the bytes instead."""
 
@@ -51,17 +69,29 @@ class NoFetcher:
 
 
 class UrlFetcher:
-    def __init__(self, resolve: Resolve = system_resolve, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        resolve: Resolve = system_resolve,
+        transport: httpx.AsyncBaseTransport | None = None,
+        hosts: Hosts = ANY_HOST,
+    ) -> None:
         self._resolve = resolve
-        # No proxy from the environment: a proxy would connect to what was never checked.
+        self._hosts = hosts
+        self._turns = asyncio.Semaphore(FETCHES_MAX)
+        # No proxy from the environment: a proxy would connect to what was never checked. No connection is used again:
+        # it belongs to an address, and was opened for one host of those that may share it.
         self._client = httpx.AsyncClient(
-            transport=transport, trust_env=False, follow_redirects=False, timeout=FETCH_S_MAX
+            transport=transport,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=FETCH_S_MAX,
+            limits=httpx.Limits(max_keepalive_connections=0),
         )
 
     async def fetch(self, url: str, field: str) -> bytes:
         """Raises InvalidInput, PermissionDenied, PayloadTooLarge: naming the field."""
         try:
-            async with asyncio.timeout(FETCH_S_MAX):
+            async with asyncio.timeout(FETCH_S_MAX), self._turns:
                 return await self._follow(url, field)
         except TimeoutError as error:
             raise InvalidInput(f"the media URL did not answer within {FETCH_S_MAX:.0f} s", field=field) from error
@@ -86,6 +116,9 @@ class UrlFetcher:
 
     async def _pinned(self, url: httpx.URL, field: str) -> httpx.Request:
         """A request to a checked address; the Host header and TLS name stay the URL's own."""
+        host = url.raw_host.decode("ascii")
+        if host not in self._hosts:
+            raise PermissionDenied(f"media is not fetched from {host[:128]!r} here", field=field)
         port = url.port or (443 if url.scheme == "https" else 80)
         address = await self._checked_address(url.host, port, field)
         pinned = url.copy_with(host=address)
@@ -107,8 +140,8 @@ class UrlFetcher:
         return addresses[0]
 
 
-def fetcher(allowed: bool) -> NoFetcher | UrlFetcher:
-    return UrlFetcher() if allowed else NoFetcher()
+def fetcher(allowed: bool, hosts: Sequence[str] = ()) -> NoFetcher | UrlFetcher:
+    return UrlFetcher(hosts=Hosts(hosts)) if allowed else NoFetcher()
 
 
 def _parse(url: str, field: str) -> httpx.URL:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headrace.core.types import StageSpan
 from headrace.mesh.bus import Bus
@@ -10,6 +10,7 @@ from headrace.mesh.journal import Journal
 from services.gateway.admission import Admission, Blobs, Terms
 from services.gateway.auth import Keys
 from services.gateway.calls import CallReader
+from services.gateway.limits import Limiter
 from services.gateway.live import Live
 from services.gateway.media import Fetcher
 from services.gateway.metrics import GatewayMetrics
@@ -31,6 +32,7 @@ class Parts:
     keys: Keys
     fetcher: Fetcher
     tracer: Tracer
+    limiter: Limiter = field(default_factory=Limiter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Front:
     def of(name: str, parts: Parts) -> "Front":
         journal, models = JournalPort(parts.journal), parts.terms.models
         gateway = Gateway(name, parts.bus, journal, GatewayMetrics(models.known))
-        admission = Admission(gateway, parts.terms, journal, parts.blobs, parts.fetcher)
+        admission = Admission(gateway, parts.terms, journal, parts.blobs, parts.fetcher, parts.limiter)
         return Front(gateway, admission, parts.keys, parts.tracer, models)
 
     async def find(self, request_id: str, tenant: str) -> Live:

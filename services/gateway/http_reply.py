@@ -152,6 +152,8 @@ class HttpReply:
         self._style = style
         self._send = send
         self._headers: Headers = [(b"x-request-id", lives[0].facts.id.encode())]
+        if (taken := lives[-1].taken) is not None:
+            self._headers += taken.headers
         if len(lives) > 1:
             self._headers.append((b"x-headrace-choices", ",".join([live.facts.id for live in lives]).encode()))
         if style.trace_id:

@@ -1,11 +1,16 @@
 """Listens on HTTP and gRPC, says that it is ready, and drains when told to stop."""
 
 import asyncio
+import ssl
+from dataclasses import dataclass
+
+import grpc
 
 from headrace.mesh import rpc
 from headrace.mesh.config import Settings
 from headrace.mesh.lifecycle import Lifecycle, collect_less
 from headrace.mesh.metrics import serve_metrics
+from headrace.mesh.tls import Tls
 from headrace.v1.gateway_pb2_grpc import add_GatewayServiceServicer_to_server
 from services.gateway.front import Front
 from services.gateway.routes import bind, http_server
@@ -16,29 +21,55 @@ DRAIN_S = 20.0  # open responses; the lifecycle ends the process after 30
 STOP_S = 2.0  # what is left after that: error events on their way out
 
 
-async def serve(front: Front, settings: Settings, life: Lifecycle) -> None:
+@dataclass(slots=True)
+class Doors:
+    """TLS of the three ports; None: not encrypted. The API's callers show a certificate only where all must."""
+
+    calls: grpc.ServerCredentials | None = None
+    web: ssl.SSLContext | None = None
+    scraped: ssl.SSLContext | None = None
+    _following: asyncio.Task[None] | None = None
+
+    @staticmethod
+    def of(tls: Tls | None) -> "Doors":
+        if tls is None:
+            return Doors()
+        everyone = tls.clients == "all"
+        web, scraped = tls.server_context(clients=everyone), tls.server_context(clients=True)
+        following = asyncio.get_running_loop().create_task(tls.follow(web, scraped), name="certificates")
+        return Doors(tls.server_credentials(clients=everyone), web, scraped, following)
+
+    def close(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+
+
+async def serve(front: Front, settings: Settings, tls: Tls | None, life: Lifecycle) -> None:
     """Until the lifecycle says stop and everything has drained."""
+    doors = Doors.of(tls)
     sock = bind(settings.http_addr)
-    web = http_server(front)
+    web = http_server(front, doors.web)
     serving = asyncio.ensure_future(web.serve(sockets=[sock]))
     servicer = GatewayServicer(front)
-    grpc = await rpc.serve(
+    calls = await rpc.serve(
         settings.grpc_addr,
         lambda server: add_GatewayServiceServicer_to_server(servicer, server),  # type: ignore[no-untyped-call]
         [SERVICE],
+        credentials=doors.calls,
     )
-    scraped = await serve_metrics(settings.metrics_addr, front.gateway.metrics.registry)
+    scraped = await serve_metrics(settings.metrics_addr, front.gateway.metrics.registry, doors.scraped)
     await front.gateway.start()
     collect_less()
     host, port = sock.getsockname()[:2]
     grpc_host = settings.grpc_addr.rpartition(":")[0]
-    life.ready("gateway", id=front.gateway.name, http=f"{host}:{port}", grpc=f"{grpc_host}:{grpc.port}")
+    life.ready("gateway", id=front.gateway.name, http=f"{host}:{port}", grpc=f"{grpc_host}:{calls.port}")
     await life.stopping.wait()
     front.admission.draining = True
-    await grpc.set_serving(False)
+    await calls.set_serving(False)
     await front.gateway.drain(DRAIN_S)
-    await grpc.stop(STOP_S)
+    await calls.stop(STOP_S)
     web.should_exit = True
     await serving
     await scraped.stop()
+    doors.close()
     await front.gateway.bus.close()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from headrace.core.errors import Cancelled, HeadraceError
 from headrace.core.types import End
+from services.gateway.limits import Taken
 from services.gateway.stream import Stream
 
 LISTENERS_MAX = 16  # of one request: retries of an impatient client, and somebody watching
@@ -96,6 +97,7 @@ class Live:
     missing: int = 0  # times that neither RESULTS nor the journal knew it
     received_s: float = 0.0  # wall clock, for the timeline; 0: another gateway received it
     admitted_s: float = 0.0
+    taken: Taken | None = None  # what its API key was charged, until it is settled
 
     @property
     def end(self) -> End | None:

@@ -40,8 +40,10 @@ def document(version: str) -> dict[str, Any]:
 
 
 def _paths() -> dict[str, Any]:
-    request_id = {"name": "request_id", "in": "path", "required": True, "schema": {"type": "string"}}
-    next_index = {"name": "next_index", "in": "query", "schema": {"type": "integer", "minimum": 0}}
+    hexadecimal = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
+    request_id = {"name": "request_id", "in": "path", "required": True, "schema": hexadecimal}
+    number = {"type": "integer", "minimum": 0, "maximum": 999_999_999}
+    next_index = {"name": "next_index", "in": "query", "schema": number}
     model = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
     return {
         "/v1/chat/completions": {

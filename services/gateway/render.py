@@ -16,6 +16,7 @@ from headrace.core.errors import (
     DeadlineExceeded,
     HeadraceError,
     Overloaded,
+    RateLimited,
     StageError,
     from_failure,
 )
@@ -182,6 +183,8 @@ def error_headers(error: HeadraceError) -> list[tuple[bytes, bytes]]:
         headers.append((b"x-should-retry", b"false"))
     if isinstance(error, Overloaded):
         headers += [(name.encode(), error.dropped.encode()) for name in DROPPED_HEADERS]
+    if isinstance(error, RateLimited):
+        headers += [(name.encode(), value.encode()) for name, value in error.headers]
     if error.code == "payload_too_large":
         headers.append((b"connection", b"close"))  # the rest of the body is not read
     return headers

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 
@@ -99,6 +100,7 @@ class Pages:
         return _json(bodies.Health("ok", {name: self._front.servable(name) for name in self._front.models.known}))
 
     async def metrics(self, request: Request) -> Response:
+        self._front.keys.require(request.headers.get("authorization", ""), "metrics", "operate")
         return Response(generate_latest(self._front.gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     async def openapi(self, request: Request) -> Response:
@@ -139,7 +141,7 @@ def bind(address: str) -> socket.socket:
     return sock
 
 
-def http_server(front: Front) -> HttpServer:
+def http_server(front: Front, context: ssl.SSLContext | None = None) -> HttpServer:
     config = uvicorn.Config(
         app(front),
         http="httptools",
@@ -154,5 +156,6 @@ def http_server(front: Front) -> HttpServer:
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=1,
+        ssl_context_factory=None if context is None else lambda _config, _default: context,
     )
     return HttpServer(config)

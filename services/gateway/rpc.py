@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import grpc
 
-from headrace.core.errors import STATUS, HeadraceError, InvalidInput, Overloaded
+from headrace.core.errors import STATUS, HeadraceError, InvalidInput, Overloaded, RateLimited
 from headrace.engines import grammar
 from headrace.engines.families import ChatMessage, MediaPart, TextPart
 from headrace.mesh.rpc import to_status
@@ -17,6 +17,7 @@ from headrace.v1 import common_pb2, gateway_pb2, gateway_pb2_grpc
 from headrace.wire import convert
 from services.gateway import targets
 from services.gateway.ask import MESSAGES_MAX, PARTS_MAX, Ask, Caller, MediaSource
+from services.gateway.auth import asking
 from services.gateway.chat_route import checked_id
 from services.gateway.front import Front
 from services.gateway.live import Listener, Live
@@ -93,6 +94,8 @@ async def abort(context: Context, error: HeadraceError) -> NoReturn:
     ]
     if isinstance(error, Overloaded):
         trailing += [(name, error.dropped) for name in DROPPED_HEADERS]
+    if isinstance(error, RateLimited):
+        trailing += error.headers
     await context.abort(grpc.StatusCode[STATUS[error.code][0]], error.message, tuple(trailing))
     raise AssertionError("abort raises")
 
@@ -103,12 +106,14 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
 
     def _caller(self, context: Context) -> Caller:
         metadata = dict(context.invocation_metadata() or ())
+        key = asking(self._front.keys, str(metadata.get("authorization", "")))
         return Caller(
-            tenant=self._front.keys.tenant(str(metadata.get("authorization", ""))),
+            tenant=key.tenant,
             received_s=time.time(),
             arrived_s=time.monotonic(),
             traceparent=str(metadata.get("traceparent", "")),
             trace=metadata.get("x-headrace-trace") == "1",
+            key=key,
         )
 
     # Plain coroutines that write: a cancelled call raises right here, and no generator waits to be collected.

@@ -59,6 +59,7 @@ class Gateway:
         self.streams = Streams(self._on_first_token, self._on_end, metrics.gap)
         self.lookup = Lookup(self.streams, journal, facts_of, lambda live: self.control.attach([live]))
         self.on_sweep: list[Callable[[float], None]] = []
+        self.on_end: list[Callable[[Live], None]] = []
         self._lookups: set[asyncio.Task[None]] = set()
         metrics.open_streams = self.streams.__len__
 
@@ -206,3 +207,5 @@ class Gateway:
     def _on_end(self, live: Live, now_s: float) -> None:
         reach("gateway.ended", live.facts.id)
         self.metrics.ended(live, now_s)
+        for also in self.on_end:
+            also(live)

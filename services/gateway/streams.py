@@ -69,6 +69,10 @@ class Streams:
     def of_class(self, slo_class: str) -> int:
         return sum(live.facts.slo_class == slo_class for live in self._lives.values())
 
+    def of_tenant(self, slo_class: str, tenant: str) -> int:
+        wanted = (slo_class, tenant)
+        return sum((live.facts.slo_class, live.facts.tenant) == wanted for live in self._lives.values())
+
     # --- a request comes and goes ---
 
     def open(self, facts: Facts, now_s: float, adopting: bool = False) -> Live:

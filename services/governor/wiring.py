@@ -4,8 +4,10 @@ import asyncio
 import time
 
 from headrace.mesh import metrics, rpc, telemetry
+from headrace.mesh.binding import Inner
 from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
+from headrace.mesh.guard import operators
 from headrace.mesh.lifecycle import Lifecycle
 from headrace.mesh.sensors import Sensors
 from headrace.mesh.store import Store
@@ -19,8 +21,9 @@ from services.governor.service import NAME, Governor, GovernorServicer
 
 async def main(process: str, settings: Settings, options: Options, lifecycle: Lifecycle) -> None:
     telemetry.set_up(process, settings)
-    bus = await Bus.connect(settings.nats_url, process)
-    store = await Store.connect(settings.redis_url, settings.cell)
+    inner = Inner.of(settings)
+    bus = await Bus.open(settings, process)
+    store = await Store.open(settings)
     governor = Governor(bus, Sensors.of_this_machine(), settings.host)
     governing = Governing(process, options, bus, store, governor.history, time.monotonic)
     servicer = GovernorServicer(governor, governing)
@@ -28,15 +31,17 @@ async def main(process: str, settings: Settings, options: Options, lifecycle: Li
     def add(server: object) -> None:
         governor_pb2_grpc.add_GovernorServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
 
-    server = await rpc.serve(settings.grpc_addr, add, [NAME])
+    guards = operators(settings.api_keys_file, [NAME])
+    server = await rpc.serve(settings.grpc_addr, add, [NAME], guards=guards, credentials=inner.credentials)
     scraped = await metrics.serve_metrics(
-        settings.metrics_addr, metrics.registry(*readings(governor), *power_readings(governing))
+        settings.metrics_addr, metrics.registry(*readings(governor), *power_readings(governing)), inner.context
     )
     await governor.listen()
     lifecycle.ready(process, grpc=settings.advertised(server.port), metrics_port=scraped.port)
     async with asyncio.TaskGroup() as group:
         group.create_task(governor.run(lifecycle.stopping))
         group.create_task(governing.run(lifecycle.stopping))
+    inner.close()
     await server.stop(1.0)
     await scraped.stop()
     governing.close()

@@ -18,11 +18,13 @@ from headrace.core.queue.config import EncoderSharing, Roles
 from headrace.core.slo import Classes
 from headrace.engines.families import family
 from headrace.mesh import metrics, rpc, telemetry
+from headrace.mesh.binding import Inner
 from headrace.mesh.blobs import DirectoryBlobs
 from headrace.mesh.bus import Bus
 from headrace.mesh.classes import read_classes
 from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup
+from headrace.mesh.guard import operators
 from headrace.mesh.journal import Journal
 from headrace.mesh.kubernetes import Cluster, Kubernetes
 from headrace.mesh.leader import Leadership
@@ -90,10 +92,10 @@ async def main(options: Options, lifecycle: Lifecycle) -> None:
     async with AsyncExitStack() as stack:
         face = QueueManagerService()
         address = await _open_faces(options, face, stack)
-        bus = await Bus.connect(options.settings.nats_url, options.id)
+        bus = await Bus.open(options.settings, options.id)
         stack.push_async_callback(bus.close)
         journal = await Journal.open(bus, options.settings)
-        store = await Store.connect(options.settings.redis_url, options.settings.cell)
+        store = await Store.open(options.settings)
         stack.push_async_callback(store.close)
         lost = partial(lifecycle.fail, Unavailable("another queue manager has taken over"))
         leadership = Leadership(bus, options.id, secrets.token_hex(8), lost, options.settings.journal_replicas)
@@ -129,10 +131,13 @@ async def _open_faces(options: Options, face: QueueManagerService, stack: AsyncE
         queue_pb2_grpc.add_QueueManagerServiceServicer_to_server(face, server)  # type: ignore[no-untyped-call]
 
     settings = options.settings
-    server = await rpc.serve(settings.grpc_addr, add, [SERVICE])
+    inner = Inner.of(settings)
+    stack.callback(inner.close)
+    guards = operators(settings.api_keys_file, [SERVICE])
+    server = await rpc.serve(settings.grpc_addr, add, [SERVICE], guards=guards, credentials=inner.credentials)
     stack.push_async_callback(server.stop, 0.5)
     scraped = await metrics.serve_metrics(
-        settings.metrics_addr, queue_registry(lambda: face.core, lambda: face.scaling)
+        settings.metrics_addr, queue_registry(lambda: face.core, lambda: face.scaling), inner.context
     )
     stack.push_async_callback(scraped.stop)
     return settings.advertised(server.port)

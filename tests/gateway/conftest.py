@@ -21,6 +21,7 @@ from services.gateway.admission import Terms
 from services.gateway.auth import Keys
 from services.gateway.fetch import NoFetcher
 from services.gateway.front import Front, Parts
+from services.gateway.limits import Limiter
 from services.gateway.media import Fetcher
 from services.gateway.models import Models
 from services.gateway.routes import bind, http_server
@@ -66,6 +67,7 @@ class Options:
     models: tuple[str, ...] = ("profile-tiny",)
     classes: Classes = BUILT_IN
     early_rejection: bool = True
+    limiter: Limiter = field(default_factory=Limiter)
 
 
 @dataclass
@@ -84,7 +86,9 @@ class Edges:
         journal, blobs = await Journal.open(bus, self.settings), MemoryBlobs()
         models = Models([family(model) for model in options.models])
         terms = Terms(models, options.classes, options.early_rejection)
-        front = Front.of(name, Parts(bus, journal, blobs, terms, options.keys, options.fetcher, Tracer(None, 0.0)))
+        tracer = Tracer(None, 0.0)
+        parts = Parts(bus, journal, blobs, terms, options.keys, options.fetcher, tracer, options.limiter)
+        front = Front.of(name, parts)
         await front.gateway.start()
         sock = bind("127.0.0.1:0")
         await self._serve_http(front, sock)

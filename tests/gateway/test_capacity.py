@@ -4,9 +4,23 @@ import contextlib
 
 import pytest
 
+from headrace.core.access import Key
 from headrace.core.errors import HeadraceError, Overloaded, TooLate, Unavailable
 from headrace.v1 import queue_pb2
-from services.gateway.capacity import RETRY_S_MAX, SETTLE_S, STALE_S, Bid, Cell, ClassLoad, admit, cell_of, led_since_s
+from services.gateway.auth import patient
+from services.gateway.capacity import (
+    RETRY_S_MAX,
+    SETTLE_S,
+    STALE_S,
+    Bid,
+    Cell,
+    ClassLoad,
+    admit,
+    cell_of,
+    leave_room,
+    led_since_s,
+)
+from services.gateway.targets import Targets
 
 SERVED = {"m": frozenset({"image"})}
 FULL = {"interactive": ClassLoad(queued=4, limit=4, oldest_wait_s=2.0)}
@@ -112,3 +126,34 @@ def test_a_picture_may_wait_for_an_encoder_that_can_be_started(
     cell = cell_of(queue_pb2.CellStatus(models=[told]), None, 100.0)
     with pytest.raises(Unavailable) if refused else contextlib.nullcontext():
         admit(cell, 100.0, Bid("m", "interactive", ("image",)), lambda: 0)
+
+
+@pytest.mark.parametrize(
+    ("queued", "mine", "room"),
+    [(49, 100, True), (50, 49, True), (50, 50, False), (99, 10, True), (99, 99, False)],
+)
+def test_one_tenant_fills_half_of_a_queue(queued: int, mine: int, room: bool) -> None:
+    cell = Cell(0.0, {"interactive": ClassLoad(queued, 100, 2.0)})
+    if room:
+        leave_room(cell, Bid("m", "interactive"), lambda: mine)
+        return
+    with pytest.raises(Overloaded, match="this tenant's"):
+        leave_room(cell, Bid("m", "interactive"), lambda: mine)
+
+
+@pytest.mark.parametrize(
+    ("soonest_s", "asked", "given"),
+    [
+        (0.0, Targets(ttft_s=0.05, priority=3), Targets(ttft_s=0.05, priority=3)),
+        (20.0, Targets(ttft_s=0.05, priority=3), Targets(ttft_s=20.0)),
+        (20.0, Targets(priority=1), Targets(ttft_s=20.0)),
+        (20.0, Targets(), Targets()),
+        (20.0, Targets(priority=-2), Targets(priority=-2)),
+        (5.0, Targets(priority=2), Targets(priority=2)),  # 20 s / 4
+        (5.0, Targets(priority=3), Targets(ttft_s=5.0)),
+        (60.0, Targets(), Targets()),  # never later than the class
+    ],
+)
+def test_nobody_hurries_further_than_the_key_allows(soonest_s: float, asked: Targets, given: Targets) -> None:
+    key = Key("k", b"", "t", frozenset(("generate",)), soonest_s=soonest_s)
+    assert patient(key, asked, 20.0) == given

@@ -31,7 +31,8 @@ async def listen_in(peer: Peer, worker: str) -> list[queue_pb2.WorkBatch]:
     def hear(data: bytes, _headers: Mapping[str, str]) -> None:
         told.append(queue_pb2.WorkBatch.FromString(data))
 
-    await peer.bus.subscribe(subjects.work(worker), hear)
+    for subject in (subjects.work(worker), subjects.peer(worker)):
+        await peer.bus.subscribe(subject, hear)
     return told
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from headrace.cli import likelihood, runstate
 from headrace.cli.options import add_data_dir
 from headrace.cli.view import Console
-from headrace.client import Audio, Client, HeadraceError, Image, Message, Stream, TokenLogprobs, Video
+from headrace.client import Audio, Client, Door, HeadraceError, Image, Message, Stream, TokenLogprobs, Video
 from headrace.client.types import Usage
 
 _KINDS: dict[str, type[Image | Audio | Video]] = {"image": Image, "audio": Audio, "video": Video}
@@ -46,13 +46,17 @@ def run(args: argparse.Namespace) -> int:
         return 1
     messages = [Message("system", args.system)] if args.system else []
     messages.append(Message("user", [*media, args.question]))
-    with Client(addresses, trace=args.timeline) as client:
+    door = Door.of_env()
+    with Client(addresses, trace=args.timeline, api_key=door.api_key, tls=door) as client:
         return _ask(console, client, messages, args)
 
 
 def _addresses(data_dir: Path) -> list[str]:
     state = runstate.running(data_dir)
-    return list(state.grpc_addresses) if state else []
+    if state is None:
+        return []
+    runstate.enter(state)
+    return list(state.grpc_addresses)
 
 
 def _ask(console: Console, client: Client, messages: list[Message], args: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from headrace.cli.plan import COUNT_MAX, ServicePlan, pool_name, pools, worker_plan
 from headrace.mesh import subjects
 from headrace.mesh.bus import Bus
+from headrace.mesh.config import Settings
 from headrace.mesh.lifecycle import DRAIN_WAIT_S
 from headrace.v1 import scaling_pb2
 
@@ -29,8 +30,8 @@ class Elastic:
         self._stages = {pool_name(stages): stages for stages in pools(mesh.config)}
 
     @staticmethod
-    async def open(mesh: "Mesh", nats_url: str) -> "Elastic":
-        bus = await Bus.connect(nats_url, "supervisor")
+    async def open(mesh: "Mesh", settings: Settings) -> "Elastic":
+        bus = await Bus.open(settings, "supervisor")
         elastic = Elastic(mesh, bus)
         await bus.respond(subjects.SCALE, elastic.answer)
         return elastic

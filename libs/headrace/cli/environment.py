@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace.cli import credentials
 from headrace.cli.plan import MeshConfig, ServicePlan, pool_name, pools
 from headrace.cli.ports import Ports
 
@@ -24,6 +25,7 @@ class Addresses:
     grpc: dict[str, str]  # service id -> host:port
     data_dir: Path
     shm_dir: Path
+    secure: bool = False
 
     @classmethod
     def choose(
@@ -35,21 +37,26 @@ class Addresses:
         grpc_port = {gateways[0]: config.grpc_port}
         http = {name: f"{_HOST}:{ports.take(http_port.get(name, 0))}" for name in gateways}
         grpc = {plan.id: f"{_HOST}:{ports.take(grpc_port.get(plan.id, 0))}" for plan in plans}
-        return cls(ports.take(), ports.take(), http, grpc, data_dir, shm_dir)
+        return cls(ports.take(), ports.take(), http, grpc, data_dir, shm_dir, config.secure)
 
     def add(self, service: str, port: int) -> None:
         self.grpc[service] = f"{_HOST}:{port}"
 
     @property
     def nats_url(self) -> str:
-        return f"nats://{_HOST}:{self.nats_port}"
+        return f"{'tls' if self.secure else 'nats'}://{_HOST}:{self.nats_port}"
 
     @property
     def redis_url(self) -> str:
-        return f"redis://{_HOST}:{self.redis_port}/0"
+        return f"unix://{self.redis_socket}?db=0" if self.secure else f"redis://{_HOST}:{self.redis_port}/0"
+
+    @property
+    def redis_socket(self) -> Path:
+        """In memory, in a directory of this user's alone; a path in the data directory may be too long for a socket."""
+        return self.shm_dir / "redis.sock"
 
     def http_url(self, gateway: str) -> str:
-        return f"http://{self.http[gateway]}"
+        return f"{'https' if self.secure else 'http'}://{self.http[gateway]}"
 
 
 def service_command(plan: ServicePlan, tethered: bool) -> list[str]:
@@ -87,4 +94,10 @@ def service_environment(plan: ServicePlan, config: MeshConfig, addresses: Addres
         limits = {pool_name(stages): config.limits(stages) for stages in pools(config)}
         variables["HEADRACE_AUTOSCALE"] = config.autoscale
         variables["HEADRACE_AUTOSCALE_POOLS"] = " ".join([f"{name}:{lo}-{hi}" for name, (lo, hi) in limits.items()])
+    if config.secure:
+        variables |= credentials.environment(secrets_dir(addresses.data_dir), plan.module)
     return {**variables, **config.environment}
+
+
+def secrets_dir(data_dir: Path) -> Path:
+    return data_dir / "secrets"

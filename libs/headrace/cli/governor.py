@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if state is None:
         console.plain(runstate.NO_MESH)
         return 1
+    runstate.enter(state)
     address = state.services["governor-0"]
     calls: dict[str, Callable[[], Awaitable[Message]]] = {
         "status": lambda: operator.governor_state(address),

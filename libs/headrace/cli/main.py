@@ -14,6 +14,8 @@ COMMANDS = {
     "status": "what the mesh is doing: queues, workers, devices",
     "queue": "the request groups in each worker's virtual queue, or why one request waits",
     "governor": "power and heat: rows, caps and why; set a budget, declare an emergency",
+    "keys": "API keys: make, list, rotate and revoke them; running gateways follow within a second",
+    "certs": "certificates, passwords, permissions and API keys for a trial, in one directory",
     "chat": "ask a running mesh, with images if you like",
     "demo": "start a mesh, ask real questions, show where the time went, stop it",
     "demo-governor": "cut the power budget of a mesh under load and give it back: watch it, get a picture",

@@ -54,6 +54,7 @@ def add_mesh(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--min-{name}", type=_count, metavar="N", help=f"autoscaled: {LEAST}")
     parser.add_argument("--colocate", type=_colocate, default=(), metavar="STAGES", help="prefill,decode or all")
     parser.add_argument("--sync-always", action="store_true", help="fsync the journal at every request")
+    parser.add_argument("--secure", action="store_true", help="TLS, NATS users with permissions, Redis and API keys")
     parser.add_argument("--no-restart", action="store_true", help="leave dead processes dead")
 
 
@@ -73,6 +74,7 @@ def mesh_config(args: argparse.Namespace, *, tethered: bool) -> MeshConfig:
         colocate=args.colocate,
         sync_always=args.sync_always,
         restart=not args.no_restart,
+        secure=args.secure,
         tethered=tethered,
         cores=len(os.sched_getaffinity(0)),
         autoscale=args.autoscale,
@@ -104,7 +106,8 @@ def mesh_words(args: argparse.Namespace) -> list[str]:
         words += ["--models", ",".join(args.models)]
     if args.colocate:
         words += ["--colocate", ",".join(args.colocate)]
-    return words + ["--sync-always"] * args.sync_always + ["--no-restart"] * args.no_restart
+    flags = {"--sync-always": args.sync_always, "--no-restart": args.no_restart, "--secure": args.secure}
+    return words + [flag for flag, said in flags.items() if said]
 
 
 def _limits(args: argparse.Namespace, end: str) -> dict[str, int]:

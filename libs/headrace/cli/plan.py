@@ -43,6 +43,7 @@ class MeshConfig:
     autoscale: str = ""  # a policy of headrace.core.scaling; empty: the workers are those that it starts with
     least: Mapping[str, int] = field(default_factory=dict)  # instances by stage, where it is not LEAST
     most: Mapping[str, int] = field(default_factory=dict)  # ... where it is not twice what it starts with
+    secure: bool = False  # certificates, credentials, permissions and API keys for all of it
     http_port: int = 0  # 0: any free one
     grpc_port: int = 0
 

@@ -27,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
     if state is None:
         console.plain(runstate.NO_MESH)
         return 1
+    runstate.enter(state)
     return asyncio.run(_ask(console, state.services["qm-0"], args.request, args.groups))
 
 

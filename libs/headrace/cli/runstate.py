@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from headrace.cli import credentials
 from headrace.cli.process import same_process, started_s_of
 
 NO_MESH = "no mesh is running here; start one with: headrace up --detach"
@@ -38,6 +39,7 @@ class RunState:
     shm_dir: str = ""
     engine: str = ""
     model: str = ""
+    secrets_dir: str = ""  # of a mesh that was started with --secure
 
     def alive(self) -> bool:
         return same_process(self.supervisor_pid, self.supervisor_started_s)
@@ -67,6 +69,16 @@ def read(data_dir: Path) -> RunState | None:
 def _frozen(value: Any) -> Any:
     """JSON knows lists alone."""
     return tuple(value) if isinstance(value, list) else value
+
+
+def enter(state: RunState) -> None:
+    """This process becomes an operator of that mesh: what its secrets say, unless the environment says otherwise."""
+    if not state.secrets_dir:
+        return
+    held = Path(state.secrets_dir)
+    for name, value in credentials.tls_variables(held, "client").items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("HEADRACE_API_KEY", credentials.operator_door(held).api_key)
 
 
 def running(data_dir: Path) -> RunState | None:

@@ -26,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
     if state is None:
         console.plain(runstate.NO_MESH)
         return 1
+    runstate.enter(state)
     console.plain(f"{state.state}" + (f", waiting for {', '.join(state.waiting_for)}" if state.waiting_for else ""))
     _processes(console, state)
     return asyncio.run(_ask(console, state))

@@ -14,14 +14,16 @@ from typing import Self
 
 import grpc
 
-from headrace.cli import runstate
+from headrace.cli import credentials, runstate
 from headrace.cli.elastic import Elastic
-from headrace.cli.environment import Addresses, service_command, service_environment
+from headrace.cli.environment import Addresses, secrets_dir, service_command, service_environment
 from headrace.cli.plan import MeshConfig, ServicePlan, plan_services
 from headrace.cli.ports import Ports
 from headrace.cli.process import ServiceProcess, started_s_of
 from headrace.cli.restarts import Restarts
 from headrace.client import operator
+from headrace.client.door import Door
+from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup
 from headrace.mesh.servers import NatsServer, RedisServer, nats_server, redis_server
 
@@ -53,6 +55,7 @@ class Mesh:
         self._restarts = Restarts()
         self._watcher: asyncio.Task[None] | None = None
         self._ports = Ports()
+        self.door: Door | None = None  # how an operator gets in; None: as the environment says
         self.elastic: Elastic | None = None  # carries out what the queue manager's autoscaler orders
         self._held: set[str] = set()  # ids that the watcher leaves alone: being restarted or stopped by the owner
 
@@ -106,6 +109,9 @@ class Mesh:
     async def start(self) -> None:
         self._prepare_directories()
         self.addresses = Addresses.choose(self.config, self.plans, self._ports, self.data_dir, self.shm_dir)
+        if self.config.secure:
+            credentials.prepare(secrets_dir(self.data_dir))
+            self.door = credentials.operator_door(secrets_dir(self.data_dir))
         self._write_state("starting", ("nats-server", "redis-server"))
         self.nats, self.redis = self._servers()
         self.nats.start()
@@ -117,7 +123,7 @@ class Mesh:
         await self._wait_ready(self.ids)
         self._watcher = asyncio.create_task(self._watch(), name="mesh-watcher")
         if self.config.autoscale:
-            self.elastic = await Elastic.open(self, self.addresses.nats_url)
+            self.elastic = await Elastic.open(self, self._settings())
         await self.until_servable()
         self._write_state("ready", ())
 
@@ -131,10 +137,20 @@ class Mesh:
         self.shm_dir = runstate.make_shm_dir(self.data_dir)
 
     def _servers(self) -> tuple[NatsServer, RedisServer]:
-        config, tethered = self.config, self.config.tethered
-        directory, port = self.data_dir / "nats", self.addresses.nats_port
-        nats = nats_server(directory, port, sync_always=config.sync_always, tethered=tethered)
-        return nats, redis_server(self.data_dir / "redis", self.addresses.redis_port, tethered=tethered)
+        config, tethered, at = self.config, self.config.tethered, self.addresses
+        nats_door, redis_door = None, None
+        if config.secure:
+            held = secrets_dir(self.data_dir)
+            nats_door, redis_door = credentials.nats_door(held), credentials.redis_door(held, at.redis_socket)
+        directory, always = self.data_dir / "nats", config.sync_always
+        nats = nats_server(directory, at.nats_port, sync_always=always, tethered=tethered, door=nats_door)
+        return nats, redis_server(self.data_dir / "redis", at.redis_port, tethered=tethered, door=redis_door)
+
+    def _settings(self) -> Settings:
+        """Of this process as a member of the mesh's bus."""
+        held = secrets_dir(self.data_dir)
+        secret = credentials.environment(held, "services.supervisor") if self.config.secure else {}
+        return Settings.from_env({"HEADRACE_NATS_URL": self.addresses.nats_url, **secret})
 
     def _process(self, plan: ServicePlan) -> ServiceProcess:
         environment = service_environment(plan, self.config, self.addresses)
@@ -166,14 +182,17 @@ class Mesh:
 
     async def _unheard(self) -> set[str]:
         try:
-            cell = await operator.cell_status(self.addresses.grpc["qm-0"])
-        except grpc.RpcError:
+            cell = await operator.cell_status(self.addresses.grpc["qm-0"], door=self.door)
+        except grpc.RpcError as error:
+            if operator.refused(error):
+                raise MeshFailed("the keys file has scopes: say a key with `operate` as HEADRACE_API_KEY") from error
             return {"qm-0"}
         missing = set(self.workers) - {worker.worker for worker in cell.workers}
         if not missing:
             await asyncio.sleep(_STATUS_S)
             gateways = [plan.id for plan in self.plans if plan.serves_http]
-            missing = {name for name in gateways if not await operator.servable(self.addresses.grpc[name])}
+            grpc_of = self.addresses.grpc
+            missing = {name for name in gateways if not await operator.servable(grpc_of[name], door=self.door)}
         return missing
 
     def _obituary(self, service: str) -> str:
@@ -324,6 +343,7 @@ class Mesh:
             shm_dir=str(self.shm_dir),
             engine=self.config.engine,
             model=self.config.model_name,
+            secrets_dir=str(secrets_dir(self.data_dir)) if self.config.secure else "",
         )
 
 

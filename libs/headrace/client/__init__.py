@@ -9,6 +9,7 @@
 """
 
 from headrace.client.aio import AsyncClient, AsyncStream
+from headrace.client.door import Door
 from headrace.client.errors import (
     Cancelled,
     Conflict,
@@ -22,6 +23,8 @@ from headrace.client.errors import (
     Overloaded,
     PayloadTooLarge,
     PermissionDenied,
+    QuotaExceeded,
+    RateLimited,
     StageError,
     TooLate,
     Unauthenticated,
@@ -54,6 +57,7 @@ __all__ = [
     "ContextTooLong",
     "DeadlineExceeded",
     "Delta",
+    "Door",
     "End",
     "Expired",
     "HeadraceError",
@@ -68,6 +72,8 @@ __all__ = [
     "Overloaded",
     "PayloadTooLarge",
     "PermissionDenied",
+    "QuotaExceeded",
+    "RateLimited",
     "Stage",
     "StageError",
     "Stream",

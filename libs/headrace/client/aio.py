@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 
 from headrace.client import errors
+from headrace.client.door import Door
 from headrace.client.protocol import (
     CHANNEL_OPTIONS,
     Access,
@@ -90,10 +91,17 @@ class AsyncClient:
     """
 
     def __init__(
-        self, addresses: str | Sequence[str], *, api_key: str = "", trace: bool = False, traceparent: str = ""
+        self,
+        addresses: str | Sequence[str],
+        *,
+        api_key: str = "",
+        trace: bool = False,
+        traceparent: str = "",
+        tls: Door | None = None,
     ) -> None:
-        """addresses: host:port, one or several."""
+        """addresses: host:port, one or several. tls: Door(ca=...), and cert and key where the gateway asks for them."""
         self._access = Access.of(addresses, api_key, trace, traceparent)
+        self._door = tls or Door()
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._at = 0
 
@@ -161,5 +169,5 @@ class AsyncClient:
             self._at = (self._at + 1) % len(addresses)
         address = addresses[self._at]
         if address not in self._channels:
-            self._channels[address] = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+            self._channels[address] = self._door.aio_channel(address, CHANNEL_OPTIONS)
         return gateway_pb2_grpc.GatewayServiceStub(self._channels[address])  # type: ignore[no-untyped-call]

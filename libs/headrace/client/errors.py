@@ -9,6 +9,8 @@ HeadraceError
   Overloaded            a queue is full; retry_after_s says when to come back
     TooLate             the queue is longer than the request's time
     Expired             it has waited for as long as its class lets a request wait
+    RateLimited         the API key's requests or tokens of this minute are used up, or too many of its requests run
+    QuotaExceeded       the API key's tokens of this day are used up
   Unavailable           no gateway or no worker could be reached
   DeadlineExceeded      the request's time is over
   Cancelled             somebody else stopped the request
@@ -84,6 +86,14 @@ class Expired(Overloaded):
     code = "ttl_expired"
 
 
+class RateLimited(Overloaded):
+    code = "rate_limit_exceeded"
+
+
+class QuotaExceeded(RateLimited):
+    code = "insufficient_quota"
+
+
 class Unavailable(HeadraceError):
     code = "unavailable"
 
@@ -103,7 +113,7 @@ class StageError(HeadraceError):
 _KINDS: tuple[type[HeadraceError], ...] = (
     *(InvalidInput, ModelNotFound, PayloadTooLarge, ContextTooLong, UnsupportedModality),
     *(Unauthenticated, PermissionDenied, Conflict, NotFound, Overloaded, Unavailable, DeadlineExceeded, Cancelled),
-    *(StageError, TooLate, Expired),
+    *(StageError, TooLate, Expired, RateLimited, QuotaExceeded),
 )
 _BY_CODE = {kind.code: kind for kind in _KINDS}
 # For errors that no gateway put in words: the connection broke, a proxy answered.

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from headrace.client import errors
+from headrace.client.door import Door
 from headrace.client.protocol import (
     CHANNEL_OPTIONS,
     Access,
@@ -89,10 +90,17 @@ class Client:
     """
 
     def __init__(
-        self, addresses: str | Sequence[str], *, api_key: str = "", trace: bool = False, traceparent: str = ""
+        self,
+        addresses: str | Sequence[str],
+        *,
+        api_key: str = "",
+        trace: bool = False,
+        traceparent: str = "",
+        tls: Door | None = None,
     ) -> None:
-        """addresses: host:port, one or several."""
+        """addresses: host:port, one or several. tls: Door(ca=...), and cert and key where the gateway asks for them."""
         self._access = Access.of(addresses, api_key, trace, traceparent)
+        self._door = tls or Door()
         self._channels: dict[str, grpc.Channel] = {}
         self._at = 0
 
@@ -160,5 +168,5 @@ class Client:
             self._at = (self._at + 1) % len(addresses)
         address = addresses[self._at]
         if address not in self._channels:
-            self._channels[address] = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+            self._channels[address] = self._door.channel(address, CHANNEL_OPTIONS)
         return gateway_pb2_grpc.GatewayServiceStub(self._channels[address])  # type: ignore[no-untyped-call]

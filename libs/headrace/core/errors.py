@@ -11,6 +11,8 @@ HeadraceError
   Overloaded            a bounded queue is full; retry later
     TooLate             the queue is longer than the request's time
     Expired             it has waited for as long as its class lets a request wait
+    RateLimited         the API key's requests or tokens of this minute are used up, or too many of its requests run
+    QuotaExceeded       the API key's tokens of this day are used up
   Unavailable           no worker, no journal; retry later
   PermissionDenied      the caller may not
   DeadlineExceeded      the request's time is over
@@ -87,6 +89,17 @@ class Expired(Overloaded):
     dropped = "ttl"
 
 
+class RateLimited(Overloaded):
+    code = "rate_limit_exceeded"
+    dropped = "rate"
+    headers: tuple[tuple[str, str], ...] = ()  # x-ratelimit-*: what is left
+
+
+class QuotaExceeded(RateLimited):
+    code = "insufficient_quota"
+    dropped = "quota"
+
+
 class Unavailable(HeadraceError):
     code = "unavailable"
 
@@ -117,6 +130,8 @@ STATUS: dict[str, tuple[str, int, str]] = {
     "overloaded": ("RESOURCE_EXHAUSTED", 429, "overloaded_error"),
     "deadline_unreachable": ("RESOURCE_EXHAUSTED", 429, "overloaded_error"),
     "ttl_expired": ("RESOURCE_EXHAUSTED", 429, "overloaded_error"),
+    "rate_limit_exceeded": ("RESOURCE_EXHAUSTED", 429, "rate_limit_error"),
+    "insufficient_quota": ("RESOURCE_EXHAUSTED", 429, "rate_limit_error"),
     "unavailable": ("UNAVAILABLE", 503, "server_error"),
     "deadline_exceeded": ("DEADLINE_EXCEEDED", 504, "timeout_error"),
     "cancelled": ("CANCELLED", 499, "cancelled_error"),

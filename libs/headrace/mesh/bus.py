@@ -17,7 +17,9 @@ from nats.aio.client import Client
 from nats.nuid import NUID
 
 from headrace.mesh import nats_wire
+from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup, BusDown, NoResponder, Uncertain
+from headrace.mesh.login import NatsLogin, shown
 from headrace.mesh.logs import get_logger
 
 Handler = Callable[[bytes, Mapping[str, str]], None]
@@ -28,11 +30,13 @@ CONNECT_WAIT_S = 10.0  # a launcher starts everything at once; longer than NATS 
 PING_S, PINGS_LOST = 2.0, 2  # a server that hangs is noticed in about 6 s
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.05, 1.0
 FLUSH_WAIT_S = 5.0
+GIVE_UPS, GIVE_UP_S = 10, 0.2  # a connection that never came is let go within 2 s
 SWEEP_S = 0.1  # how late a time-out may be told
 MAX_WAITING = 65_536  # replies waited for: far above any admission limit
 MAX_UNSENT_BYTES = 64 << 20  # what NATS itself lets a client lag behind
 MAX_ANSWERING = 256  # answers computed at once
 
+NO_LOGIN = NatsLogin()
 _log = get_logger("bus")
 
 
@@ -63,15 +67,16 @@ class Subscription:
 
 
 class Bus:
-    def __init__(self, client: Client, name: str) -> None:
+    def __init__(self, client: Client, name: str, login: NatsLogin = NO_LOGIN) -> None:
         self.name = name
+        self._login = login
         self.up = False
         self.closed = False
         self._client: Any = client  # its insides are used: the version is pinned, the tests drive each use
         self._reader = nats_wire.Reader(self, self._on_handler_failure)
         self._watchers: list[StateWatcher] = []
         self._out: list[bytes] = []
-        self._inbox = f"_INBOX.{NUID().next().decode()}."
+        self._inbox = self.new_inbox() + "."
         self._inbox_at = len(self._inbox)
         self._next_token = 0
         self._waiting: dict[bytes, _Waiting] = {}
@@ -80,21 +85,31 @@ class Bus:
         self._loop = asyncio.get_running_loop()
 
     @staticmethod
-    async def connect(url: str, name: str, on_state: StateWatcher | None = None) -> "Bus":
+    async def open(settings: Settings, name: str) -> "Bus":
+        """As connect, with the credentials and certificates of the settings."""
+        return await Bus.connect(settings.nats_url, name, login=NatsLogin.of(settings))
+
+    @staticmethod
+    async def connect(url: str, name: str, on_state: StateWatcher | None = None, login: NatsLogin = NO_LOGIN) -> "Bus":
         """url: one server or several of a cluster, separated by commas. Raises BadSetup if none answers."""
         client = Client()
-        bus = Bus(client, name)
+        bus = Bus(client, name, login)
         if on_state is not None:
             bus.watch(on_state)
         bus._client._ps = bus._reader
+        connecting = asyncio.ensure_future(client.connect(**bus._options(url)))
         try:
-            async with asyncio.timeout(CONNECT_WAIT_S):
-                await client.connect(**bus._options(url))
+            await asyncio.wait({connecting}, timeout=CONNECT_WAIT_S)
+            if not connecting.done():
+                raise TimeoutError
+            connecting.result()
         except (TimeoutError, OSError, nats.errors.Error) as error:
             why = client.last_error or error
             bus.closed = True
-            await client.close()
-            raise BadSetup(f"cannot reach NATS at {url} ({why!r}): is it running? see HEADRACE_NATS_URL") from error
+            await _give_up(client, connecting)
+            raise BadSetup(
+                f"cannot reach NATS at {shown(url)} ({why!r}): is it running? see HEADRACE_NATS_URL"
+            ) from error
         bus._set_state(True)
         await bus._subscribe_raw(bus._inbox + "*", bus._on_reply)
         return bus
@@ -111,7 +126,12 @@ class Bus:
             "reconnect_to_server_handler": _choose_server,
             "ping_interval": PING_S,
             "max_outstanding_pings": PINGS_LOST,
+            **self._login.options(),
         }
+
+    def new_inbox(self) -> str:
+        """A subject that nobody else listens on."""
+        return self._login.inbox + NUID().next().decode()
 
     @property
     def server_info(self) -> Mapping[str, Any]:
@@ -325,6 +345,16 @@ class Bus:
         _log.error("nats_refused", error=error)
         if "permissions violation" not in error.lower():
             await self._client._process_op_err(nats.errors.Error(error))
+
+
+async def _give_up(client: Client, connecting: asyncio.Future[None]) -> None:
+    """nats-py's wait_for swallows a cancellation now and then (Python 3.11), and then tries for ever."""
+    for _ in range(GIVE_UPS):
+        connecting.cancel()
+        if (await asyncio.wait({connecting}, timeout=GIVE_UP_S))[0]:
+            break
+    closing = asyncio.ensure_future(client.close())
+    await asyncio.wait({closing}, timeout=GIVE_UP_S)
 
 
 def _choose_server(servers: list[Any], _info: Mapping[str, Any]) -> tuple[Any, float]:

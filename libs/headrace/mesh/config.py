@@ -60,7 +60,17 @@ class Settings:
     advertise_host: str = ""  # the name by which peers reach grpc_addr; empty: its host, or this machine's name
     metrics_addr: str = "127.0.0.1:0"
     api_keys_file: str = ""  # empty: open
+    insecure: bool = False  # listen beyond loopback without keys and certificates: the network is nobody else's
+    published: str = ""  # the gateway's: address of the machine at which its container's ports are published
+    tls_cert: str = ""  # PEM files; with them everything that listens uses TLS
+    tls_key: str = ""
+    tls_ca: str = ""
+    tls_clients: str = "inner"  # who must show a certificate: callers of inner services; all: of the API, too
+    nats_creds_file: str = ""  # one line, user:password
+    redis_user: str = ""
+    redis_password_file: str = ""
     media_urls: str = "off"
+    media_hosts: tuple[str, ...] = ()  # from which media is fetched; *.name: those below it; empty: any
     sync_always: bool = False  # NATS is started with an fsync per append (the one-machine launcher)
     journal_bytes: int = 1 << 30  # REQUESTS; about 500,000 waiting requests of 2 KiB
     journal_age_s: float = 86400.0  # a day: longer than any class's time-out
@@ -209,7 +219,17 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "advertise_host": _text,
     "metrics_addr": _address,
     "api_keys_file": _text,
+    "insecure": _flag,
+    "published": _text,
+    "tls_cert": _text,
+    "tls_key": _text,
+    "tls_ca": _text,
+    "tls_clients": _choice("inner", "all"),
+    "nats_creds_file": _text,
+    "redis_user": _text,
+    "redis_password_file": _text,
     "media_urls": _choice("off", "on"),
+    "media_hosts": _names,
     "sync_always": _flag,
     "journal_bytes": _BYTES,
     "journal_age_s": _AGE_S,

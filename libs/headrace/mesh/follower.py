@@ -100,7 +100,7 @@ class Follower:
     async def _make_consumer(self) -> None:
         await self._unsubscribe()
         name = NUID().next().decode()
-        inbox = f"_INBOX.{name}"  # a new one each time: a late message of the old consumer is nobody's
+        inbox = self._bus.new_inbox()  # a new one each time: a late message of the old consumer is nobody's
         self._next_delivery = 1
         self._heard_s = time.monotonic()
         self._subscription = await self._bus.subscribe_raw(inbox, self._on_message)

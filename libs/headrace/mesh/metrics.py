@@ -5,6 +5,7 @@ with vllm:.
 """
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -61,7 +62,9 @@ class MetricsServer:
         await self._server.wait_closed()
 
 
-async def serve_metrics(address: str, source: CollectorRegistry) -> MetricsServer:
+async def serve_metrics(
+    address: str, source: CollectorRegistry, context: ssl.SSLContext | None = None
+) -> MetricsServer:
     """GET /metrics and GET /health on the event loop itself, so that readings need no lock."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -75,15 +78,17 @@ async def serve_metrics(address: str, source: CollectorRegistry) -> MetricsServe
         finally:
             writer.close()
 
-    return await _listen(address, answer)
+    return await _listen(address, answer, context)
 
 
 async def _listen(
-    address: str, answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+    address: str,
+    answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    context: ssl.SSLContext | None,
 ) -> MetricsServer:
     host, _, port = address.rpartition(":")
     try:
-        server = await asyncio.start_server(answer, host.strip("[]"), int(port), limit=HEADER_BYTES)
+        server = await asyncio.start_server(answer, host.strip("[]"), int(port), limit=HEADER_BYTES, ssl=context)
     except OSError as error:
         raise BadSetup(f"cannot serve metrics on {address}: {error.strerror}; see HEADRACE_METRICS_ADDR") from error
     return MetricsServer(server.sockets[0].getsockname()[1], server)

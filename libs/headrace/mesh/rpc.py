@@ -7,6 +7,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -20,6 +21,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 from headrace.core.errors import STATUS, HeadraceError, from_failure
 from headrace.core.types import Failure
 from headrace.mesh.errors import BadSetup
+from headrace.mesh.tls import Tls
 
 T = TypeVar("T")
 
@@ -54,16 +56,24 @@ class RpcServer:
 
 
 async def serve(
-    address: str, add_servicers: Callable[[grpc.aio.Server], None], names: Sequence[str], *, serving: bool = True
+    address: str,
+    add_servicers: Callable[[grpc.aio.Server], None],
+    names: Sequence[str],
+    *,
+    serving: bool = True,
+    guards: Sequence["grpc.aio.ServerInterceptor[Any, Any]"] = (),
+    credentials: grpc.ServerCredentials | None = None,
 ) -> RpcServer:
-    """address: host:port, port 0 for any. names: full service names, for health and reflection."""
-    server = grpc.aio.server(options=_OPTIONS)
+    """address: host:port, port 0 for any. names: full service names, for health and reflection. Without credentials
+    nothing is encrypted."""
+    server = grpc.aio.server(options=_OPTIONS, interceptors=guards)
     add_servicers(server)
     health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:
-        port = server.add_insecure_port(address)
+        secure = partial(server.add_secure_port, server_credentials=credentials) if credentials is not None else None
+        port = (secure or server.add_insecure_port)(address)
     except RuntimeError as error:
         raise BadSetup(f"cannot listen on {address}: {error}") from error
     await server.start()
@@ -72,22 +82,26 @@ async def serve(
     return running
 
 
-def channel(address: str) -> grpc.aio.Channel:
+def channel(address: str, tls: Tls | None = None) -> grpc.aio.Channel:
+    """To a member of this mesh."""
+    if tls is not None:
+        return tls.channel(address, list(_OPTIONS))
     return grpc.aio.insecure_channel(address, options=_OPTIONS)
 
 
 class Channels:
     """One channel per peer, the least used closed when there are too many."""
 
-    def __init__(self, limit: int = MAX_CHANNELS) -> None:
+    def __init__(self, limit: int = MAX_CHANNELS, tls: Tls | None = None) -> None:
         self._limit = limit
+        self._tls = tls
         self._open: OrderedDict[str, grpc.aio.Channel] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
 
     def get(self, address: str) -> grpc.aio.Channel:
         found = self._open.get(address)
         if found is None:
-            found = self._open[address] = channel(address)
+            found = self._open[address] = channel(address, self._tls)
             if len(self._open) > self._limit:
                 self._close_soon(self._open.popitem(last=False)[1])
         self._open.move_to_end(address)

@@ -107,13 +107,16 @@ class Server:
         while time.monotonic() < deadline_s:
             if not self.running():
                 break
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
+            if self._accepts():
+                return
             time.sleep(0.02)
         self.kill()
         tail = self.log.read_text(errors="replace")[-2000:]
         raise BadSetup(f"{self.name} did not come up on port {self.port}; its log ends:\n{tail}")
+
+    def _accepts(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
@@ -149,40 +152,89 @@ class Server:
 
 @dataclass(slots=True)
 class NatsServer(Server):
+    scheme: str = "nats"
+
     @property
     def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
 
 @dataclass(slots=True)
 class RedisServer(Server):
+    """With a socket it listens there and on no port."""
+
+    socket: Path | None = None
+
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"unix://{self.socket}?db=0" if self.socket else f"redis://127.0.0.1:{self.port}/0"
+
+    def _accepts(self) -> bool:
+        if self.socket is None:
+            return Server._accepts(self)  # a slotted dataclass is a new class: super() without arguments knows the old
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.socket)) == 0
+
+
+@dataclass(frozen=True, slots=True)
+class NatsDoor:
+    """How clients of a nats-server get in: PEM files for TLS, and the block of users (mesh/permissions.py)."""
+
+    cert: Path
+    key: Path
+    ca: Path
+    authorization: str
+
+    def lines(self) -> list[str]:
+        tls = f'tls {{ cert_file: "{self.cert}", key_file: "{self.key}", ca_file: "{self.ca}", verify: true }}'
+        return [tls, self.authorization]
 
 
 def nats_server(
-    directory: Path, port: int = 0, *, sync_always: bool = False, jetstream: bool = True, tethered: bool = True
+    directory: Path,
+    port: int = 0,
+    *,
+    sync_always: bool = False,
+    jetstream: bool = True,
+    tethered: bool = True,
+    door: NatsDoor | None = None,
 ) -> NatsServer:
-    """Not started yet. sync_always: fsync each append (survives a machine crash, costs most of the throughput)."""
+    """Not started yet. sync_always: fsync each append (survives a machine crash, costs most of the throughput).
+    Without a door whoever reaches the port is let in."""
     directory.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     lines = [f'listen: "127.0.0.1:{port}"', "max_payload: 1MB", "write_deadline: 10s"]
     if jetstream:
         sync = ", sync_interval: always" if sync_always else ""
         lines.append(f'jetstream {{ store_dir: "{directory / "jetstream"}"{sync} }}')
+    lines += door.lines() if door is not None else []
     config = directory / "nats.conf"
+    config.touch(mode=0o600)  # passwords stand in it
     config.write_text("\n".join(lines) + "\n")
-    return NatsServer("nats-server", [str(find_nats().path), "-c", str(config)], port, directory / "nats.log", tethered)
+    command, scheme = [str(find_nats().path), "-c", str(config)], "tls" if door is not None else "nats"
+    return NatsServer("nats-server", command, port, directory / "nats.log", tethered, scheme=scheme)
 
 
-def redis_server(directory: Path, port: int = 0, *, tethered: bool = True) -> RedisServer:
+@dataclass(frozen=True, slots=True)
+class RedisDoor:
+    """A socket that the file system guards, and the file of users; the packaged server knows no TLS."""
+
+    socket: Path
+    acl: Path
+
+
+def redis_server(
+    directory: Path, port: int = 0, *, tethered: bool = True, door: RedisDoor | None = None
+) -> RedisServer:
     """Not started yet. No persistence; a full memory refuses writes rather than dropping state."""
     directory.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     options = {"port": port, "bind": "127.0.0.1", "save": "", "appendonly": "no", "dir": directory}
     options |= {"maxmemory": "512mb", "maxmemory-policy": "noeviction"}
+    if door is not None:
+        options |= {"port": 0, "unixsocket": door.socket, "unixsocketperm": "600", "aclfile": door.acl}
     command = [str(find_redis().path)]
     for key, value in options.items():
         command += [f"--{key}", str(value)]
-    return RedisServer("redis-server", command, port, directory / "redis.log", tethered)
+    socket_path = door.socket if door is not None else None
+    return RedisServer("redis-server", command, port, directory / "redis.log", tethered, socket=socket_path)

@@ -19,7 +19,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from headrace.core.types import Key, TensorHandle
+from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup, StoreDown
+from headrace.mesh.login import redis_options, shown
 from headrace.mesh.logs import get_logger
 from headrace.mesh.token_log import Logged, TokenChunk, join, pack
 
@@ -32,9 +34,11 @@ LIMITS_TTL_S = 7 * 86400  # written every minute: a governor that is away for a 
 QUEUE_TTL_S = 10
 CALL_WAIT_S = 1.0  # Redis answers in well under a millisecond
 CONNECT_WAIT_S = 3.0
+CONNECTIONS_MAX = 8  # of one process; who may ask for more at once takes turns
 DOWN_S = 0.5  # after a failure calls fail at once for this long, so that an outage costs no waiting
 BATCH = 500  # keys of one command: about a millisecond of Redis
 
+NO_OPTIONS: Mapping[str, Any] = {}
 _log = get_logger("store")
 
 # One command for a whole batch of appends: a pipeline of RPUSH and EXPIRE costs the client ten times as much.
@@ -69,7 +73,12 @@ class Store:
         self._down_until_s = 0.0
 
     @staticmethod
-    async def connect(url: str, cell: str) -> "Store":
+    async def open(settings: Settings) -> "Store":
+        """As connect, with the credentials and certificates of the settings."""
+        return await Store.connect(settings.redis_url, settings.cell, redis_options(settings))
+
+    @staticmethod
+    async def connect(url: str, cell: str, options: Mapping[str, Any] = NO_OPTIONS) -> "Store":
         """An unreachable Redis is said in the log and waited for; a wrong address or password raises BadSetup."""
         try:
             client = redis_asyncio.Redis.from_url(
@@ -78,10 +87,11 @@ class Store:
                 socket_connect_timeout=CALL_WAIT_S,
                 retry=Retry(NoBackoff(), 1),  # a connection that an old Redis closed; all our writes may come twice
                 retry_on_error=[RedisConnectionError],
-                max_connections=8,
+                max_connections=CONNECTIONS_MAX,
+                **options,
             )
         except ValueError as error:
-            raise BadSetup(f"HEADRACE_REDIS_URL={url!r}: {error}") from error
+            raise BadSetup(f"HEADRACE_REDIS_URL={shown(url)!r}: {error}") from error
         store = Store(client, cell)
         await store._check(url)
         return store
@@ -92,10 +102,14 @@ class Store:
             try:
                 await self._client.ping()
             except (AuthenticationError, ResponseError) as error:
-                raise BadSetup(f"Redis at {url} refuses: {error}; see HEADRACE_REDIS_URL") from error
+                raise BadSetup(f"Redis at {shown(url)} refuses: {error}; see HEADRACE_REDIS_URL") from error
             except (RedisError, OSError) as error:
+                if isinstance(error.__cause__, AuthenticationError):  # refused while it connected
+                    raise BadSetup(
+                        f"Redis at {shown(url)} refuses: {error}; see HEADRACE_REDIS_PASSWORD_FILE"
+                    ) from error
                 if time.monotonic() > deadline_s:
-                    _log.error("redis_unreachable", url=url, why=str(error))
+                    _log.error("redis_unreachable", url=shown(url), why=str(error))
                     return
                 await asyncio.sleep(0.1)
             else:
@@ -103,6 +117,14 @@ class Store:
 
     def key(self, kind: str, name: str) -> str:
         return f"{self._prefix}{kind}:{name}"
+
+    def script(self, text: str) -> Any:
+        """For run(); sent once, then named by its hash."""
+        return self._client.register_script(text)
+
+    async def run(self, script: Any, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """One script, one round trip. Raises StoreDown."""
+        return await self._call(lambda: script(keys=keys, args=args))
 
     async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
         if time.monotonic() < self._down_until_s:

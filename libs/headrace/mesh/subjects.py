@@ -42,6 +42,11 @@ def work(worker: str) -> str:
     return "hr.v1.work." + worker
 
 
+def peer(worker: str) -> str:
+    """From worker to worker: offers and joins, no command of the queue manager's."""
+    return "hr.v1.peer." + worker
+
+
 def tokens(gateway: str) -> str:
     return "hr.v1.tokens." + gateway
 

@@ -197,6 +197,8 @@ def sweep(directory: Path) -> int:
     living = {path.name.removeprefix(_LOCK_PREFIX) for path in directory.glob(_LOCK_PREFIX + "*") if _held(path)}
     removed = 0
     for path in list(directory.iterdir()):
+        if not path.is_file():
+            continue  # the socket of a Redis that shares the directory
         is_lock = path.name.startswith(_LOCK_PREFIX)
         name = path.name.removeprefix(_LOCK_PREFIX) if is_lock else path.name.removeprefix(".")
         stem = ".".join(name.split(".")[:2])

@@ -19,6 +19,7 @@ from headrace.mesh.pulling import FETCH_WAIT_S, Fetched, InThread, Pulled, follo
 from headrace.mesh.rpc import Channels
 from headrace.mesh.tensor_service import TransferServicer
 from headrace.mesh.tensor_wire import CHUNK_BYTES
+from headrace.mesh.tls import Tls
 
 __all__ = ["CHUNK_BYTES", "FETCH_WAIT_S", "MAX_TENSOR_BYTES", "Draft", "Fetched", "Pulled", "Tensor", "TensorStore"]
 
@@ -54,6 +55,7 @@ class TensorStore:
         limit_bytes: int = 4 << 30,
         force_grpc: bool = False,
         silence_s: float = FETCH_WAIT_S,
+        tls: Tls | None = None,
     ) -> None:
         """grpc_address may be set later, when the server listens; handles made before carry none."""
         self.silence_s = silence_s
@@ -66,7 +68,7 @@ class TensorStore:
         self._sealed: dict[str, tuple[TensorHandle, Draft]] = {}
         self._kept: dict[str, tuple[TensorHandle, memoryview]] = {}  # in this process's own memory
         self._capacity: dict[str, int] = {}  # bytes that each of all these takes
-        self._channels = Channels()
+        self._channels = Channels(tls=tls)
         self._thread = ThreadPoolExecutor(THREADS, "tensors")
 
     @staticmethod
@@ -79,6 +81,7 @@ class TensorStore:
             settings.host,
             limit_bytes=settings.shm_bytes,
             force_grpc=force,
+            tls=Tls.of(settings),
         )
 
     # --- own tensors ---

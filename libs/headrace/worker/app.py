@@ -352,6 +352,7 @@ class Worker:
                 bus = self._carriers.bus
                 heard = [
                     await bus.subscribe(subjects.work(self._me), self._commands.on_message),
+                    await bus.subscribe(subjects.peer(self._me), self._commands.on_peer),
                     await bus.subscribe(subjects.CAPS, self._caps.on_message),
                 ]
                 services = [tasks.create_task(service) for service in self._services()]

@@ -41,12 +41,16 @@ class Commands:
         self._load = load
 
     def on_message(self, data: bytes, _headers: Mapping[str, str]) -> None:
-        try:
-            batch = work_batch_from_proto(queue_pb2.WorkBatch.FromString(data))
-        except DecodeError as error:
-            log.error("bad_work_batch", why=str(error))
+        if (batch := _read(data)) is not None:
+            self.act(batch)
+
+    def on_peer(self, data: bytes, _headers: Mapping[str, str]) -> None:
+        """Another worker offers or hands over. Whatever else it says is not its to say, nor is who leads."""
+        batch = _read(data)
+        if batch is None or batch.epoch < self.epoch:
             return
-        self.act(batch)
+        self._begin(WorkBatch(batch.epoch, offer=batch.offer, join=batch.join))
+        self._outbox.flush()
 
     def act(self, batch: WorkBatch) -> None:
         """A batch of an older epoch is refused whole: its sender has been replaced and does not know it yet."""
@@ -112,3 +116,11 @@ class Commands:
 
     def _misdirected(self, key: Key, stage: str) -> None:
         self._outbox.failed(key, StageError(f"{self._me} has no {stage} stage").failure(), retryable=True)
+
+
+def _read(data: bytes) -> WorkBatch | None:
+    try:
+        return work_batch_from_proto(queue_pb2.WorkBatch.FromString(data))
+    except DecodeError as error:
+        log.error("bad_work_batch", why=str(error))
+        return None

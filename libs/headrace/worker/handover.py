@@ -48,7 +48,7 @@ class Handover:
         """None: what was offered is over."""
         batch = work_batch_to_proto(WorkBatch(epoch, offer=(OfferCommand(held.key, kv),)))
         with suppress(BusDown):  # then the join pulls all, or the decode worker's patience ends
-            self._bus.send(subjects.work(held.command.decode_worker), batch.SerializeToString())
+            self._bus.send(subjects.peer(held.command.decode_worker), batch.SerializeToString())
 
     async def announce(self, exported: list[Held], epoch: int) -> None:
         await self._register([held.exported_kv for held in exported if held.exported_kv is not None])
@@ -86,7 +86,7 @@ class Handover:
         for start in range(0, len(waiting), step):
             batch = work_batch_to_proto(WorkBatch(epoch, join=tuple(map(_join, waiting[start : start + step]))))
             try:
-                self._bus.send(subjects.work(worker), batch.SerializeToString())
+                self._bus.send(subjects.peer(worker), batch.SerializeToString())
             except BusDown:
                 return  # the queue manager sees the hold and sends it
 

@@ -23,10 +23,12 @@ from headrace.engines.profile_encoder import ProfileEncoder
 from headrace.engines.registry import EngineConfigError, check_stages, hands_over, load_engine, parks
 from headrace.engines.runtime import chosen_device
 from headrace.mesh import metrics, telemetry
+from headrace.mesh.binding import Inner
 from headrace.mesh.blobs import DirectoryBlobs
 from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup
+from headrace.mesh.guard import operators
 from headrace.mesh.lifecycle import DRAIN_WAIT_S, EXIT_BAD_SETUP, Lifecycle, collect_less, run
 from headrace.mesh.store import Store
 from headrace.mesh.subjects import check_process_id
@@ -39,7 +41,7 @@ from headrace.worker.kvwire import KvTravel
 from headrace.worker.models import Card
 from headrace.worker.outfit import Outfit
 from headrace.worker.readings import worker_registry
-from headrace.worker.server import WorkerService, listen
+from headrace.worker.server import SERVICE, WorkerService, listen
 
 STAGES: tuple[StageName, ...] = get_args(StageName)
 SLOTS = 64  # of an engine that was not told: what a CPU batches well, and a GPU's profile too
@@ -229,9 +231,12 @@ async def serve(options: Options, lifecycle: Lifecycle) -> None:
     settings, incarnation = options.settings, secrets.token_hex(8)
     telemetry.set_up(options.id, settings)
     async with AsyncExitStack() as stack:
+        inner = Inner.of(settings)
+        stack.callback(inner.close)
         carriers = await _connect(options, incarnation, stack)
         service = WorkerService()
-        server = await listen(settings.grpc_addr, service, carriers.tensors)
+        guards = operators(settings.api_keys_file, [SERVICE])
+        server = await listen(settings.grpc_addr, service, carriers.tensors, guards, inner.credentials)
         stack.push_async_callback(server.stop, 1.0)
         address = Address(incarnation, settings.host, settings.advertised(server.port))
         carriers.tensors.grpc_address = address.grpc_address
@@ -250,7 +255,7 @@ async def serve(options: Options, lifecycle: Lifecycle) -> None:
         )
         service.state = worker.state
         scraped = await metrics.serve_metrics(
-            settings.metrics_addr, worker_registry(options.id, worker.state, carriers.devices.account)
+            settings.metrics_addr, worker_registry(options.id, worker.state, carriers.devices.account), inner.context
         )
         stack.push_async_callback(scraped.stop)
         await server.set_serving(True)
@@ -261,9 +266,9 @@ async def serve(options: Options, lifecycle: Lifecycle) -> None:
 
 async def _connect(options: Options, incarnation: str, stack: AsyncExitStack) -> Carriers:
     settings = options.settings
-    bus = await Bus.connect(settings.nats_url, options.id)
+    bus = await Bus.open(settings, options.id)
     stack.push_async_callback(bus.close)
-    store = await Store.connect(settings.redis_url, settings.cell)
+    store = await Store.open(settings)
     stack.push_async_callback(store.close)
     tensors = TensorStore.open(settings, options.id, incarnation)
     stack.push_async_callback(tensors.close)

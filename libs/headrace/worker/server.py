@@ -1,19 +1,23 @@
 """The worker's gRPC face: what it is and holds right now, and its tensors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import grpc
 import grpc.aio
 
 from headrace.core.errors import Unavailable
 from headrace.mesh import rpc
+from headrace.mesh.guard import Guard
 from headrace.mesh.transfer import TensorStore
 from headrace.v1 import transfer_pb2, worker_pb2, worker_pb2_grpc
 
 NAMES = [
     service.full_name for file in (worker_pb2, transfer_pb2) for service in file.DESCRIPTOR.services_by_name.values()
 ]
+
+SERVICE = worker_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
 
 
 class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
@@ -30,9 +34,16 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         return worker_pb2.GetStateResponse(state=self.state())
 
 
-async def listen(address: str, service: WorkerService, tensors: TensorStore) -> rpc.RpcServer:
+async def listen(
+    address: str,
+    service: WorkerService,
+    tensors: TensorStore,
+    guards: Sequence[Guard] = (),
+    credentials: grpc.ServerCredentials | None = None,
+) -> rpc.RpcServer:
     """Health says NOT_SERVING until the caller says otherwise."""
-    return await rpc.serve(address, partial(_add_servicers, service, tensors), NAMES, serving=False)
+    add = partial(_add_servicers, service, tensors)
+    return await rpc.serve(address, add, NAMES, serving=False, guards=guards, credentials=credentials)
 
 
 def _add_servicers(service: WorkerService, tensors: TensorStore, server: grpc.aio.Server) -> None:

@@ -27,6 +27,10 @@ class KindKey:
     size: int  # octaves of the expected work, in decoded tokens
     owner: str = ""  # of requests that have begun: the worker whose host memory holds their KV caches
 
+    @property
+    def but_size(self) -> tuple[str, str, int, int, str]:
+        return self.model, self.slo_class, self.priority, self.target, self.owner
+
 
 class Kind:
     """All that wait of one kind."""

@@ -159,7 +159,8 @@ def _flows(virtual: VirtualQueues, now_s: float) -> tuple[FlowView, ...]:
             waiting[place] = waiting.get(place, 0) + len(jobs)
     shown = []
     for slo_class, shares in virtual.shares.items():
-        served = shares.all(now_s)
+        counters = shares.all(now_s)
+        served = {name: tokens for name, tokens in counters.items() if not name.endswith(" ")}  # of tenants and flows
         most = sorted(served, key=lambda flow: -served[flow])[:FLOWS_MAX]
         shown += [FlowView(slo_class, flow, waiting.get((slo_class, flow), 0), served[flow]) for flow in most]
     return tuple(shown)

@@ -65,7 +65,7 @@ def charge(cell: Cell, job: Job, output_tokens: float, now_s: float) -> None:
         return
     owed = INPUT_WEIGHT * len(job.request.prompt.tokens) + OUTPUT_WEIGHT * output_tokens
     before, job.charged = job.charged, owed  # by an attempt that was lost
-    cell.virtual.shares_of(job.request.slo_class).charge(flow_of(job), owed - before, now_s)
+    cell.virtual.shares_of(job.request.slo_class).charge_both(flow_of(job), owed - before, now_s)
 
 
 def prefill_load(worker: Worker) -> tuple[bool, float, int, str]:

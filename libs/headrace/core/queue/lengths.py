@@ -35,5 +35,5 @@ def _settle_share(cell: Cell, job: Job, output_tokens: int, now_s: float) -> Non
     """What it was charged for was a guess."""
     if cell.virtual is not None and job.charged:
         owed = INPUT_WEIGHT * len(job.request.prompt.tokens) + OUTPUT_WEIGHT * output_tokens - job.charged
-        cell.virtual.shares_of(job.request.slo_class).charge(flow_of(job), owed, now_s)
+        cell.virtual.shares_of(job.request.slo_class).charge_both(flow_of(job), owed, now_s)
         job.charged = 0.0

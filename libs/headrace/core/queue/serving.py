@@ -32,7 +32,7 @@ def serve(cell: Cell, virtual: VirtualQueues, now_s: float) -> None:
 def _serve_queue(cell: Cell, virtual: VirtualQueues, queue: VirtualQueue, now_s: float) -> None:
     worker = cell.workers[queue.worker]
     while queue.groups and not worker.loading and not worker.alone:
-        group = queue.groups[0]
+        group = virtual.head_of(queue, now_s)
         if group.model != worker.model:
             swap_for(cell, worker, queue, group, now_s)
             return

@@ -3,11 +3,25 @@
 The virtual token counter (Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024): a prompt token counts
 one, an output token two; whoever has waited for nothing is lifted to the least of those that wait, so that nobody saves
 up a claim. Counters halve in a while, so that yesterday's load is no debt.
+
+Two levels: tenants share the class, and the flows that a tenant names share what is the tenant's. A thousand names are
+a tenant's own affair: they get it no more than one.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 INPUT_WEIGHT, OUTPUT_WEIGHT = 1.0, 2.0
+
+
+def tenant_of(flow: str) -> str:
+    """A flow's name is "<tenant> <name>", or the tenant's alone; a tenant's has no space in it."""
+    return flow.partition(" ")[0]
+
+
+def within(flow: str) -> str:
+    """The counter of a flow among those of its tenant; what a tenant sends without a name is one flow as well."""
+    return flow if " " in flow else flow + " "
 
 
 class Shares:
@@ -28,6 +42,26 @@ class Shares:
         """Negative: it was charged too much before."""
         self._settle(now_s)
         self._note(flow, max(0.0, self._served.pop(flow, 0.0) + tokens))
+
+    def charge_both(self, flow: str, tokens: float, now_s: float) -> None:
+        """The tenant, and the flow within it."""
+        self.charge(within(flow), tokens, now_s)
+        self.charge(tenant_of(flow), tokens, now_s)
+
+    def claim(self, flow: str, now_s: float) -> tuple[float, float]:
+        """Less comes first: the tenant's counter, then the flow's."""
+        return self.served(tenant_of(flow), now_s), self.served(within(flow), now_s)
+
+    def lift_both(self, flow: str, waiting: Iterable[str], now_s: float) -> None:
+        """This flow begins to wait where those wait already."""
+        flows = list(waiting)
+        tenants = {tenant_of(other) for other in flows}
+        mine = tenant_of(flow)
+        if mine in tenants:
+            beside = [self.served(within(other), now_s) for other in flows if tenant_of(other) == mine]
+            self.lift(within(flow), min(beside), now_s)
+        elif tenants:
+            self.lift(mine, min(self.served(tenant, now_s) for tenant in tenants), now_s)
 
     def lift(self, flow: str, least: float, now_s: float) -> None:
         """It begins to wait, where those that wait already were served `least` or more."""

@@ -139,13 +139,37 @@ class VirtualQueues:
 
     # --- who is next ---
 
+    def head_of(self, queue: VirtualQueue, now_s: float) -> Group:
+        """The first group; or, where one of another size has somebody who was served less, the first of those.
+
+        Only the expected size tells such kinds apart: without this a long queue of one tenant's short answers would
+        all go before another tenant's longer ones.
+        """
+        first = queue.groups[0]
+        if not self._fair or first.kind.key.owner or len(self.kinds) == 1:
+            return first
+        alike = [kind for key, kind in self.kinds.items() if key.but_size == first.kind.key.but_size]
+        if len(alike) == 1:
+            return first
+        shares = self.shares_of(first.kind.key.slo_class)
+        least = {id(kind): self._least_served(kind, shares, now_s) for kind in alike}
+        if min(least.values()) == least[id(first.kind)]:
+            return first
+        return min(
+            (group for group in queue.groups if id(group.kind) in least),
+            key=lambda group: (least[id(group.kind)], group is not first),
+        )
+
+    def _least_served(self, kind: Kind, shares: Shares, now_s: float) -> float:
+        return min(shares.claim(flow, now_s)[0] for flow in kind.flows)
+
     def next_of(self, group: Group, now_s: float) -> Job:
-        """The first of the flow that was served least, among all that wait of the group's kind."""
+        """The first of whom was served least, tenant before flow, among all that wait of the group's kind."""
         flows = group.kind.flows
         if len(flows) == 1 or not self._fair:
             return next(iter(group.jobs.values()))
         shares = self.shares_of(group.kind.key.slo_class)
-        least = min(flows, key=lambda flow: (shares.served(flow, now_s), flow))
+        least = min(flows, key=lambda flow: (shares.claim(flow, now_s), flow))
         return next(iter(flows[least].values()))
 
     def shares_of(self, slo_class: str) -> Shares:
@@ -156,9 +180,7 @@ class VirtualQueues:
 
     def _lift(self, kind: Kind, job: Job) -> None:
         if kind.flows:
-            shares, now_s = self.shares_of(kind.key.slo_class), job.ready_s
-            least = min(shares.served(flow, now_s) for flow in kind.flows)
-            shares.lift(flow_of(job), least, now_s)
+            self.shares_of(kind.key.slo_class).lift_both(flow_of(job), kind.flows, job.ready_s)
 
     # --- questions ---
 

@@ -1,0 +1,184 @@
+"""A whole mesh under --secure: an answer, a worker killed under way, and nobody without papers gets anywhere."""
+
+import asyncio
+import json
+import signal
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+import pytest_asyncio
+
+from headrace.cli import credentials, runstate
+from headrace.cli.environment import secrets_dir
+from headrace.cli.supervisor import Mesh, MeshFailed
+from headrace.client import AsyncClient, Door, Image, Message, Unauthenticated, Unavailable, operator
+from headrace.mesh import keyfile
+from headrace.mesh.bus import Bus
+from headrace.mesh.errors import BadSetup
+from headrace.mesh.login import NatsLogin
+from tests.e2e.asking import picture
+from tests.e2e.meshes import small_mesh
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def secured(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
+    config = small_mesh(
+        tmp_path_factory.mktemp("mesh"), secure=True, decode=2, environment={"HEADRACE_TRANSFER": "grpc"}
+    )
+    async with Mesh(config) as mesh:
+        yield mesh
+
+
+def _held(mesh: Mesh) -> Path:
+    return secrets_dir(mesh.data_dir)
+
+
+def _client(mesh: Mesh) -> AsyncClient:
+    key = (_held(mesh) / "trial.key").read_text().strip()
+    return AsyncClient(mesh.grpc_addr, api_key=key, tls=Door(ca=str(_held(mesh) / "ca.crt")))
+
+
+async def test_an_answer_about_a_picture(secured: Mesh) -> None:
+    """Tensors go over gRPC here, so embeddings and KV cache pass through mutual TLS too."""
+    question = [Message("user", [Image(picture(1)), "what is it?"])]
+    async with _client(secured) as client:
+        answer = client.generate(question, max_tokens=8, ignore_eos=True)
+        text = await answer.text()
+    assert len(text) > 0
+    assert answer.usage.completion_tokens == 8
+    assert answer.usage.image_tokens > 0
+
+
+async def test_a_killed_worker_loses_nothing(secured: Mesh) -> None:
+    question = [Message("user", [Image(picture(2)), "count"])]
+    async with _client(secured) as client:
+        undisturbed = [
+            token
+            async for delta in client.generate(question, max_tokens=60, ignore_eos=True, seed=3)
+            for token in delta.tokens
+        ]
+        tokens: list[int] = []
+        killed = False
+        async for delta in client.generate(question, max_tokens=60, ignore_eos=True, seed=3):
+            tokens += delta.tokens
+            if not killed and len(tokens) >= 10:
+                killed = True
+                busiest = max(await _workers(secured), key=lambda at: at[1])[0]
+                secured.kill(busiest, signal.SIGKILL)
+    assert killed
+    assert tokens == undisturbed
+
+
+async def _workers(mesh: Mesh) -> list[tuple[str, int]]:
+    cell = await operator.cell_status(mesh.addresses.grpc["qm-0"], door=mesh.door)
+    return [(worker.worker, worker.slots_used) for worker in cell.workers if "decode" in worker.stages]
+
+
+async def test_http_is_tls_and_asks_for_a_key(secured: Mesh) -> None:
+    trusted = ssl.create_default_context(cafile=str(_held(secured) / "ca.crt"))
+    key = (_held(secured) / "trial.key").read_text().strip()
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
+    async with httpx.AsyncClient(base_url=secured.http_url, verify=trusted, timeout=20) as http:
+        assert (await http.post("/v1/chat/completions", json=body)).status_code == 401
+        reply = await http.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {key}"})
+        assert reply.status_code == 200, reply.text
+    plain = secured.http_url.replace("https", "http")
+    async with httpx.AsyncClient(timeout=5) as http:
+        with pytest.raises(httpx.HTTPError):
+            await http.get(f"{plain}/health")
+        with pytest.raises(httpx.ConnectError):  # not of an authority that everybody trusts
+            await http.get(f"{secured.http_url}/health")
+
+
+@pytest.mark.parametrize("service", ["qm-0", "governor-0", "prefill-0", "gateway-0"])
+async def test_without_papers(secured: Mesh, service: str) -> None:
+    """In the clear nobody; with the authority alone the gateway, which then asks for a key."""
+    address, ca = secured.addresses.grpc[service], str(_held(secured) / "ca.crt")
+    async with AsyncClient(address) as clear:
+        with pytest.raises((Unavailable, grpc.RpcError)):
+            async with asyncio.timeout(5):
+                await clear.models()
+    async with AsyncClient(address, tls=Door(ca=ca)) as bare:
+        with pytest.raises(Unauthenticated if service == "gateway-0" else Unavailable):
+            await bare.models()
+
+
+async def test_operators_need_key_and_certificate(secured: Mesh) -> None:
+    assert secured.door is not None
+    held = _held(secured)
+    assert (await operator.governor_state(secured.addresses.grpc["governor-0"], door=secured.door)).workers
+    trial = (held / "trial.key").read_text().strip()
+    for api_key, code in ((trial, "PERMISSION_DENIED"), ("", "UNAUTHENTICATED")):
+        door = replace(secured.door, api_key=api_key)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await operator.declare_emergency(secured.addresses.grpc["governor-0"], "ups", door=door)
+        assert refused.value.code().name == code
+
+
+async def test_the_servers_let_nobody_in(secured: Mesh) -> None:
+    assert secured.redis.socket is not None
+    assert secured.redis.socket.stat().st_mode & 0o077 == 0
+    assert secured.redis.socket.parent.stat().st_mode & 0o077 == 0
+    trusted = ssl.create_default_context(cafile=str(_held(secured) / "ca.crt"))
+    with pytest.raises(BadSetup):
+        await Bus.connect(secured.addresses.nats_url, "stranger", login=NatsLogin(context=trusted))
+
+
+def test_nothing_secret_is_written_down_elsewhere(secured: Mesh) -> None:
+    """No password and no key in the logs, the run state, or the command lines and environments of processes."""
+    held = _held(secured)
+    words = [(held / f"{name}.key").read_text().strip() for name in ("trial", "operator")]
+    words += [(held / "redis.password").read_text().strip()]
+    words += [path.read_text().strip().partition(":")[2] for path in held.glob("nats-*.creds")]
+    told = [path.read_bytes() for path in (secured.data_dir / "logs").iterdir()]
+    told += [(secured.data_dir / "run.json").read_bytes(), (secured.data_dir / "nats" / "nats.log").read_bytes()]
+    for service in secured.ids:
+        told += [Path(f"/proc/{secured.pid(service)}/{file}").read_bytes() for file in ("cmdline", "environ")]
+    assert len(words) == 8
+    for word in words:
+        assert not any(word.encode() in text for text in told)
+
+
+async def test_commands_find_their_papers(secured: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HEADRACE_API_KEY", *(f"HEADRACE_TLS_{file}" for file in ("CA", "CERT", "KEY"))):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    state = runstate.read(secured.data_dir)
+    assert state is not None
+    runstate.enter(state)
+    assert {worker.worker for worker in (await operator.cell_status(state.services["qm-0"])).workers}
+    assert "key" not in json.dumps(credentials.tls_variables(_held(secured), "client")).lower().replace(
+        ".key", ""
+    ).replace("_key", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "starts"), [("keys", "", True), ("keys.toml", "operate", True), ("keys.toml", "", False)]
+)
+async def test_the_launcher_and_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, key: str, starts: bool
+) -> None:
+    """Plain lines keep nobody from operating; with scopes the launcher is an operator like any other."""
+    shown, made = keyfile.make("ops", ["operate"])
+    if name == "keys":
+        (tmp_path / name).write_text("word tenant\n")
+    else:
+        keyfile.write(tmp_path / name, [made])
+    monkeypatch.setenv("HEADRACE_API_KEY", shown if key else "")
+    config = small_mesh(
+        tmp_path / "mesh", gateways=1, encoders=0, environment={"HEADRACE_API_KEYS_FILE": str(tmp_path / name)}
+    )
+    if starts:
+        async with Mesh(config) as mesh:
+            assert mesh.ready("gateway-0")
+        return
+    with pytest.raises(MeshFailed, match="HEADRACE_API_KEY"):
+        async with Mesh(config):
+            raise AssertionError("it has started")
