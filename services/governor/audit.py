@@ -26,7 +26,7 @@ class Audit:
         except OSError as error:
             raise BadSetup(f"HEADRACE_AUDIT_FILE={str(path)!r}: {error.strerror}") from error
 
-    def add(self, entries: Iterable[Entry], at_s: float) -> None:
+    def add(self, entries: Iterable[Entry], at_s: float, who: str = "") -> None:
         for entry in entries:
             self.actions[entry.action] += 1
             self._kept.append(
@@ -37,9 +37,12 @@ class Audit:
                     reason=entry.reason,
                     before=entry.before,
                     after=entry.after,
+                    who=who,
                 )
             )
-            facts = {"action": entry.action, "subject": entry.subject, "reason": entry.reason}
+            facts = {"action": entry.action, "subject": entry.subject, "reason": entry.reason} | (
+                {"who": who} if who else {}
+            )
             numbers = {"before": round(entry.before, 3), "after": round(entry.after, 3)}
             log.info("audit", **facts, **numbers)
             self._write({"at_s": round(at_s, 3), **facts, **numbers})

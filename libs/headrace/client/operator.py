@@ -18,6 +18,8 @@ from headrace.v1.governor_pb2 import (
     GetGovernorStateResponse,
     SetBudgetRequest,
     SetBudgetResponse,
+    SetModeRequest,
+    SetModeResponse,
 )
 from headrace.v1.queue_pb2 import (
     CellStatus,
@@ -27,6 +29,8 @@ from headrace.v1.queue_pb2 import (
     GetStatusResponse,
     InspectRequest,
     InspectResponse,
+    SwitchRequest,
+    SwitchResponse,
 )
 from headrace.v1.scaling_pb2 import ScalingStatus
 from headrace.v1.worker_pb2 import GetStateRequest, GetStateResponse, WorkerState
@@ -86,20 +90,32 @@ async def governor_state(governor: str, history: int = 0) -> GetGovernorStateRes
     return await _ask(governor, "GovernorService/GetState", question, GetGovernorStateResponse)
 
 
-async def set_budget(governor: str, budget_w: float, row: str = "") -> SetBudgetResponse:
+async def set_budget(governor: str, budget_w: float, row: str = "", who: str = "") -> SetBudgetResponse:
     """row empty: every row; budget_w 0: none."""
-    question = SetBudgetRequest(row=row, budget_w=budget_w)
+    question = SetBudgetRequest(row=row, budget_w=budget_w, who=who)
     return await _ask(governor, "GovernorService/SetBudget", question, SetBudgetResponse)
 
 
-async def declare_emergency(governor: str, kind: str) -> EmergencyResponse:
-    question = DeclareEmergencyRequest(kind=kind)
+async def declare_emergency(governor: str, kind: str, who: str = "") -> EmergencyResponse:
+    question = DeclareEmergencyRequest(kind=kind, who=who)
     return await _ask(governor, "GovernorService/DeclareEmergency", question, EmergencyResponse)
 
 
-async def clear_emergency(governor: str, kind: str = "") -> EmergencyResponse:
+async def clear_emergency(governor: str, kind: str = "", who: str = "") -> EmergencyResponse:
     """kind empty: all."""
-    return await _ask(governor, "GovernorService/ClearEmergency", ClearEmergencyRequest(kind=kind), EmergencyResponse)
+    question = ClearEmergencyRequest(kind=kind, who=who)
+    return await _ask(governor, "GovernorService/ClearEmergency", question, EmergencyResponse)
+
+
+async def set_mode(governor: str, mode: str, who: str = "") -> SetModeResponse:
+    """mode: observe or enforce; one that is off stays off."""
+    return await _ask(governor, "GovernorService/SetMode", SetModeRequest(mode=mode, who=who), SetModeResponse)
+
+
+async def switch(queue_manager: str, name: str, value: str, who: str = "") -> SwitchResponse:
+    """What InspectResponse.switches names, to one of its values."""
+    question = SwitchRequest(name=name, value=value, who=who)
+    return await _ask(queue_manager, "QueueManagerService/Switch", question, SwitchResponse)
 
 
 async def servable(gateway: str) -> bool:

@@ -39,7 +39,7 @@ class VirtualQueues:
         self.joined: list[Job] = []  # since they were last looked at: their waits are to be estimated
         self._half_life_s = half_life_s
         self._flows_max = flows_max
-        self._fair = fair
+        self.fair = fair
         self._numbers = 0
         self._size = 0
 
@@ -69,7 +69,7 @@ class VirtualQueues:
         kind = self.kinds.get(key)
         if kind is None:
             kind = self.kinds[key] = Kind(key)
-        if self._fair and flow_of(job) not in kind.flows:
+        if self.fair and flow_of(job) not in kind.flows:
             self._lift(kind, job)
         kind.add(job)
         group = kind.open
@@ -142,7 +142,7 @@ class VirtualQueues:
     def next_of(self, group: Group, now_s: float) -> Job:
         """The first of the flow that was served least, among all that wait of the group's kind."""
         flows = group.kind.flows
-        if len(flows) == 1 or not self._fair:
+        if len(flows) == 1 or not self.fair:
             return next(iter(group.jobs.values()))
         shares = self.shares_of(group.kind.key.slo_class)
         least = min(flows, key=lambda flow: (shares.served(flow, now_s), flow))
