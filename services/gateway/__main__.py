@@ -15,6 +15,7 @@ from headrace.mesh.lifecycle import Lifecycle, run
 from headrace.mesh.subjects import check_process_id
 from services.gateway.admission import Terms
 from services.gateway.auth import Keys
+from services.gateway.console.managers import Managers
 from services.gateway.fetch import fetcher
 from services.gateway.front import Front, Parts
 from services.gateway.listen import serve
@@ -30,7 +31,8 @@ async def main(name: str, life: Lifecycle) -> None:
     bus = await Bus.connect(settings.nats_url, name)
     journal, blobs = await Journal.open(bus, settings), DirectoryBlobs(settings.data_dir)
     tracer = Tracer(telemetry.spans(), settings.trace_sample)
-    parts = Parts(bus, journal, blobs, terms, keys, fetcher(settings.media_urls == "on"), tracer)
+    managers = Managers(settings.queue_manager_addr, settings.governor_addr)
+    parts = Parts(bus, journal, blobs, terms, keys, fetcher(settings.media_urls == "on"), tracer, managers)
     await serve(Front.of(name, parts), settings, life)
 
 

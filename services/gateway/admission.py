@@ -298,6 +298,7 @@ def facts_of(request: Request) -> Facts:
         logprobs=request.sampling.logprobs is not None,
         calls=calls_tools(request.sampling.grammar),
         choices=request.choices,
+        ttft_s=request.ttft_s,
     )
 
 

@@ -29,6 +29,7 @@ async def serve(front: Front, settings: Settings, life: Lifecycle) -> None:
     )
     scraped = await serve_metrics(settings.metrics_addr, front.gateway.metrics.registry)
     await front.gateway.start()
+    await front.console.feed.start()
     collect_less()
     host, port = sock.getsockname()[:2]
     grpc_host = settings.grpc_addr.rpartition(":")[0]
@@ -36,6 +37,7 @@ async def serve(front: Front, settings: Settings, life: Lifecycle) -> None:
     await life.stopping.wait()
     front.admission.draining = True
     await grpc.set_serving(False)
+    await front.console.feed.stop()
     await front.gateway.drain(DRAIN_S)
     await grpc.stop(STOP_S)
     web.should_exit = True

@@ -56,6 +56,7 @@ def app(front: Front) -> App:
         Route("/health", pages.health),
         Route("/metrics", pages.metrics),
         Route("/openapi.json", pages.openapi),
+        *front.console.routes(),
     ]
     rest = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, HeadraceError: _error})
     return App(answers, rest)
