@@ -59,5 +59,5 @@ class Switching:
             await asyncio.sleep(0)  # taken in before the next turn of the loop
         entry = queue_pb2.SwitchEntry(at_s=time.time(), who=who[:WHO_MAX], name=name, before=before, after=value)
         self.entries.append(entry)
-        log.info("switched", name=name, before=before, after=value, who=entry.who)
+        log.info("switched", switch=name, before=before, after=value, who=entry.who)
         return self.shown()

@@ -47,7 +47,7 @@ def test_only_what_means_something_is_offered() -> None:
     assert tuple(lines.core.switches()) == ALWAYS
     lines.handle(ev.Switched("overlap", False))
     assert lines.core.switches() == {"overlap": False, "early_rejection": True}
-    for name in ("swap", "pull", "planner"):
+    for name in ("move", "swap", "pull", "planner"):
         with pytest.raises(AssertionError, match="nobody may switch"):
             lines.handle(ev.Switched(name, False))
 

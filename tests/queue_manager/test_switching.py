@@ -22,7 +22,8 @@ def switching(cell: Cell | None = None) -> Switching:
     return Switching(core, cell.scaling if cell is not None else None, Inbox(take).put)
 
 
-async def test_a_switch_is_carried_out_and_remembered() -> None:
+async def test_a_switch_is_carried_out_and_remembered(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")  # a line of the log is part of it
     made = switching()
     assert {status.name: status.value for status in await made.switch("evict", "off", "ada")}["evict"] == "off"
     await made.switch("evict", "off", "nobody: it is off")
@@ -30,6 +31,7 @@ async def test_a_switch_is_carried_out_and_remembered() -> None:
     told = [(one.who[:3], one.name, one.before, one.after) for one in made.entries]
     assert told == [("ada", "evict", "on", "off"), ("bob", "evict", "off", "on")]
     assert len(made.entries[-1].who) == 80
+    assert [record.message for record in caplog.records] == ["switched", "switched"]
 
 
 async def test_the_autoscaler_follows_another_policy() -> None:
@@ -44,7 +46,7 @@ async def test_the_autoscaler_follows_another_policy() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "field", "word"),
     [
-        ("swap", "off", "name", "there are solve, evict"),
+        ("move", "off", "name", "there are solve, evict"),
         ("evict", "maybe", "value", "on, off"),
         ("autoscale", "off", "name", "there is none"),
     ],

@@ -139,7 +139,7 @@ class Feed:
             self._inspected = await self._managers.inspect(min(GROUPS_MOST, max(GROUPS_LEAST, GROUPS_MAX // queues)))
             self._status = await self._managers.status()
         except HeadraceError as error:
-            self._trouble["queue"] = f"the queue manager does not answer: {error.message}"
+            self._trouble["queue"] = f"queue manager: {error.message}"
             return
         self._inspected_s = time.time()
         self._trouble.pop("queue", None)
@@ -148,7 +148,7 @@ class Feed:
         try:
             self._power = await self._managers.power()
         except HeadraceError as error:
-            self._trouble["governor"] = f"the governor does not answer: {error.message}"
+            self._trouble["governor"] = f"governor: {error.message}"
             return
         self._trouble.pop("governor", None)
 
@@ -212,7 +212,7 @@ class Feed:
         gateway, hearing, now_s = self._gateway, self.hearing, time.monotonic()
         status, ttft = gateway.metrics.cell.status, self.tally.of_all(now_s, CURVE_TTFT_S)
         accepted_s, ended_s, refused_s = self._rates(status, now_s)
-        limits = [row.limit_w for row in self._power.rows if row.limit_w > 0]
+        limits = [row.limit_w for row in self._power.rows]
         self._history.append(
             {
                 "at_s": round(time.time(), 1),
@@ -227,7 +227,7 @@ class Feed:
                 "p50_s": shown.rounded(ttft.ttft_p50_s),
                 "p99_s": shown.rounded(ttft.ttft_p99_s),
                 "power_w": shown.rounded(hearing.power_w(), 4),
-                "limit_w": shown.rounded(sum(limits), 5) if limits else None,
+                "limit_w": shown.rounded(sum(limits), 5) if limits and min(limits) > 0 else None,
                 "hottest_c": shown.rounded(hearing.hottest_c()),
             }
         )

@@ -8,13 +8,14 @@ from headrace.core.slo import Classes
 from headrace.v1 import queue_pb2
 from services.gateway.console import shown
 from services.gateway.console.managers import Managers
+from services.gateway.console.tally import Row, Tally
 from services.gateway.live import Live
 from services.gateway.service import Gateway
 
 UNKNOWN = "unknown"
 
 
-async def life_of(gateway: Gateway, managers: Managers, classes: Classes, request_id: str) -> shown.Shown:
+async def life_of(gateway: Gateway, managers: Managers, classes: Classes, tally: Tally, request_id: str) -> shown.Shown:
     """Looks and changes nothing: a request that another gateway streams stays there.
 
     Raises:
@@ -28,6 +29,8 @@ async def life_of(gateway: Gateway, managers: Managers, classes: Classes, reques
     shown_life: shown.Shown = {"id": request_id, "now_s": time.time(), "explain": None}
     if live is not None:
         shown_life |= _seen(gateway, classes, live)
+        if (row := tally.ended(request_id)) is not None and not live.received_s:
+            shown_life |= _remembered(gateway, classes, row)
     if told is not None and told.state != UNKNOWN:
         shown_life["explain"] = shown.explained(told)
         if live is None or live.end is None:
@@ -68,6 +71,19 @@ def _seen(gateway: Gateway, classes: Classes, live: Live) -> shown.Shown:
         "failure": {"code": end.failure.code, "message": end.failure.message} if end and end.failure else None,
         "usage": shown.usage(end.usage) if end is not None else None,
         "timeline": spans,
+    }
+
+
+def _remembered(gateway: Gateway, classes: Classes, row: Row) -> shown.Shown:
+    """Results do not tell these; this gateway still knows them of its own requests."""
+    slo = classes.named.get(row.slo_class)
+    return {
+        "class": row.slo_class,
+        "gateway": gateway.name,
+        "received_s": row.at_s,
+        "first_token_s": row.at_s + row.ttft_s if row.ttft_s is not None else None,
+        "ended_s": row.at_s + row.took_s if row.took_s is not None else None,
+        "target_s": slo.ttft_s if slo is not None else None,
     }
 
 

@@ -97,6 +97,7 @@ async def _asked(call: Callable[[], Awaitable[Answer]]) -> Answer:
     try:
         return await call()
     except grpc.aio.AioRpcError as error:
-        if error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
-            raise Unavailable(error.details() or "it does not answer", retry_after_s=1.0) from error
+        away = error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+        if away and not error.trailing_metadata():  # gRPC's own words, not the service's
+            raise Unavailable("it cannot be reached", retry_after_s=1.0) from error
         raise rpc.from_rpc_error(error) from error

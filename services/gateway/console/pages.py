@@ -11,12 +11,12 @@ from starlette.routing import Route
 from headrace.core.errors import InvalidInput, PayloadTooLarge
 from headrace.core.slo import Classes
 from services.gateway.auth import Keys
-from services.gateway.chat_route import checked_id
 from services.gateway.console import files
 from services.gateway.console.access import check_own_page, operator_of
 from services.gateway.console.feed import Feed
 from services.gateway.console.life import life_of
 from services.gateway.console.managers import Managers
+from services.gateway.ids import checked_id
 from services.gateway.service import Gateway
 
 BODY_MAX = 4_096  # bytes of a command
@@ -87,7 +87,7 @@ class Console:
     async def request(self, request: Request) -> Response:
         self._operator(request)
         request_id = checked_id(request.path_params["request_id"])
-        return _json(await life_of(self._gateway, self._managers, self._classes, request_id))
+        return _json(await life_of(self._gateway, self._managers, self._classes, self.feed.tally, request_id))
 
     async def governor(self, request: Request) -> Response:
         who = self._changing(request)

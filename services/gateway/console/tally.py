@@ -1,7 +1,7 @@
 """What this gateway has seen of its own requests lately: times to the first token by class, and the latest of them."""
 
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from headrace.core.slo import Classes
@@ -47,7 +47,7 @@ class Tally:
     def __init__(self, classes: Classes) -> None:
         self._classes = classes
         self._answered: dict[str, _Answered] = {name: _Answered() for name in classes.named}
-        self._ended: deque[Row] = deque(maxlen=ENDED_MAX)
+        self._ended: OrderedDict[str, Row] = OrderedDict()  # newest last
 
     def on_first_token(self, live: Live, now_s: float) -> None:
         slo = self._classes.named.get(live.facts.slo_class)
@@ -57,7 +57,12 @@ class Tally:
 
     def on_end(self, live: Live, now_s: float) -> None:
         if live.received_s:  # else another gateway received it, and tells of it
-            self._ended.append(row_of(live))
+            self._ended[live.facts.id] = row_of(live)
+            if len(self._ended) > ENDED_MAX:
+                self._ended.popitem(last=False)
+
+    def ended(self, request_id: str) -> Row | None:
+        return self._ended.get(request_id)
 
     def of_class(self, name: str, now_s: float) -> ClassFigures:
         return _figures(self._since(name, now_s - WINDOW_S))
@@ -73,7 +78,7 @@ class Tally:
         """Those that run, newest first, then those that have ended."""
         half = count // 2
         rows = [row_of(live) for live in running[:half] if live.received_s]
-        return [*rows, *[row for _, row in zip(range(count - len(rows)), reversed(self._ended), strict=False)]]
+        return [*rows, *[row for _, row in zip(range(count - len(rows)), reversed(self._ended.values()), strict=False)]]
 
 
 def _figures(rows: Sequence[tuple[float, float, bool]]) -> ClassFigures:
@@ -104,7 +109,3 @@ def row_of(live: Live) -> Row:
         reason=end.reason if end is not None else "",
         joules=end.usage.joules if end is not None else 0.0,
     )
-
-
-def class_targets(classes: Classes) -> Mapping[str, float]:
-    return {name: slo.ttft_s for name, slo in classes.named.items()}

@@ -3,7 +3,7 @@
 import { h, put } from "./dom.js";
 
 const SPAN_S = 180;
-const PAD = { left: 46, right: 8, top: 8, bottom: 20 };
+const PAD = { right: 8, top: 8, bottom: 20 };
 const charts = new Set();
 
 function colour(name) {
@@ -32,7 +32,13 @@ export function chart(title, lines, say, options = {}) {
   const node = h("figure", { class: "card chart" }, h("figcaption", { text: title }), legend, canvas);
   let points = [];
   let under = null;
+  let left = 46;
 
+  const scaled = () => {
+    let most = options.most || 0;
+    for (const line of lines) for (const p of points) most = Math.max(most, line.of(p) ?? 0);
+    return nice(most);
+  };
   const draw = () => {
     const wide = canvas.clientWidth;
     const high = canvas.clientHeight;
@@ -46,12 +52,11 @@ export function chart(title, lines, say, options = {}) {
     at.setTransform(ratio, 0, 0, ratio, 0, 0);
     at.clearRect(0, 0, wide, high);
     const now = points.length ? points[points.length - 1].at_s : 0;
-    const x = (t) => PAD.left + ((t - now + SPAN_S) / SPAN_S) * (wide - PAD.left - PAD.right);
-    let most = options.most || 0;
-    for (const line of lines) for (const p of points) most = Math.max(most, line.of(p) ?? 0);
-    const top = nice(most);
-    const y = (v) => high - PAD.bottom - (v / top) * (high - PAD.top - PAD.bottom);
     at.font = "11px system-ui, sans-serif";
+    left = 14 + Math.max(30, ...[0.5, 1].map((share) => at.measureText(say(scaled() * share)).width));
+    const x = (t) => left + ((t - now + SPAN_S) / SPAN_S) * (wide - left - PAD.right);
+    const top = scaled();
+    const y = (v) => high - PAD.bottom - (v / top) * (high - PAD.top - PAD.bottom);
     at.lineWidth = 1;
     at.strokeStyle = colour("--grid");
     at.fillStyle = colour("--soft");
@@ -60,10 +65,10 @@ export function chart(title, lines, say, options = {}) {
     for (const share of [0, 0.5, 1]) {
       const line = Math.round(y(top * share)) + 0.5;
       at.beginPath();
-      at.moveTo(PAD.left, line);
+      at.moveTo(left, line);
       at.lineTo(wide - PAD.right, line);
       at.stroke();
-      at.fillText(say(top * share), PAD.left - 6, line);
+      at.fillText(say(top * share), left - 6, line);
     }
     at.textBaseline = "alphabetic";
     for (const ago of [180, 120, 60, 0]) {
@@ -86,7 +91,7 @@ export function chart(title, lines, say, options = {}) {
           continue;
         }
         const px = x(p.at_s);
-        if (px < PAD.left - 2) continue;
+        if (px < left - 2) continue;
         if (open) at.lineTo(px, y(v));
         else at.moveTo(px, y(v));
         first ??= px;
@@ -108,7 +113,7 @@ export function chart(title, lines, say, options = {}) {
       put(values[i], v === null || v === undefined ? "" : say(v));
     });
     if (under !== null) {
-      const line = Math.round(PAD.left + under * (wide - PAD.left - PAD.right)) + 0.5;
+      const line = Math.round(left + under * (wide - left - PAD.right)) + 0.5;
       at.strokeStyle = colour("--soft");
       at.lineWidth = 1;
       at.beginPath();
@@ -119,8 +124,8 @@ export function chart(title, lines, say, options = {}) {
   };
 
   const point = (event) => {
-    const wide = canvas.clientWidth - PAD.left - PAD.right;
-    under = Math.max(0, Math.min(1, (event.offsetX - PAD.left) / wide));
+    const wide = canvas.clientWidth - left - PAD.right;
+    under = Math.max(0, Math.min(1, (event.offsetX - left) / wide));
     draw();
   };
   canvas.addEventListener("pointermove", point);

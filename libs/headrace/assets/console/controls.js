@@ -8,12 +8,11 @@ const ABOUT = {
   solve: ["Plan anew", "Ask the solver for a plan of all groups, once a second while somebody would be late."],
   evict: ["Evict", "Take running requests out for more urgent ones; their KV caches wait in host memory."],
   balance: ["Balance", "An instance with nothing to do serves the most urgent of what waits elsewhere."],
-  move: ["Move", "What was evicted may go on at another instance."],
   fair: ["Fair shares", "Among requests of a kind, the tenant that was served least comes first."],
   overlap: ["Overlap", "Prefill begins on a request's first media while others are still being encoded."],
   early_rejection: ["Early rejection", "Refuse at once what cannot begin before its deadline."],
   autoscale: ["Autoscaling", "Which policy says how many workers each pool has."],
-  governor: ["Governor", "observe: works out caps and tells nobody; all caps are lifted. enforce: workers obey."],
+  governor: ["Governor", "Observe: caps are worked out and shown, nobody is told. Enforce: workers obey."],
 };
 
 function sure(title, text, ok) {
@@ -35,6 +34,7 @@ export function controls() {
     h("button", { type: "button", class: "danger", text: title, onclick: async () => (await sure(title, text, "Declare it")) && say("/console/api/governor", { action: "emergency", kind }) });
   const clear = h("button", { type: "button", text: "All clear", onclick: () => say("/console/api/governor", { action: "clear" }) });
   const list = h("div", { class: "switches" });
+  const mode = h("div", { class: "switches" });
   const noList = h("p", { class: "soft", text: "Nothing can be switched: no queue manager answers." });
   const audit = table(
     [
@@ -50,7 +50,7 @@ export function controls() {
     "div",
     {},
     trouble,
-    h("div", { class: "two" }, card("Power budgets", noRows, budgets, h("h3", { text: "Emergencies" }), emergencies, h("div", { class: "row wrap" }, declare("ups", "A UPS is lost", "Every row keeps three quarters of its power at once; less important work gives way first."), declare("ahu", "An air handler is lost", "Every row keeps nine tenths of its air."), clear)), card("Switches", h("p", { class: "soft note", text: "They hold until the service that they belong to is started again." }), noList, list)),
+    h("div", { class: "two" }, card("Power budgets", noRows, budgets, mode, h("h3", { text: "Emergencies" }), emergencies, h("div", { class: "row wrap" }, declare("ups", "A UPS is lost", "Every row keeps three quarters of its power at once; less important work gives way first."), declare("ahu", "An air handler is lost", "Every row keeps nine tenths of its air."), clear)), card("Switches", h("p", { class: "soft note", text: "They hold until the service that they belong to is started again." }), noList, list)),
     card("Audit log", audit),
   );
 
@@ -70,7 +70,9 @@ export function controls() {
     put(emergencies, hold.length ? `In force: ${hold.join(", ")}.` : "None is in force.");
     clear.disabled = hold.length === 0;
     noList.hidden = state.switches.length > 0;
-    keyed(list, state.switches, (one) => one.name, (one) => makeSwitch(one, say), (item, one) => item.__show(one));
+    for (const [box, here] of [[list, (one) => one.name !== "governor"], [mode, (one) => one.name === "governor"]]) {
+      keyed(box, state.switches.filter(here), (one) => one.name, (one) => makeSwitch(one, say), (item, one) => item.__show(one));
+    }
     audit.show(state.audit, (one) => one.key);
   };
   return node;

@@ -19,11 +19,25 @@ function trim(value, digits) {
 export function seconds(value) {
   if (value === null || value === undefined) return dash;
   const size = Math.abs(value);
-  if (size < 0.0005) return "0 ms";
+  if (size < 0.0005) return "0";
   if (size < 1) return `${trim(value * 1000, size < 0.1 ? 2 : 3)} ms`;
   if (size < 100) return `${value.toFixed(1)} s`;
   if (size < 6000) return `${(value / 60).toFixed(1)} min`;
   return `${(value / 3600).toFixed(1)} h`;
+}
+
+// With one decimal, whatever the size: what moves all the time keeps its width.
+export function slack(value) {
+  if (value === null || value === undefined) return dash;
+  const size = Math.abs(value);
+  const text = size < 100 ? `${size.toFixed(1)} s` : size < 6000 ? `${(size / 60).toFixed(1)} min` : `${(size / 3600).toFixed(1)} h`;
+  return `${value < 0 ? "−" : "+"}${text}`;
+}
+
+// The mean of the last seconds of a curve.
+export function lately(history, of, points = 5) {
+  const values = history.slice(-points).map(of).filter((value) => value !== null && value !== undefined);
+  return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
 }
 
 export function watts(value) {

@@ -2,7 +2,7 @@
 
 import { chart } from "./chart.js";
 import { attr, card, h, keyed, meter, put, table } from "./dom.js";
-import { colours, degrees, joules, number, percent, seconds, watts } from "./format.js";
+import { colours, degrees, joules, lately, number, percent, seconds, watts } from "./format.js";
 
 const COMPACT = 24; // workers of a pool: beyond them each takes a small tile
 
@@ -79,12 +79,13 @@ export function overview() {
     }
     cell.__bar.to(one.kept ?? 0, one.kept === null ? "" : one.kept >= 0.95 ? "ok" : one.kept >= 0.8 ? "warn" : "bad");
     put(cell.__text, percent(one.kept));
+    attr(cell.__text, "data-level", cell.__bar.dataset.level);
   };
   const classes = table(
     [
       ["class", dot],
       ["waiting", (one) => number(one.queued), "n"],
-      ["running", (one) => number(one.running), "n"],
+      ["running", (one) => number(one.running), "n wide-only"],
       ["oldest waits", (one) => (one.queued ? seconds(one.oldest_s) : "–"), "n wide-only"],
       ["a new one would wait", (one) => seconds(one.wait_s), "n wide-only"],
       ["target", (one) => seconds(one.target_s), "n"],
@@ -92,7 +93,7 @@ export function overview() {
       ["99 % below", (one) => seconds(one.p99_s), "n"],
       ["in time", kept, "bar-cell"],
     ],
-    { empty: "no class" },
+    { class: "classes-table", empty: "no class" },
   );
   const pools = h("div", { class: "pools" });
   const note = h("p", { class: "soft note" });
@@ -112,15 +113,18 @@ export function overview() {
     const inTime = state.classes.reduce((sum, one) => sum + one.answered * (one.kept ?? 0), 0);
     const queued = state.classes.reduce((sum, one) => sum + one.queued, 0);
     const running = state.classes.reduce((sum, one) => sum + one.running, 0);
-    const refused = p.refused_s ? `${number(p.refused_s)} refused` : `${number(p.ended_s)} ended`;
-    tiles.tokens.show(number(p.tokens_s), `${number(p.prompt_s)} prompt`);
-    tiles.requests.show(number(p.accepted_s), refused, p.refused_s ? "warn" : "");
+    const past = state.history;
+    const tokens = lately(past, (one) => one.tokens_s);
+    const refused = lately(past, (one) => one.refused_s);
+    const ended = refused ? `${number(refused, 2)} refused` : `${number(lately(past, (one) => one.ended_s), 2)} ended`;
+    tiles.tokens.show(number(tokens), `${number(lately(past, (one) => one.prompt_s))} prompt`);
+    tiles.requests.show(number(lately(past, (one) => one.accepted_s), 2), ended, refused ? "warn" : "");
     tiles.first.show(seconds(p.p50_s), p.p99_s === null || p.p99_s === undefined ? " " : `99 % below ${seconds(p.p99_s)}`);
     const share = answered ? inTime / answered : null;
     const level = share === null ? "" : share >= 0.95 ? "ok" : share >= 0.8 ? "warn" : "bad";
     tiles.kept.show(percent(share), `of ${number(answered)} in a minute`, level);
     tiles.cell.show(`${number(running)} running`, `${number(queued)} waiting`);
-    const perToken = p.power_w && p.tokens_s ? `${joules(p.power_w / p.tokens_s)} a token` : degrees(p.hottest_c);
+    const perToken = p.power_w && tokens ? `${joules(p.power_w / tokens)} a token` : degrees(p.hottest_c);
     tiles.power.show(watts(p.power_w), p.limit_w ? `of ${watts(p.limit_w)}` : perToken, over(p));
     curves.forEach((one) => one.show(state.history));
     classes.show(state.classes, (one) => one.name);

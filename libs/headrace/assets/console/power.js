@@ -74,13 +74,14 @@ export function power() {
     h("div", { class: "charts" }, curve, heat),
     h("div", { class: "two" }, card("Who gives way", gaveWay, none), card("Stages", stages)),
     card("Devices", devices),
-    card("What the governor did", actions),
+    card("What the governor did", h("div", { class: "tall" }, actions)),
     notes,
   );
   node.show = (state) => {
     const hold = [...new Set(state.rows.flatMap((row) => row.emergencies))];
     put(mode, `The governor ${state.mode ? `is in mode ${state.mode}` : "has not been heard"}${hold.length ? `; emergency: ${hold.join(", ")}` : ""}.`);
-    keyed(rows, state.rows, (row) => row.row, makeRow, (item, row) => item.__show(row));
+    const most = new Map(state.workers.map((worker) => [worker.id, worker.devices.reduce((sum, one) => sum + (one.most_w || 0) * one.gpus, 0)]));
+    keyed(rows, state.rows, (row) => row.row, makeRow, (item, row) => item.__show(row, row.workers.reduce((sum, id) => sum + (most.get(id) || 0), 0)));
     curve.show(state.history);
     heat.show(state.history);
     const found = state.workers.flatMap((worker) =>
@@ -94,7 +95,8 @@ export function power() {
       put(item.firstChild, reason);
       const names = all.slice(0, 6).map((one) => one.name).join(", ");
       const caps = all.map((one) => one.cap_w).filter((cap) => cap);
-      const told = caps.length ? ` at ${Math.round(Math.min(...caps))}${caps.length > 1 ? ` to ${Math.round(Math.max(...caps))}` : ""} W` : "";
+      const [low, high] = [Math.round(Math.min(...caps)), Math.round(Math.max(...caps))];
+      const told = caps.length ? ` at ${low === high ? low : `${low} to ${high}`} W` : "";
       put(item.lastChild, `${names}${all.length > 6 ? ` and ${all.length - 6} more` : ""}${told}`);
     });
     stages.show(state.stages, (one) => one.stage);
@@ -114,8 +116,8 @@ function makeRow() {
   const track = h("div", { class: "bullet" }, fill, marks.least, marks.limit);
   const below = h("small", { class: "soft" });
   const node = h("div", { class: "power-row" }, h("div", { class: "row" }, name, said), track, below);
-  node.__show = (row) => {
-    const scale = Math.max(row.limit_w || 0, row.budget_w || 0, row.power_w || 0, row.least_w || 0, 1) * 1.08;
+  node.__show = (row, most) => {
+    const scale = Math.max(row.limit_w || 0, row.power_w || 0, row.least_w || 0, most, 1) * 1.04;
     const over = row.limit_w && row.power_w > row.limit_w * 1.01;
     put(name, row.row);
     put(said, `${watts(row.power_w)}${row.limit_w ? ` of ${watts(row.limit_w)}` : ", no limit"}`);
@@ -123,7 +125,7 @@ function makeRow() {
     attr(track, "data-level", over ? "bad" : row.emergencies.length ? "warn" : null);
     prop(marks.limit, "--at", row.limit_w ? (row.limit_w / scale).toFixed(4) : -1);
     prop(marks.least, "--at", row.least_w ? (row.least_w / scale).toFixed(4) : -1);
-    const parts = [`${row.workers.length} workers`, `least ${watts(row.least_w)}`];
+    const parts = [`${row.workers.length} workers`, `${watts(row.least_w)} at least`, `${watts(most)} at most`];
     if (row.budget_w) parts.push(`budget ${watts(row.budget_w)}`);
     if (row.emergencies.length) parts.push(`emergency: ${row.emergencies.join(", ")}`);
     if (row.air !== null) parts.push(`air ${number(row.air)}${row.air_limit ? ` of ${number(row.air_limit)}` : ""} m³/s`);

@@ -4,7 +4,7 @@
 // instance, glides there. How many there are is bounded by the gateway; what is left out is told as a number.
 
 import { attr, h, keyed, prop, put } from "./dom.js";
-import { colours, dash, number, seconds } from "./format.js";
+import { colours, dash, number, seconds, slack } from "./format.js";
 
 const ROW = 46;
 const GAP = 4;
@@ -78,7 +78,7 @@ export function queues() {
     const cls = `block ${one.colour}${late ? " late" : ""}${group.evicted ? " evicted" : ""}`;
     if (button.className !== cls) button.className = cls;
     put(button.__count, number(group.waiting));
-    put(button.__slack, left === null ? dash : `${left < 0 ? "−" : "+"}${seconds(Math.abs(left))}`);
+    put(button.__slack, slack(left));
     attr(button, "aria-label", `group ${group.id}, ${group.class}, ${group.waiting} waiting, ${late ? "late by" : "slack"} ${seconds(Math.abs(left ?? 0))}`);
     attr(button, "aria-pressed", group.id === chosen ? "true" : "false");
   };

@@ -5,6 +5,7 @@ import { clock, colours, dash, joules, number, seconds, short } from "./format.j
 import { get } from "./store.js";
 import { waterfall } from "./waterfall.js";
 
+const SHOWN = 20; // of each list
 const AGAIN_MS = 1000; // a request that has not ended is asked for again
 
 export function request() {
@@ -19,31 +20,29 @@ export function request() {
   const hint = h("p", { class: "soft", text: "Choose one below, or paste an id: it is in each answer's x-request-id." });
   const life = h("section", { class: "card life" }, h("div", { class: "row" }, title, state), hint, why, fall, facts, trouble);
   let colour = () => "c6";
-  const recent = table(
-    [
-      ["request", (one, cell) => {
-        if (!cell.__link) {
-          cell.__dot = h("i");
-          cell.__link = h("a", { class: "mono" });
-          cell.append(cell.__dot, cell.__link);
-        }
-        cell.__dot.className = `dot ${colour(one.class)}`;
-        attr(cell.__dot, "title", one.class);
-        attr(cell.__link, "href", `#request/${one.id}`);
-        put(cell.__link, short(one.id));
-      }],
-      ["came", (one) => clock(one.at_s), "n"],
-      ["class", (one) => one.class, "wide-only"],
-      ["tenant", (one) => one.tenant, "wide-only"],
-      ["first token", (one) => seconds(one.ttft_s), "n"],
-      ["tokens", (one) => number(one.tokens), "n"],
-      ["took", (one) => seconds(one.took_s), "n wide-only"],
-      ["energy", (one) => joules(one.joules), "n wide-only"],
-      ["end", (one) => one.reason || (one.ttft_s === null ? "waits" : "runs")],
-    ],
-    { class: "list", empty: "this gateway has had no request of late" },
+  const name = ["request", (one, cell) => {
+    if (!cell.__link) {
+      cell.__dot = h("i");
+      cell.__link = h("a", { class: "mono" });
+      cell.append(cell.__dot, cell.__link);
+    }
+    cell.__dot.className = `dot ${colour(one.class)}`;
+    attr(cell.__dot, "title", one.class);
+    attr(cell.__link, "href", `#request/${one.id}`);
+    put(cell.__link, short(one.id));
+  }];
+  const came = ["came", (one) => clock(one.at_s), "n"];
+  const tenant = ["tenant", (one) => one.tenant, "wide-only"];
+  const first = ["first token", (one) => seconds(one.ttft_s), "n"];
+  const tokens = ["tokens", (one) => number(one.tokens), "n"];
+  const running = table([name, came, tenant, first, tokens], { class: "list", empty: "nobody" });
+  const ended = table(
+    [name, came, first, tokens, ["took", (one) => seconds(one.took_s), "n"], ["energy", (one) => joules(one.joules), "n wide-only"], ["end", (one) => one.reason]],
+    { class: "list", empty: "none of late" },
   );
-  const node = h("div", {}, form, life, card("Latest, at this gateway", recent));
+  const legend = h("p", { class: "legend classes" });
+  const lists = h("div", { class: "two" }, card("Under way, at this gateway", legend, running), card("Ended", ended));
+  const node = h("div", {}, form, life, lists);
   let asked = "";
   let timer = 0;
 
@@ -105,6 +104,7 @@ export function request() {
       put(item.firstChild, name);
       put(item.lastChild, said);
       item.lastChild.className = name === "id" ? "mono" : "";
+      item.className = name === "id" ? "double" : "";
     });
   }
 
@@ -117,9 +117,18 @@ export function request() {
     ask();
   };
   node.away = () => clearTimeout(timer);
+  let held = false; // under the pointer, or with the keyboard in it: rows stay where they are
+  lists.addEventListener("pointerenter", (event) => (held = event.pointerType === "mouse"));
+  lists.addEventListener("pointerleave", () => (held = false));
   node.show = (now) => {
     colour = colours(now);
-    recent.show(now.recent, (one) => one.id);
+    if (held || lists.contains(document.activeElement)) return;
+    keyed(legend, now.classes, (one) => one.name, () => h("span", {}, h("i"), h("span")), (item, one) => {
+      item.firstChild.className = `swatch ${colour(one.name)}`;
+      put(item.lastChild, one.name);
+    });
+    running.show(now.recent.filter((one) => !one.reason).slice(0, SHOWN), (one) => one.id);
+    ended.show(now.recent.filter((one) => one.reason).slice(0, SHOWN), (one) => one.id);
   };
   return node;
 }

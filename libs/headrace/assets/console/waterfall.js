@@ -13,6 +13,7 @@ export function waterfall() {
   const first = h("div", { class: "first" }, h("span", { text: "first token" }));
   const more = h("p", { class: "soft" });
   const node = h("div", { class: "waterfall" }, h("div", { class: "plot" }, axis, rows, first), more);
+  node.hidden = true;
   node.show = (life) => {
     const all = spansOf(life);
     node.hidden = all.length === 0;

@@ -1,6 +1,8 @@
 """What an operator may turn on and off while the queue manager runs: each is asked of the configuration at every use,
-and whatever it has begun ends as it would have. Loading models (swap) and pulling (pull) shape what already stands in
-virtual queues and at workers: they are chosen at the start.
+and whatever it has begun ends as it would have.
+
+Not moves, pulls and model changes: where groups stand, and what workers were sent, follows from them. They are chosen
+at the start. (Moves were tried: a group that was placed elsewhere has nobody to serve it once they are off.)
 """
 
 from dataclasses import replace
@@ -9,7 +11,7 @@ from headrace.core.events import Switched
 from headrace.core.queue.cell import Cell
 
 ALWAYS = ("overlap", "early_rejection")
-PLANNED = ("solve", "evict", "balance", "move", "fair")  # of virtual queues: without a planner they mean nothing
+PLANNED = ("solve", "evict", "balance", "fair")  # of virtual queues: without a planner they mean nothing
 SWITCHES = (*PLANNED, *ALWAYS)
 
 
