@@ -122,7 +122,7 @@ class Console:
         """The operator's name and where they said it."""
         who = self._operator(request)
         check_own_page(dict(request.headers.raw))
-        return f"{who}, console of {self._gateway.name}"
+        return f"{who} at {self._gateway.name}"
 
 
 async def _read(request: Request, kind: type[Any]) -> Any:

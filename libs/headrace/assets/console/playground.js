@@ -23,8 +23,8 @@ export function playground() {
   const attach = h("button", { type: "button", class: "quiet", title: "Attach files", "aria-label": "Attach files", onclick: () => file.click() }, h("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, h("path", { d: "M20 11l-8.500 8.500a5 5 0 0 1-7-7L13 4a3.300 3.300 0 0 1 4.700 4.700L9.500 17a1.600 1.600 0 0 1-2.300-2.300L15 7" })));
   const mic = h("button", { type: "button", class: "quiet", title: "Record a clip", "aria-label": "Record a clip", "aria-pressed": "false" }, h("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, h("path", { d: "M12 4a3 3 0 0 1 3 3v5a3 3 0 0 1-6 0V7a3 3 0 0 1 3-3zM6 11a6 6 0 0 0 12 0M12 17v4" })));
   const send = h("button", { type: "submit", class: "main", text: "Send" });
-  const model = h("select", { "aria-label": "Model" });
-  const slo = h("select", { "aria-label": "SLO class" });
+  const model = h("select");
+  const slo = h("select");
   const seed = h("input", { type: "number", min: "0", step: "1", placeholder: "any", inputmode: "numeric" });
   const temperature = h("input", { type: "number", min: "0", max: "2", step: "0.1", value: "0" });
   const most = h("input", { type: "number", min: "1", max: "8192", step: "1", value: "256" });

@@ -10,6 +10,7 @@ const ROW = 46;
 const GAP = 4;
 const LEAST = 34;
 const MOST = 128;
+const MARKS = [{ name: "late", mark: true }, { name: "evicted", mark: true }];
 
 export function queues() {
   const about = h("p", { class: "soft note" });
@@ -38,6 +39,7 @@ export function queues() {
     showDetail(detail, state, chosen);
   };
 
+  layer.addEventListener("focusin", (event) => event.target.dataset.id && choose(Number(event.target.dataset.id)));
   layer.addEventListener("keydown", (event) => {
     const step = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
     const at = event.target.closest?.("button");
@@ -54,7 +56,6 @@ export function queues() {
     at.tabIndex = -1;
     next.tabIndex = 0;
     next.focus();
-    choose(Number(next.dataset.id));
   });
 
   const make = (one) => {
@@ -93,8 +94,8 @@ export function queues() {
       about,
       `${number(waiting)} requests in ${number(groups)} groups, by the ${state.policy || "?"} policy. The number is how many wait; below it, the slack: how much sooner than due its first token is expected.`,
     );
-    keyed(legend, state.classes, (one) => one.name, () => h("span", {}, h("i"), h("span")), (item, one) => {
-      item.firstChild.className = `swatch ${colour(one.name)}`;
+    keyed(legend, [...state.classes, ...MARKS], (one) => one.name, () => h("span", {}, h("i"), h("span")), (item, one) => {
+      item.firstChild.className = one.mark ? `swatch c6 ${one.name}` : `swatch ${colour(one.name)}`;
       put(item.lastChild, one.name);
     });
     keyed(labels, rows, (lane) => lane.worker, makeLabel, (label, lane) => label.__show(lane));
@@ -104,7 +105,7 @@ export function queues() {
     rows.forEach((lane, row) => {
       let x = 0;
       lane.groups.forEach((group, place) => {
-        const wide = Math.round(Math.min(MOST, Math.max(58, LEAST + 7 * Math.sqrt(group.waiting) * 2)));
+        const wide = Math.round(Math.min(MOST, Math.max(64, LEAST + 7 * Math.sqrt(group.waiting) * 2)));
         const slack = group.wait_s === null ? null : group.due_s - now_s - group.wait_s;
         placed.push({ group, row, place, x, wide, slack, colour: colour(group.class) });
         x += wide + GAP;

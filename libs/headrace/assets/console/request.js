@@ -5,7 +5,7 @@ import { clock, colours, dash, joules, number, seconds, short } from "./format.j
 import { get } from "./store.js";
 import { waterfall } from "./waterfall.js";
 
-const SHOWN = 20; // of each list
+const SHOWN = matchMedia("(max-width: 720px)").matches ? 8 : 20; // of each list
 const AGAIN_MS = 1000; // a request that has not ended is asked for again
 
 export function request() {
@@ -37,7 +37,7 @@ export function request() {
   const tokens = ["tokens", (one) => number(one.tokens), "n"];
   const running = table([name, came, tenant, first, tokens], { class: "list", empty: "nobody" });
   const ended = table(
-    [name, came, first, tokens, ["took", (one) => seconds(one.took_s), "n"], ["energy", (one) => joules(one.joules), "n wide-only"], ["end", (one) => one.reason]],
+    [name, came, first, tokens, ["took", (one) => seconds(one.took_s), "n wide-only"], ["energy", (one) => joules(one.joules), "n wide-only"], ["end", (one) => one.reason]],
     { class: "list", empty: "none of late" },
   );
   const legend = h("p", { class: "legend classes" });
