@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from headrace.cli.top import merged
 from headrace.core.errors import InvalidInput, Overloaded, PermissionDenied, Unauthenticated
 from headrace.core.types import End, Failure, StageSpan
 from headrace.mesh import subjects
@@ -229,9 +230,13 @@ def test_changes_name_what_differs_alone() -> None:
     after = {"workers": [{"id": "b", "used": 2}, {"id": "c", "used": 0}], "mode": "observe", "history": [1, 2]}
     assert changes(before, before) == {}
     told = changes(before, after)
-    assert told == {"workers": {"set": [{"id": "b", "used": 2}, {"id": "c", "used": 0}], "order": ["b", "c"]}}
+    assert told == {"workers": {"set": [{"id": "b", "used": 2}, {"id": "c", "used": 0}], "gone": ["a"]}}
     same_order = {**before, "workers": [{"id": "a", "used": 2}, {"id": "b", "used": 1}]}
     assert changes(before, same_order) == {"workers": {"set": [{"id": "a", "used": 2}]}}
+    turned = {**before, "workers": before["workers"][::-1]}
+    assert changes(before, turned) == {"workers": {"set": [], "order": ["b", "a"]}}
+    for state in (after, turned, before):
+        assert merged(before, changes(before, state))["workers"] == state["workers"], "as headrace top takes them"
     assert changes({}, {"workers": [{"id": "a"}]}) == {"workers": [{"id": "a"}]}
 
 

@@ -126,7 +126,13 @@ def _events(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield name, json.loads(line.removeprefix("data: "))
 
 
-KEYED = {"workers": "id", "queues": "worker", "recent": "id", "actions": "key"}  # as the gateway sends them
+KEYED = {
+    "workers": "id",
+    "queues": "worker",
+    "groups": "id",
+    "recent": "id",
+    "actions": "key",
+}  # as the gateway sends them
 
 
 def merged(state: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,8 +142,9 @@ def merged(state: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any
         if section in KEYED and isinstance(value, dict):
             key = KEYED[section]
             known = {one[key]: one for one in state[section]} | {one[key]: one for one in value["set"]}
-            order = value.get("order", [one[key] for one in state[section]])
-            found[section] = [known[name] for name in order]
+            for name in value.get("gone", ()):
+                del known[name]
+            found[section] = [known[name] for name in value.get("order", known)]
         else:
             found[section] = value
     return found

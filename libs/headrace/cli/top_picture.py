@@ -136,9 +136,10 @@ def _queues(state: State, now_s: float) -> Table:
     """Each group: how many wait, and how much sooner than due its first token is expected."""
     names = [one["name"] for one in state["classes"]]
     table = _table("queue", "slots", "groups, first to last: waiting and slack")
+    groups = {one["id"]: one for one in state["groups"]}
     for queue in state["queues"]:
         line = Text()
-        for group in queue["groups"][:GROUPS_MAX]:
+        for group in [groups[each] for each in queue["groups"][:GROUPS_MAX]]:
             place = names.index(group["class"]) if group["class"] in names else -1
             line.append(f" {group['waiting']} {slack(group, now_s)} ", style=f"reverse {COLOURS[place % len(COLOURS)]}")
             line.append(" ")
@@ -152,9 +153,10 @@ def _queues(state: State, now_s: float) -> Table:
 
 
 def slack(group: State, now_s: float) -> str:
-    if group["wait_s"] is None:
+    """How much sooner than due its first token is expected; one that should have come by now is expected any moment."""
+    if group["begin_s"] is None:
         return "?"
-    left_s = group["due_s"] - now_s - group["wait_s"]
+    left_s = group["due_s"] - max(now_s, group["begin_s"])
     return f"{'-' if left_s < 0 else '+'}{seconds(abs(left_s))}"
 
 

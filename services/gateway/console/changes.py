@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-# Sections that are lists of things with a name: only those that changed are sent. The page keeps their order.
-KEYED = {"workers": "id", "queues": "worker", "recent": "id", "actions": "key"}
+# Sections that are lists of things with a name: only those that changed are sent.
+KEYED = {"workers": "id", "queues": "worker", "groups": "id", "recent": "id", "actions": "key"}
 # Of a first snapshot alone: the page goes on with the points that follow.
 ONCE = ("history",)
 
@@ -21,9 +21,13 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, An
 
 
 def _keyed(key: str, before: list[dict[str, Any]], after: list[dict[str, Any]]) -> dict[str, Any]:
-    """order: names as they stand now, where that has changed too."""
+    """What is new or different, what is gone; `order` only where the rest with the new ones behind is not as it is."""
     had, has = {one[key]: one for one in before}, {one[key]: one for one in after}
     found: dict[str, Any] = {"set": [one for name, one in has.items() if had.get(name) != one]}
-    if list(had) != list(has):
+    gone = [name for name in had if name not in has]
+    if gone:
+        found["gone"] = gone
+    told = [*[name for name in had if name in has], *[name for name in has if name not in had]]
+    if told != list(has):
         found["order"] = list(has)
     return found

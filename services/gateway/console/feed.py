@@ -177,8 +177,9 @@ class Feed:
             "trouble": trouble,
             "classes": shown.classes(cell.status, self._classes, self.tally, now_s),
             "workers": shown.workers(cell.status, self.hearing),
-            "queues": [shown.queue(one, self._inspected_s) for one in inspected.queues],
-            "unplaced": [shown.group(one, self._inspected_s) for one in inspected.unplaced],
+            "queues": [shown.queue(one) for one in inspected.queues],
+            "groups": shown.groups(inspected, self._inspected_s),
+            "unplaced": [one.id for one in inspected.unplaced],
             "operations": dict(inspected.operations),
             "flows": [
                 {

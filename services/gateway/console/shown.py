@@ -100,7 +100,8 @@ def _device(one: governor_pb2.DeviceReading, cap: governor_pb2.DeviceCap | None)
     }
 
 
-def queue(one: queue_pb2.VirtualQueueStatus, now_s: float) -> Shown:
+def queue(one: queue_pb2.VirtualQueueStatus) -> Shown:
+    """Its groups by their ids: a group that stands elsewhere is the same group."""
     return {
         "worker": one.worker,
         "model": one.model,
@@ -110,14 +111,14 @@ def queue(one: queue_pb2.VirtualQueueStatus, now_s: float) -> Shown:
         "usable": one.slots_usable,
         "tokens_s": known(one.tokens_per_s),
         "speed": rounded(min(one.prefill_speed, one.decode_speed), 2),
-        "groups": [group(each, now_s) for each in one.groups],
+        "groups": [each.id for each in one.groups],
         "more": one.groups_left_out,
         "more_waiting": one.waiting_left_out,
     }
 
 
 def group(one: queue_pb2.GroupStatus, now_s: float) -> Shown:
-    """due_s is Unix time: what only grows older is not sent again."""
+    """Unix times instead of what is left until then: what only grows older is not sent again."""
     return {
         "id": one.id,
         "class": one.slo_class,
@@ -126,11 +127,28 @@ def group(one: queue_pb2.GroupStatus, now_s: float) -> Shown:
         "priority": one.priority,
         "waiting": one.waiting,
         "evicted": one.evicted,
-        "due_s": round(now_s + one.due_in_s, 1),
-        "wait_s": known(one.estimated_wait_s, 2),
-        "bound_s": known(one.estimated_wait_bound_s, 2),
-        "tokens": rounded(one.output_tokens),
+        "due_s": round(4.0 * (now_s + one.due_in_s)) / 4.0,
+        "begin_s": _until(now_s, one.estimated_wait_s),
+        "bound_s": _until(now_s, one.estimated_wait_bound_s),
+        "tokens": rounded(one.output_tokens, 2),
     }
+
+
+def groups(inspected: queue_pb2.InspectResponse, now_s: float) -> list[Shown]:
+    """All, older ones first."""
+    found = [group(one, now_s) for queue in inspected.queues for one in queue.groups]
+    return sorted([*found, *[group(one, now_s) for one in inspected.unplaced]], key=lambda one: int(one["id"]))
+
+
+def _until(now_s: float, wait_s: float) -> float | None:
+    """When a wait is expected to end, on a grid of about an eighth of it: a better guess of the same is no news. 0: at
+    any moment; None: nobody knows."""
+    if wait_s < 0 or not math.isfinite(wait_s):
+        return None
+    if wait_s < 1.0:
+        return 0.0
+    grid_s = max(0.5, 2.0 ** math.floor(math.log2(wait_s / 8.0)))
+    return round((now_s + wait_s) / grid_s) * grid_s
 
 
 def power_row(one: governor_pb2.RowState) -> Shown:

@@ -28,7 +28,10 @@ export function attr(node, name, value) {
 // A custom property of an element's style; through the object model, which a strict policy allows.
 export function prop(node, name, value) {
   const said = String(value);
-  if (node.style.getPropertyValue(name) !== said) node.style.setProperty(name, said);
+  const props = (node.__props ??= {});
+  if (props[name] === said) return;
+  props[name] = said;
+  node.style.setProperty(name, said);
 }
 
 // Keeps one child for each item: made once, updated each time, in the items' order.

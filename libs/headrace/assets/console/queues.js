@@ -10,6 +10,7 @@ const ROW = 46;
 const GAP = 4;
 const LEAST = 34;
 const MOST = 128;
+const BESIDE = 3; // rows beyond what can be seen
 const MARKS = [{ name: "late", mark: true }, { name: "evicted", mark: true }];
 
 export function queues() {
@@ -35,7 +36,10 @@ export function queues() {
 
   const choose = (id) => {
     chosen = id;
-    for (const [each, block] of blocks) attr(block, "aria-pressed", each === id ? "true" : "false");
+    for (const [each, block] of blocks) {
+      block.__now = "";
+      attr(block, "aria-pressed", each === id ? "true" : "false");
+    }
     showDetail(detail, state, chosen);
   };
 
@@ -69,6 +73,9 @@ export function queues() {
 
   const place = (button, one) => {
     const { group } = one;
+    const now = `${one.x} ${one.row} ${one.wide} ${one.place} ${one.colour} ${group.waiting} ${group.evicted} ${one.slack?.toFixed(1)} ${group.id === chosen}`;
+    if (button.__now === now) return;
+    button.__now = now;
     prop(button, "--x", `${one.x}px`);
     prop(button, "--y", `${one.row * ROW}px`);
     prop(button, "--w", `${one.wide}px`);
@@ -83,6 +90,22 @@ export function queues() {
     attr(button, "aria-label", `group ${group.id}, ${group.class}, ${group.waiting} waiting, ${late ? "late by" : "slack"} ${seconds(Math.abs(left ?? 0))}`);
     attr(button, "aria-pressed", group.id === chosen ? "true" : "false");
   };
+
+  // Rows that can be seen, and a few above and below: a thousand groups are some hundred blocks.
+  const inSight = (count) => {
+    const box = layer.getBoundingClientRect();
+    const first = Math.floor(-box.top / ROW) - BESIDE;
+    return [Math.max(0, first), Math.min(count, first + Math.ceil(window.innerHeight / ROW) + 2 * BESIDE)];
+  };
+  let scrolled = false;
+  window.addEventListener("scroll", () => {
+    if (scrolled || !state || !node.isConnected) return;
+    scrolled = true;
+    requestAnimationFrame(() => {
+      scrolled = false;
+      node.show(state);
+    });
+  }, { passive: true });
 
   node.show = (now) => {
     state = now;
@@ -102,12 +125,13 @@ export function queues() {
     const placed = [];
     let widest = 0;
     const now_s = Date.now() / 1000;
+    const [from, to] = inSight(rows.length);
     rows.forEach((lane, row) => {
       let x = 0;
       lane.groups.forEach((group, place) => {
         const wide = Math.round(Math.min(MOST, Math.max(64, LEAST + 7 * Math.sqrt(group.waiting) * 2)));
-        const slack = group.wait_s === null ? null : group.due_s - now_s - group.wait_s;
-        placed.push({ group, row, place, x, wide, slack, colour: colour(group.class) });
+        const slack = slackOf(group, now_s);
+        if (row >= from && row < to) placed.push({ group, row, place, x, wide, slack, colour: colour(group.class) });
         x += wide + GAP;
       });
       lane.end = x;
@@ -116,7 +140,8 @@ export function queues() {
     prop(layer, "--high", `${rows.length * ROW}px`);
     prop(layer, "--wide", `${widest}px`);
     const kept = new Map();
-    keyed(layer, [...placed, ...rows.filter((lane) => lane.more || !lane.groups.length).map((lane) => ({ lane, row: rows.indexOf(lane) }))],
+    const rests = rows.map((lane, row) => ({ lane, row })).filter(({ lane, row }) => row >= from && row < to && (lane.more || !lane.groups.length));
+    keyed(layer, [...placed, ...rests],
       (one) => (one.lane ? `more ${one.lane.worker}` : one.group.id),
       (one) => (one.lane ? h("span", { class: "rest" }) : make(one)),
       (item, one) => {
@@ -143,11 +168,18 @@ export function queues() {
   return node;
 }
 
+// One that should have begun by now is expected any moment.
+function slackOf(group, now_s) {
+  return group.begin_s === null ? null : group.due_s - Math.max(now_s, group.begin_s);
+}
+
 // Queues, and the groups that no live worker can serve as one more.
 function lanes(state) {
-  const found = state.queues.map((one) => ({ ...one }));
+  const by = new Map(state.groups.map((group) => [group.id, group]));
+  const all = (ids) => ids.map((id) => by.get(id)).filter(Boolean);
+  const found = state.queues.map((one) => ({ ...one, groups: all(one.groups) }));
   if (state.unplaced.length) {
-    found.push({ worker: "nobody", model: "no live worker serves these", loading: "", running: 0, slots: 0, usable: 0, speed: 1, groups: state.unplaced, more: 0, more_waiting: 0 });
+    found.push({ worker: "nobody", model: "no live worker serves these", loading: "", running: 0, slots: 0, usable: 0, speed: 1, groups: all(state.unplaced), more: 0, more_waiting: 0 });
   }
   return found;
 }
@@ -187,7 +219,8 @@ function showDetail(detail, state, chosen) {
   }
   const { queue, group, at } = found;
   put(detail.__title, `Group ${group.id}`);
-  const due = group.due_s - Date.now() / 1000;
+  const now_s = Date.now() / 1000;
+  const due = group.due_s - now_s;
   const facts = [
     ["class", group.class + (group.priority ? ` ${group.priority > 0 ? "+" : ""}${group.priority}` : "")],
     ["each", group.size],
@@ -195,8 +228,8 @@ function showDetail(detail, state, chosen) {
     ["waiting", number(group.waiting) + (group.evicted ? ", evicted" : "")],
     ["place", `${at + 1} of ${queue.groups.length + queue.more} at ${queue.worker}`],
     ["first token due", due >= 0 ? `in ${seconds(due)}` : `${seconds(-due)} ago`],
-    ["expected", group.wait_s === null ? dash : `in ${seconds(group.wait_s)}`],
-    ["nine of ten within", seconds(group.bound_s)],
+    ["expected", group.begin_s === null ? dash : `in ${seconds(Math.max(0, group.begin_s - now_s))}`],
+    ["nine of ten within", group.bound_s === null ? dash : seconds(Math.max(0, group.bound_s - now_s))],
     ["answers, in all", `${number(group.tokens)} tokens`],
   ];
   keyed(detail.__facts, facts, ([name]) => name, () => h("div", {}, h("dt"), h("dd")), (item, [name, said]) => {

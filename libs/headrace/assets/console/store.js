@@ -1,6 +1,6 @@
 // The mesh's state in this page: one stream from the gateway, merged here, told to whoever shows it once a frame.
 
-const KEYED = { workers: "id", queues: "worker", recent: "id", actions: "key" };
+const KEYED = { workers: "id", queues: "worker", groups: "id", recent: "id", actions: "key" };
 const POINTS = 180;
 const SILENT_MS = 25000; // two and a half beats
 const watchers = new Set();
@@ -100,8 +100,8 @@ function merge(state, change) {
     if (KEYED[name] && value && !Array.isArray(value)) {
       const by = new Map(state[name].map((one) => [one[KEYED[name]], one]));
       for (const one of value.set) by.set(one[KEYED[name]], one);
-      const order = value.order || state[name].map((one) => one[KEYED[name]]);
-      next[name] = order.map((id) => by.get(id)).filter(Boolean);
+      for (const id of value.gone || []) by.delete(id);
+      next[name] = (value.order || [...by.keys()]).map((id) => by.get(id));
     } else {
       next[name] = value;
     }
