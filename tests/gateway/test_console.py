@@ -152,8 +152,13 @@ async def test_the_state_tells_what_is_heard_and_who_does_not_answer(edge: Edge,
         sample.devices.add(device="plant:0", source="plant", power_w=400.0, temp_c=61.0, cap_w=0.0, busy=-1.0)
         cell.bus.send(subjects.TELEMETRY, sample.SerializeToString())
         await edge.http.post(CHAT, json=ASK)
-        await asyncio.sleep(1.1)
-        state = (await edge.http.get("/console/api/state")).json()
+        async with asyncio.timeout(5.0):
+            while True:
+                state = (await edge.http.get("/console/api/state")).json()
+                if state["point"] and state["point"]["power_w"] and state["classes"][0]["answered"]:
+                    break
+                cell.bus.send(subjects.TELEMETRY, sample.SerializeToString())
+                await asyncio.sleep(0.2)
         (load,) = [one for one in state["classes"] if one["name"] == "interactive"]
         assert (load["queued"], load["wait_s"], load["answered"], load["kept"]) == (7, 3.2, 1, 1.0)
         assert state["point"]["power_w"] == 400.0

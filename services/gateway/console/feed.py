@@ -59,6 +59,7 @@ class Feed:
         gateway.on_end.append(self.tally.on_end)
         await gateway.bus.subscribe(subjects.TELEMETRY, lambda data, _: hearing.on_telemetry(data))
         await gateway.bus.subscribe(subjects.CAPS, lambda data, _: hearing.on_caps(data))
+        await gateway.bus.flush()
         self._tasks = [
             asyncio.create_task(self._every(1.0, self._second)),
             asyncio.create_task(self._while_looked_at(QUEUE_S, self._ask_queue)),
@@ -241,8 +242,8 @@ class Feed:
         if was is None or now_s <= was[0]:
             return 0.0, 0.0, 0.0
         passed_s = now_s - was[0]
-        grown = zip(self._counted[1:], was[1:], strict=True)
-        accepted, ended, gone = [max(0, now - before) / passed_s for now, before in grown]
+        grown = zip((status.accepted, status.ended, refused), was[1:], strict=True)
+        accepted, ended, gone = [max(0, count - before) / passed_s for count, before in grown]
         return accepted, ended, gone
 
 

@@ -34,8 +34,9 @@ export function prop(node, name, value) {
   node.style.setProperty(name, said);
 }
 
-// Keeps one child for each item: made once, updated each time, in the items' order.
-export function keyed(parent, items, keyOf, make, update) {
+// Keeps one child for each item: made once, updated each time, in the items' order unless that is no matter: a child
+// that is moved in the document begins its animations anew and loses the focus.
+export function keyed(parent, items, keyOf, make, update, ordered = true) {
   const kept = (parent.__kept ??= new Map());
   const seen = new Set();
   let at = 0;
@@ -48,7 +49,7 @@ export function keyed(parent, items, keyOf, make, update) {
       kept.set(id, node);
     }
     update(node, item);
-    if (parent.children[at] !== node) parent.insertBefore(node, parent.children[at] || null);
+    if (ordered ? parent.children[at] !== node : node.parentNode !== parent) parent.insertBefore(node, ordered ? parent.children[at] || null : null);
     at += 1;
   }
   for (const [id, node] of kept) {

@@ -153,7 +153,7 @@ export function queues() {
         }
         kept.set(one.group.id, item);
         place(item, one);
-      });
+      }, false);
     blocks = kept;
     const focusable = [...blocks.values()].some((each) => each.tabIndex === 0);
     if (!focusable && blocks.size) blocks.values().next().value.tabIndex = 0;

@@ -12,7 +12,8 @@ export function waterfall() {
   const rows = h("div", { class: "spans" });
   const first = h("div", { class: "first" }, h("span", { text: "first token" }));
   const more = h("p", { class: "soft" });
-  const node = h("div", { class: "waterfall" }, h("div", { class: "plot" }, axis, rows, first), more);
+  const plot = h("div", { class: "plot" }, axis, rows, first);
+  const node = h("div", { class: "waterfall" }, plot, more);
   node.hidden = true;
   node.show = (life) => {
     const all = spansOf(life);
@@ -32,6 +33,7 @@ export function waterfall() {
     const told = life.first_token_s ?? (all.some((span) => span.stage === "decode") ? firstPrefill(all) : null);
     first.hidden = told === null || told === undefined || told < begin || told > end;
     if (!first.hidden) prop(first, "--at", at(told));
+    axis.children[1].style.visibility = !first.hidden && Math.abs(at(told) - 0.4) < (plot.clientWidth < 500 ? 0.4 : 0.14) ? "hidden" : "";
     attr(first, "data-side", !first.hidden && (told - begin) / (end - begin) > 0.7 ? "left" : null);
   };
   return node;
@@ -57,8 +59,8 @@ function spansOf(life) {
     const name = `${span.stage} ${span.part} ${span.worker}`;
     times.set(name, (times.get(name) || 0) + 1);
     span.key = `${name} ${times.get(name)}`;
-    span.label = many && ["encode", "preprocess"].includes(span.stage) ? `${span.stage} ${span.part + 1}` : span.stage;
-    if (span.cached) span.label += ", cached";
+    const stage = span.cached ? "cached" : span.stage; // an embedding that was there: nothing was encoded
+    span.label = many && ["encode", "preprocess"].includes(span.stage) ? `${stage} ${span.part + 1}` : stage;
   }
   return found;
 }
