@@ -41,6 +41,8 @@ LOCAL = {b"host": b"127.0.0.1:8000"}
         (None, LOCAL, "127.0.0.1", "loopback"),
         (None, {b"host": b"[::1]:8000"}, "::1", "loopback"),
         (None, {b"host": b"localhost"}, "127.0.0.1", "loopback"),
+        (None, LOCAL, "::ffff:127.0.0.1", "loopback"),
+        (None, LOCAL, "::ffff:10.0.0.5", PermissionDenied),
         (None, LOCAL, "10.0.0.5", PermissionDenied),
         (None, {b"host": b"rebound.example:8000"}, "127.0.0.1", PermissionDenied),  # another's name for this machine
         (None, {}, "127.0.0.1", PermissionDenied),

@@ -54,6 +54,8 @@ def _loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
-        return ip_address(host).is_loopback
+        address = ip_address(host)
     except ValueError:
         return False
+    mapped = getattr(address, "ipv4_mapped", None)  # of a socket for both: ::ffff:127.0.0.1
+    return (mapped or address).is_loopback

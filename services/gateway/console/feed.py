@@ -12,6 +12,7 @@ from typing import Any
 from headrace.core.errors import HeadraceError, Overloaded
 from headrace.core.slo import Classes
 from headrace.mesh import subjects
+from headrace.mesh.logs import get_logger
 from headrace.v1 import governor_pb2, queue_pb2
 from services.gateway.console import shown
 from services.gateway.console.changes import changes
@@ -32,6 +33,8 @@ GROUPS_LEAST, GROUPS_MOST = 6, 40  # of each
 RECENT = 60
 ACTIONS = 100
 LIVE_MODES = ("observe", "enforce")
+
+log = get_logger("console")
 
 
 class Feed:
@@ -66,6 +69,8 @@ class Feed:
             asyncio.create_task(self._while_looked_at(POWER_S, self._ask_power)),
             asyncio.create_task(self._while_looked_at(CHANGE_S, self._compose_again)),
         ]
+        for task in self._tasks:
+            task.add_done_callback(_ended)
 
     async def stop(self) -> None:
         """Whoever listens hears the end."""
@@ -245,6 +250,12 @@ class Feed:
         grown = zip((status.accepted, status.ended, refused), was[1:], strict=True)
         accepted, ended, gone = [max(0, count - before) / passed_s for count, before in grown]
         return accepted, ended, gone
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    """A page that stands still must not be the only one to know."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.failure("console_stands_still", error)
 
 
 _SAID = ("budget", "emergency", "clear", "mode")  # what operators ask for

@@ -21,6 +21,7 @@ from services.gateway.service import Gateway
 
 BODY_MAX = 4_096  # bytes of a command
 GOVERNOR = "governor"
+PRIVATE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
 class Command(msgspec.Struct, forbid_unknown_fields=True):
@@ -77,7 +78,7 @@ class Console:
             async for line in lines:
                 yield line
 
-        return StreamingResponse(all_of_them(), headers={"cache-control": "no-store"}, media_type="text/event-stream")
+        return StreamingResponse(all_of_them(), headers=PRIVATE, media_type="text/event-stream")
 
     async def _lines(self) -> AsyncIterator[bytes]:
         with self.feed.listening():
@@ -139,4 +140,4 @@ async def _read(request: Request, kind: type[Any]) -> Any:
 
 
 def _json(body: object) -> Response:
-    return Response(msgspec.json.encode(body), media_type="application/json", headers={"cache-control": "no-store"})
+    return Response(msgspec.json.encode(body), media_type="application/json", headers=PRIVATE)
