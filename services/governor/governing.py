@@ -152,6 +152,8 @@ class Governing:
             return
         before, self.mode = self.core, wanted
         self.core = Governor(lease_s=LEASE_S, obeyed=wanted == "enforce")
+        self.core.splitter = self.budgeting.splitter
+        self.budgeting.switch(publishes=wanted == "enforce")
         self.core.budgets.said.update(before.budgets.said)
         self.core.emergency.events.update(before.emergency.events)
         self._started_s = self._clock()
