@@ -19,6 +19,7 @@ from headrace.mesh.subjects import check_process_id
 from headrace.mesh.tls import Tls
 from services.gateway.admission import Terms
 from services.gateway.auth import Keys
+from services.gateway.console.managers import Managers
 from services.gateway.fetch import fetcher
 from services.gateway.front import Front, Parts
 from services.gateway.limits import Limiter
@@ -40,7 +41,8 @@ async def main(name: str, life: Lifecycle) -> None:
     # An open gateway limits nobody and does without Redis.
     limiter = Limiter(None if keys.open else Rates(await Store.open(settings)))
     fetch = fetcher(settings.media_urls == "on", settings.media_hosts)
-    parts = Parts(bus, journal, blobs, terms, keys, fetch, tracer, limiter)
+    managers = Managers(settings.queue_manager_addr, settings.governor_addr, tls)
+    parts = Parts(bus, journal, blobs, terms, keys, fetch, tracer, limiter, managers)
     await serve(Front.of(name, parts), settings, tls, life)
 
 

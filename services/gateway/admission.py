@@ -57,7 +57,7 @@ class Mesh(Protocol):
     streams: Streams
     lookup: Lookup
     metrics: GatewayMetrics
-    on_end: list[Callable[[Live], None]]
+    on_end: list[Callable[[Live, float], None]]
 
 
 class Blobs(Protocol):
@@ -195,7 +195,7 @@ class Admission:
             self._limiter.settle(taken, 0)
         return live
 
-    def _settle(self, live: Live) -> None:
+    def _settle(self, live: Live, _: float) -> None:
         if live.taken is not None and live.end is not None:
             usage = live.end.usage
             self._limiter.settle(live.taken, usage.prompt_tokens + usage.completion_tokens)
@@ -335,6 +335,7 @@ def facts_of(request: Request) -> Facts:
         logprobs=request.sampling.logprobs is not None,
         calls=calls_tools(request.sampling.grammar),
         choices=request.choices,
+        ttft_s=request.ttft_s,
     )
 
 

@@ -21,12 +21,12 @@ from services.gateway.http_reply import (
     read_body,
     send_error,
 )
+from services.gateway.ids import checked_id
 from services.gateway.live import Live
 from services.gateway.readings import ChatShape
 
 Scope = dict[str, Any]
 Reader = Callable[[bytes, Mapping[bytes, bytes], str], Question]  # of body, headers and idempotency key
-REQUEST_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def caller_of(front: Front, headers: dict[bytes, bytes]) -> Caller:
@@ -104,13 +104,6 @@ class EventsRoute:
             await HttpReply(self._front, self._disconnects, (live,), shape, style, send).run(receive)
         except HeadraceError as error:
             await send_error(send, error, [])
-
-
-def checked_id(request_id: str) -> str:
-    """Only what can be an id reaches the bus."""
-    if not REQUEST_ID.fullmatch(request_id):
-        raise InvalidInput("a request id has 32 lower-case hex digits", field="request_id")
-    return request_id
 
 
 def _next_index(query: bytes) -> int:

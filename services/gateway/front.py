@@ -10,6 +10,8 @@ from headrace.mesh.journal import Journal
 from services.gateway.admission import Admission, Blobs, Terms
 from services.gateway.auth import Keys
 from services.gateway.calls import CallReader
+from services.gateway.console.managers import Managers
+from services.gateway.console.pages import Console
 from services.gateway.limits import Limiter
 from services.gateway.live import Live
 from services.gateway.media import Fetcher
@@ -33,6 +35,7 @@ class Parts:
     fetcher: Fetcher
     tracer: Tracer
     limiter: Limiter = field(default_factory=Limiter)
+    managers: Managers = field(default_factory=Managers)  # whom the console asks
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +45,15 @@ class Front:
     keys: Keys
     tracer: Tracer
     models: Models
+    console: Console
 
     @staticmethod
     def of(name: str, parts: Parts) -> "Front":
         journal, models = JournalPort(parts.journal), parts.terms.models
         gateway = Gateway(name, parts.bus, journal, GatewayMetrics(models.known))
         admission = Admission(gateway, parts.terms, journal, parts.blobs, parts.fetcher, parts.limiter)
-        return Front(gateway, admission, parts.keys, parts.tracer, models)
+        console = Console(gateway, parts.keys, parts.terms.classes, parts.managers)
+        return Front(gateway, admission, parts.keys, parts.tracer, models, console)
 
     async def find(self, request_id: str, tenant: str) -> Live:
         """A request of this tenant, wherever it runs or ran, to be listened to here.

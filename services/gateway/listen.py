@@ -59,6 +59,7 @@ async def serve(front: Front, settings: Settings, tls: Tls | None, life: Lifecyc
     )
     scraped = await serve_metrics(settings.metrics_addr, front.gateway.metrics.registry, doors.scraped)
     await front.gateway.start()
+    await front.console.feed.start()
     collect_less()
     host, port = sock.getsockname()[:2]
     grpc_host = settings.grpc_addr.rpartition(":")[0]
@@ -66,6 +67,7 @@ async def serve(front: Front, settings: Settings, tls: Tls | None, life: Lifecyc
     await life.stopping.wait()
     front.admission.draining = True
     await calls.set_serving(False)
+    await front.console.feed.stop()
     await front.gateway.drain(DRAIN_S)
     await calls.stop(STOP_S)
     web.should_exit = True

@@ -32,6 +32,7 @@ class Facts:
     logprobs: bool = False  # whether they were asked for
     calls: bool = False  # whether the text may hold calls of tools
     choices: int = 0  # of the first of several answers to one question: how many
+    ttft_s: float = 0.0  # its own target for the first token; 0: its class's
 
 
 class Listener:

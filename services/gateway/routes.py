@@ -18,9 +18,10 @@ from starlette.routing import Route
 from headrace.core.errors import HeadraceError, InvalidInput, ModelNotFound, NotFound
 from headrace.engines.base import ModelSpec
 from services.gateway import bodies, chat, completions, openapi, render, responses
-from services.gateway.chat_route import AnswerRoute, EventsRoute, Scope, caller_of, checked_id
+from services.gateway.chat_route import AnswerRoute, EventsRoute, Scope, caller_of
 from services.gateway.front import Front
 from services.gateway.http_reply import Disconnects, Receive, Send
+from services.gateway.ids import checked_id
 
 CHAT_PATH = "/v1/chat/completions"
 ANSWERS = {CHAT_PATH: chat.question, "/v1/completions": completions.question, "/v1/responses": responses.question}
@@ -57,6 +58,7 @@ def app(front: Front) -> App:
         Route("/health", pages.health),
         Route("/metrics", pages.metrics),
         Route("/openapi.json", pages.openapi),
+        *front.console.routes(),
     ]
     rest = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, HeadraceError: _error})
     return App(answers, rest)

@@ -18,8 +18,8 @@ from headrace.wire import convert
 from services.gateway import targets
 from services.gateway.ask import MESSAGES_MAX, PARTS_MAX, Ask, Caller, MediaSource
 from services.gateway.auth import asking
-from services.gateway.chat_route import checked_id
 from services.gateway.front import Front
+from services.gateway.ids import checked_id
 from services.gateway.live import Listener, Live
 from services.gateway.media import source_of_url
 from services.gateway.render import DROPPED_HEADERS, end_error

@@ -59,7 +59,8 @@ class Gateway:
         self.streams = Streams(self._on_first_token, self._on_end, metrics.gap)
         self.lookup = Lookup(self.streams, journal, facts_of, lambda live: self.control.attach([live]))
         self.on_sweep: list[Callable[[float], None]] = []
-        self.on_end: list[Callable[[Live], None]] = []
+        self.on_first_token: list[Callable[[Live, float], None]] = []
+        self.on_end: list[Callable[[Live, float], None]] = []
         self._lookups: set[asyncio.Task[None]] = set()
         metrics.open_streams = self.streams.__len__
 
@@ -203,9 +204,11 @@ class Gateway:
         reach("gateway.first_token", live.facts.id)
         if live.received_s:
             self.metrics.began(live, now_s)
+            for also in self.on_first_token:
+                also(live, now_s)
 
     def _on_end(self, live: Live, now_s: float) -> None:
         reach("gateway.ended", live.facts.id)
         self.metrics.ended(live, now_s)
         for also in self.on_end:
-            also(live)
+            also(live, now_s)

@@ -59,6 +59,10 @@ class Streams:
         live = self._lives.get(request_id) or self._ended.get(request_id)
         return live if live is not None and live.failed is None else None
 
+    def latest(self, count: int) -> list[Live]:
+        """Of those that have not ended, newest first."""
+        return list(islice(reversed(self._lives.values()), count))
+
     def listened(self) -> bool:
         return any(live.listeners for live in self._lives.values())
 

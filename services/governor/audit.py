@@ -14,6 +14,8 @@ log = get_logger("governor.audit")
 
 KEPT = 1_000
 TOLD = 200  # in one answer, newest last
+SAID = 100  # by operators: kept and told apart from the others
+COMMANDS = ("budget", "emergency", "clear", "mode")
 
 
 class Audit:
@@ -21,25 +23,28 @@ class Audit:
         """Raises BadSetup if the file cannot be written."""
         self.actions: Counter[str] = Counter()
         self._kept: deque[governor_pb2.AuditEntry] = deque(maxlen=KEPT)
+        self._said: deque[governor_pb2.AuditEntry] = deque(maxlen=SAID)
         try:
             self._file = path.open("a", buffering=1) if path is not None else None
         except OSError as error:
             raise BadSetup(f"HEADRACE_AUDIT_FILE={str(path)!r}: {error.strerror}") from error
 
-    def add(self, entries: Iterable[Entry], at_s: float) -> None:
+    def add(self, entries: Iterable[Entry], at_s: float, who: str = "") -> None:
         for entry in entries:
             self.actions[entry.action] += 1
-            self._kept.append(
-                governor_pb2.AuditEntry(
-                    at_s=at_s,
-                    action=entry.action,
-                    subject=entry.subject,
-                    reason=entry.reason,
-                    before=entry.before,
-                    after=entry.after,
-                )
+            made = governor_pb2.AuditEntry(
+                at_s=at_s,
+                action=entry.action,
+                subject=entry.subject,
+                reason=entry.reason,
+                before=entry.before,
+                after=entry.after,
+                who=who,
             )
-            facts = {"action": entry.action, "subject": entry.subject, "reason": entry.reason}
+            (self._said if entry.action in COMMANDS else self._kept).append(made)
+            facts = {"action": entry.action, "subject": entry.subject, "reason": entry.reason} | (
+                {"who": who} if who else {}
+            )
             numbers = {"before": round(entry.before, 3), "after": round(entry.after, 3)}
             log.info("audit", **facts, **numbers)
             self._write({"at_s": round(at_s, 3), **facts, **numbers})
@@ -54,7 +59,8 @@ class Audit:
             self._file = None
 
     def latest(self) -> list[governor_pb2.AuditEntry]:
-        return list(self._kept)[-TOLD:]
+        """What operators have said is not crowded out by what followed from it."""
+        return sorted([*self._said, *list(self._kept)[-TOLD:]], key=lambda entry: entry.at_s)
 
     def close(self) -> None:
         if self._file is not None:

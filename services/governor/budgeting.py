@@ -50,6 +50,7 @@ class Budgeting:
     _packed: bytes = b""
     _published: tuple[object, ...] = ()
     _dropped_s: float | None = float("-inf")  # None: no old policy is left
+    _taking_back: bool = False  # what this governor has published itself
 
     @classmethod
     def of(cls, options: Options, store: Store) -> "Budgeting":
@@ -67,6 +68,8 @@ class Budgeting:
 
     async def second(self, decision: Decision | None, now_s: float) -> None:
         """After a step."""
+        if self._taking_back:
+            await self._take_back()
         played = self.played
         if played is None or played.policy is None:
             await self._drop(now_s)
@@ -121,6 +124,18 @@ class Budgeting:
             self.trouble = f"the budget policy is not published: {error.message}"
             return
         self._published, self.trouble = key, ""
+
+    def switch(self, *, publishes: bool) -> None:
+        """The governor begins to enforce, or to observe: then nobody is to follow what it has published before."""
+        self.publishes, self._taking_back, self._published = publishes, not publishes, ()
+
+    async def _take_back(self) -> None:
+        try:
+            await self.store.drop_policy()
+        except StoreDown as error:
+            self.trouble = f"the budget policy is still published: {error.message}"
+            return
+        self._taking_back, self.trouble = False, ""
 
     async def _drop(self, now_s: float) -> None:
         """An older governor's policy is over."""

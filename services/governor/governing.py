@@ -21,14 +21,16 @@ from services.governor.budgeting import Budgeting
 from services.governor.heat import Heat
 from services.governor.history import History
 from services.governor.keeping import Keeping
-from services.governor.options import Options
+from services.governor.options import Mode, Options
 from services.governor.roll import Roll
 from services.governor.wire import row_states, stage_budgets, worker_caps
 
 STEP_S = 1.0
 # No caps before every worker has been heard twice: a batch that leaves a worker out lifts its cap. Below the lease.
 LISTEN_S = 2.2
+RELEASE_S = 2.0 * LEASE_S  # of a governor that begins to observe: it says so long that nobody has a cap
 KINDS: tuple[Event, ...] = ("ups", "ahu")
+LIVE_MODES: tuple[Mode, ...] = ("observe", "enforce")  # that may follow one another while it runs
 
 
 class Governing:
@@ -37,7 +39,7 @@ class Governing:
     def __init__(
         self, name: str, options: Options, bus: Bus, store: Store, history: History, clock: Callable[[], float]
     ) -> None:
-        self.mode = options.mode
+        self.mode: Mode = options.mode
         self.audit = Audit(options.audit_file)
         self.step_s = 0.0  # that the last step took
         self.decision: Decision | None = None
@@ -53,6 +55,7 @@ class Governing:
         self.beside = None if options.learnt == "off" else Beside.load(options.learnt, options.network)
         self._roll, self._heat = Roll(options.rows), Heat(options.thermal, self.beside)
         self._started_s = clock()
+        self._released_s = float("-inf")  # until when it says that nobody has a cap
 
     async def run(self, stopping: asyncio.Event) -> None:
         if self.mode == "off":
@@ -95,12 +98,17 @@ class Governing:
         del self.batch.workers[:], self.batch.stages[:]
         self.batch.workers.extend(worker_caps(decision))
         self.batch.stages.extend(stage_budgets(decision))
+        if self.mode == "observe" and now_s < self._released_s:
+            self._send(governor_pb2.CapBatch(governor=self.batch.governor, epoch=self.batch.epoch, lease_s=LEASE_S))
         if self.mode != "enforce" or not self._keeping.known or now_s - self._started_s < LISTEN_S:
             return
+        self._send(self.batch)
+
+    def _send(self, batch: governor_pb2.CapBatch) -> None:
         self.batch.sequence += 1
-        self.batch.sent_s = time.time()
+        batch.sequence, batch.sent_s = self.batch.sequence, time.time()
         try:
-            self._bus.send(subjects.CAPS, self.batch.SerializeToString())
+            self._bus.send(subjects.CAPS, batch.SerializeToString())
         except BusDown:
             return  # workers take their fallback until it is back
 
@@ -111,27 +119,56 @@ class Governing:
 
     # --- what operators say ---
 
-    async def set_budget(self, row: str, watts: float) -> list[governor_pb2.RowState]:
+    async def set_budget(self, row: str, watts: float, who: str = "") -> list[governor_pb2.RowState]:
         """row empty: every row. Raises InvalidInput."""
         names = [one.name for one in self._rows.rows]
         if row and row not in names:
             raise InvalidInput(f"row {row!r}: there is none; rows are {', '.join(names)}", field="row")
         if not math.isfinite(watts) or watts < 0.0:
             raise InvalidInput(f"budget_w {watts}: must be 0 (none) or watts above 0", field="budget_w")
-        return await self._command([self.core.set_budget(name, watts) for name in names if row in ("", name)])
+        return await self._command([self.core.set_budget(name, watts) for name in names if row in ("", name)], who)
 
-    async def declare(self, kind: str) -> list[governor_pb2.RowState]:
-        return await self._command([self.core.declare(_event(kind))])
+    async def declare(self, kind: str, who: str = "") -> list[governor_pb2.RowState]:
+        return await self._command([self.core.declare(_event(kind))], who)
 
-    async def clear(self, kind: str) -> list[governor_pb2.RowState]:
+    async def clear(self, kind: str, who: str = "") -> list[governor_pb2.RowState]:
         """kind empty: all."""
         kinds = [_event(kind)] if kind else [one for one in KINDS if one in self.core.emergency.events]
-        return await self._command([self.core.clear(one) for one in kinds])
+        return await self._command([self.core.clear(one) for one in kinds], who)
 
-    async def _command(self, entries: list[Entry]) -> list[governor_pb2.RowState]:
+    def set_mode(self, mode: str, who: str = "") -> None:
+        """As if the governor had been started anew with this mode: limits stay, what devices hold is heard first.
+        One that begins to observe lifts all caps.
+
+        Raises:
+            InvalidInput: it is none of LIVE_MODES.
+            Unavailable: the governor is off.
+        """
+        self._on()
+        wanted = next((known for known in LIVE_MODES if known == mode), None)
+        if wanted is None:
+            raise InvalidInput(f"mode {mode!r}: must be one of {', '.join(LIVE_MODES)}", field="mode")
+        if wanted == self.mode:
+            return
+        before, self.mode = self.core, wanted
+        self.core = Governor(lease_s=LEASE_S, obeyed=wanted == "enforce")
+        self.core.splitter = self.budgeting.splitter
+        self.budgeting.switch(publishes=wanted == "enforce")
+        self.core.budgets.said.update(before.budgets.said)
+        self.core.emergency.events.update(before.emergency.events)
+        self._started_s = self._clock()
+        self._released_s = self._started_s + RELEASE_S
+        was = "observe" if wanted == "enforce" else "enforce"
+        self.audit.add([Entry("mode", "governor", f"{was} -> {wanted}: set by an operator")], time.time(), who)
+        self.step()
+
+    def _on(self) -> None:
         if self.mode == "off":
             raise Unavailable("the governor is off: start it with HEADRACE_GOVERNOR=observe or enforce")
-        self.audit.add(entries, time.time())
+
+    async def _command(self, entries: list[Entry], who: str) -> list[governor_pb2.RowState]:
+        self._on()
+        self.audit.add(entries, time.time(), who)
         self.step()
         await self._keeping.save(self.core, self._clock())
         return self.rows()

@@ -100,18 +100,27 @@ class GovernorServicer(governor_pb2_grpc.GovernorServiceServicer):
     async def SetBudget(
         self, request: governor_pb2.SetBudgetRequest, context: Context
     ) -> governor_pb2.SetBudgetResponse:
-        rows = await _answered(context, self._governing.set_budget(request.row, request.budget_w))
+        rows = await _answered(context, self._governing.set_budget(request.row, request.budget_w, request.who))
         return governor_pb2.SetBudgetResponse(rows=rows)
 
     async def DeclareEmergency(
         self, request: governor_pb2.DeclareEmergencyRequest, context: Context
     ) -> governor_pb2.EmergencyResponse:
-        return governor_pb2.EmergencyResponse(rows=await _answered(context, self._governing.declare(request.kind)))
+        rows = await _answered(context, self._governing.declare(request.kind, request.who))
+        return governor_pb2.EmergencyResponse(rows=rows)
 
     async def ClearEmergency(
         self, request: governor_pb2.ClearEmergencyRequest, context: Context
     ) -> governor_pb2.EmergencyResponse:
-        return governor_pb2.EmergencyResponse(rows=await _answered(context, self._governing.clear(request.kind)))
+        rows = await _answered(context, self._governing.clear(request.kind, request.who))
+        return governor_pb2.EmergencyResponse(rows=rows)
+
+    async def SetMode(self, request: governor_pb2.SetModeRequest, context: Context) -> governor_pb2.SetModeResponse:
+        try:
+            self._governing.set_mode(request.mode, request.who)
+        except HeadraceError as error:
+            await rpc.abort(context, error)
+        return governor_pb2.SetModeResponse(mode=self._governing.mode)
 
 
 async def _answered(

@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 
 import grpc
 
-from headrace.core.errors import Unavailable
+from headrace.core.errors import InvalidInput, Unavailable
 from headrace.core.queue import QueueCore
 from headrace.mesh import rpc
 from headrace.v1 import queue_pb2, queue_pb2_grpc
@@ -13,6 +13,7 @@ from headrace.wire.inspection import inspection_to_proto
 from headrace.wire.status import explanation_to_proto, status_to_proto
 from services.queue_manager.scaling import Scaling
 from services.queue_manager.scaling_shown import scaling_to_proto
+from services.queue_manager.switching import Switching
 
 SERVICE = "headrace.v1.QueueManagerService"
 GROUPS_DEFAULT, GROUPS_MAX = 100, 1_000  # of each virtual queue, in one answer
@@ -22,6 +23,7 @@ class QueueManagerService(queue_pb2_grpc.QueueManagerServiceServicer):
     def __init__(self) -> None:
         self.core: QueueCore | None = None  # set once this process leads
         self.scaling: Scaling | None = None  # also None where nothing is scaled
+        self.switching: Switching | None = None  # with the core
 
     async def GetStatus(
         self, request: queue_pb2.GetStatusRequest, context: "grpc.aio.ServicerContext[Any, Any]"
@@ -45,7 +47,22 @@ class QueueManagerService(queue_pb2_grpc.QueueManagerServiceServicer):
             await _standby(context)
         now_s, groups_max = time.time(), min(request.groups_max or GROUPS_DEFAULT, GROUPS_MAX)
         view = self.core.view(now_s)
-        return inspection_to_proto(self.core.inspect(now_s, groups_max), view.epoch, view.leader)
+        answer = inspection_to_proto(self.core.inspect(now_s, groups_max), view.epoch, view.leader)
+        if self.switching is not None:
+            answer.switches.extend(self.switching.shown())
+            answer.switched.extend(self.switching.entries)
+        return answer
+
+    async def Switch(
+        self, request: queue_pb2.SwitchRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> queue_pb2.SwitchResponse:
+        if self.switching is None:
+            await _standby(context)
+        try:
+            switches = await self.switching.switch(request.name, request.value, request.who)
+        except InvalidInput as error:
+            await rpc.abort(context, error)
+        return queue_pb2.SwitchResponse(switches=switches)
 
 
 async def _standby(context: "grpc.aio.ServicerContext[Any, Any]") -> NoReturn:

@@ -82,6 +82,12 @@ class Scaling:
         self._caught_up = False
         self._woken = asyncio.Event()
 
+    def follow(self, policy: str) -> None:
+        """policy: a name of SCALERS."""
+        self.options = replace(self.options, policy=policy)
+        self.autoscaler.follow(SCALERS[policy](self.options.epoch_s))
+        self._woken.set()
+
     # --- what it hears: after the core has ---
 
     def heard(self, event: Event, effects: Iterable[Effect], now_s: float) -> None:

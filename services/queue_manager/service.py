@@ -23,6 +23,7 @@ from services.queue_manager.recorder import Recorder
 from services.queue_manager.recovery import Recovery
 from services.queue_manager.scaling import Scaling
 from services.queue_manager.sweeper import Sweeper
+from services.queue_manager.switching import Switching
 
 TICK_S = 0.1  # a quarter of the time that cancel and deadline may take, and of a heartbeat
 RECOVERED_AT_ONCE = 500  # requests that go back in line together: a tenth of a second
@@ -56,6 +57,7 @@ class QueueManager:
         self._bus = bus
         self._journal = journal
         self._inbox = Inbox(self._take)
+        self.switching = Switching(self.core, scaling, self._inbox.put)
         self._chores = chores(self._inbox.put)
         self._lengths = Lengths(predictor, self._inbox.put) if predictor is not None else None
         self._planner = planner(self._inbox.put) if planner is not None else None

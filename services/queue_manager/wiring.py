@@ -107,7 +107,7 @@ async def main(options: Options, lifecycle: Lifecycle) -> None:
             return
         scaling = await _scaling(options, classes, bus, epoch, stack)
         manager = _manager(options, classes, epoch, bus, journal, store, predictor, scaling)
-        face.core, face.scaling = manager.core, scaling
+        face.core, face.scaling, face.switching = manager.core, scaling, manager.switching
         collect_less()
         await manager.run(lifecycle.stopping)
 

@@ -136,3 +136,20 @@ def test_settings_that_make_no_sense_name_themselves(env: dict[str, str], word: 
         Options.from_env(env)
     assert str(refused.value) == word or word in str(refused.value)
     assert Options.from_env({}).budget_policy == "central"
+
+
+async def test_a_policy_is_taken_back_by_a_governor_that_begins_to_observe(
+    workers: Workers, nats_url: str, redis_url: str, file: Path
+) -> None:
+    async with cell(workers, nats_url, redis_url, "switches", **game(file)) as made:
+        await made.seconds(4)
+        assert await made.store.read_play() is not None
+        made.governing.set_mode("observe", "ada")
+        await made.seconds(2)
+        assert await made.store.read_play() is None, "no worker follows it any more"
+        assert np.isinf(workers.world.cap_w).all()
+        made.governing.set_mode("enforce", "ada")
+        await made.seconds(5)
+        assert await made.store.read_play() is not None
+        reasons = {one.devices[0].reason for one in workers.batches[-1].workers}
+        assert "row-0 keeps to 1300 W: its share by the budget policy" in reasons

@@ -20,7 +20,7 @@ import pytest
 from headrace.cli import governor as command
 from headrace.cli import runstate
 from headrace.client import operator
-from headrace.core.errors import Unavailable
+from headrace.core.errors import InvalidInput, Unavailable
 from headrace.mesh import rpc, servers, subjects
 from headrace.mesh.bus import Bus
 from headrace.mesh.store import Store
@@ -266,10 +266,38 @@ async def test_observing_says_what_it_would_do_and_tells_nobody(
 
 
 @pytest.mark.timeout(60)
+async def test_a_governor_is_switched_to_observe_and_back(workers: Workers, nats_url: str, redis_url: str) -> None:
+    async with cell(workers, nats_url, redis_url, "switched", HEADRACE_ROW_BUDGET_W="1200") as made:
+        governing, world = made.governing, workers.world
+        await made.seconds(8)
+        assert world.may_draw_w()[0] <= 1_200.0
+        governing.set_mode("observe", "ada")
+        await made.settle()
+        assert np.isinf(world.cap_w).all(), "nobody has a cap, at once"
+        await made.seconds(12)
+        heard, told = len(workers.batches), governing.rows()[0]
+        assert (told.limit_w, told.power_w > 1_200.0) == (1_200.0, True), "the limit stays, nobody keeps it"
+        assert sum(one.devices[0].cap_w for one in governing.batch.workers) <= 1_200.0
+        await made.seconds(2)
+        assert len(workers.batches) == heard, "it has said so long enough"
+        governing.set_mode("enforce", "bob")
+        await made.seconds(6)
+        assert world.may_draw_w()[0] <= 1_200.0
+        modes = [(one.who, one.reason) for one in governing.audit.latest() if one.action == "mode"]
+        said = ": set by an operator"
+        assert modes == [("ada", "enforce -> observe" + said), ("bob", "observe -> enforce" + said)]
+        for mode in ("off", "loud", ""):
+            with pytest.raises(InvalidInput, match="observe, enforce"):
+                governing.set_mode(mode)
+
+
+@pytest.mark.timeout(60)
 async def test_off_does_nothing_and_says_so(workers: Workers, nats_url: str, redis_url: str) -> None:
     async with cell(workers, nats_url, redis_url, "off", HEADRACE_GOVERNOR="off") as made:
         with pytest.raises(Unavailable, match="HEADRACE_GOVERNOR"):
             await made.governing.set_budget("", 5.0)
+        with pytest.raises(Unavailable, match="HEADRACE_GOVERNOR"):
+            made.governing.set_mode("enforce")
 
 
 @pytest.mark.timeout(60)

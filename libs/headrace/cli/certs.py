@@ -21,9 +21,7 @@ _FILES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", type=Path, metavar="DIR")
     parser.add_argument("--host", action="append", default=[], help="a further name or address of the machines")
-    parser.add_argument(
-        "--days", type=int, default=credentials.DAYS, help="until certificates expire"
-    )
+    parser.add_argument("--days", type=int, default=credentials.DAYS, help="until certificates expire")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -90,6 +90,8 @@ def service_environment(plan: ServicePlan, config: MeshConfig, addresses: Addres
         variables["HEADRACE_PROFILE"] = config.profile
     if plan.serves_http:
         variables["HEADRACE_HTTP_ADDR"] = addresses.http[plan.id]
+        variables["HEADRACE_QUEUE_MANAGER_ADDR"] = addresses.grpc["qm-0"]
+        variables["HEADRACE_GOVERNOR_ADDR"] = addresses.grpc["governor-0"]
     if config.autoscale:
         limits = {pool_name(stages): config.limits(stages) for stages in pools(config)}
         variables["HEADRACE_AUTOSCALE"] = config.autoscale

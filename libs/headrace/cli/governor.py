@@ -19,6 +19,7 @@ from headrace.v1.governor_pb2 import AuditEntry, DeviceReading, GetGovernorState
 
 ENTRIES = 20  # of the log: a screen
 KINDS = ("ups", "ahu")
+WHO = "headrace governor"  # in the audit log: whoever may run it on this machine
 Lines = list[list[str]]
 
 
@@ -61,9 +62,9 @@ def run(args: argparse.Namespace) -> int:
     calls: dict[str, Callable[[], Awaitable[Message]]] = {
         "status": lambda: operator.governor_state(address),
         "log": lambda: operator.governor_state(address),
-        "set-budget": lambda: operator.set_budget(address, args.watts, args.row),
-        "emergency": lambda: operator.declare_emergency(address, args.kind),
-        "clear": lambda: operator.clear_emergency(address, args.kind or ""),
+        "set-budget": lambda: operator.set_budget(address, args.watts, args.row, WHO),
+        "emergency": lambda: operator.declare_emergency(address, args.kind, WHO),
+        "clear": lambda: operator.clear_emergency(address, args.kind or "", WHO),
     }
     return asyncio.run(_ask(console, args, calls[args.what]))
 
@@ -158,7 +159,8 @@ def log(console: Console, entries: Sequence[AuditEntry]) -> None:
     for entry in entries:
         at = time.strftime("%H:%M:%S", time.localtime(entry.at_s))
         change = f": {entry.before:.4g} to {entry.after:.4g}" if entry.before != entry.after else ""
-        console.plain(f"{at}  {entry.action:<9} {entry.subject}{change} ({entry.reason})")
+        who = f"; {entry.who}" if entry.who else ""
+        console.plain(f"{at}  {entry.action:<9} {entry.subject}{change} ({entry.reason}{who})")
     if not entries:
         console.plain("the governor has done nothing so far")
 

@@ -12,6 +12,7 @@ COMMANDS = {
     "up": "start a mesh on this machine",
     "down": "stop the mesh that `up` started",
     "status": "what the mesh is doing: queues, workers, devices",
+    "top": "what the console shows, on a terminal, as it changes",
     "queue": "the request groups in each worker's virtual queue, or why one request waits",
     "governor": "power and heat: rows, caps and why; set a budget, declare an emergency",
     "keys": "API keys: make, list, rotate and revoke them; running gateways follow within a second",

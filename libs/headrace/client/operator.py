@@ -19,6 +19,8 @@ from headrace.v1.governor_pb2 import (
     GetGovernorStateResponse,
     SetBudgetRequest,
     SetBudgetResponse,
+    SetModeRequest,
+    SetModeResponse,
 )
 from headrace.v1.queue_pb2 import (
     CellStatus,
@@ -28,6 +30,8 @@ from headrace.v1.queue_pb2 import (
     GetStatusResponse,
     InspectRequest,
     InspectResponse,
+    SwitchRequest,
+    SwitchResponse,
 )
 from headrace.v1.scaling_pb2 import ScalingStatus
 from headrace.v1.worker_pb2 import GetStateRequest, GetStateResponse, WorkerState
@@ -90,22 +94,39 @@ async def governor_state(governor: str, history: int = 0, *, door: Door | None =
     return await _ask(governor, "GovernorService/GetState", question, GetGovernorStateResponse, door)
 
 
-async def set_budget(governor: str, budget_w: float, row: str = "", *, door: Door | None = None) -> SetBudgetResponse:
+async def set_budget(
+    governor: str, budget_w: float, row: str = "", who: str = "", *, door: Door | None = None
+) -> SetBudgetResponse:
     """row empty: every row; budget_w 0: none."""
-    question = SetBudgetRequest(row=row, budget_w=budget_w)
+    question = SetBudgetRequest(row=row, budget_w=budget_w, who=who)
     return await _ask(governor, "GovernorService/SetBudget", question, SetBudgetResponse, door)
 
 
-async def declare_emergency(governor: str, kind: str, *, door: Door | None = None) -> EmergencyResponse:
-    question = DeclareEmergencyRequest(kind=kind)
+async def declare_emergency(governor: str, kind: str, who: str = "", *, door: Door | None = None) -> EmergencyResponse:
+    question = DeclareEmergencyRequest(kind=kind, who=who)
     return await _ask(governor, "GovernorService/DeclareEmergency", question, EmergencyResponse, door)
 
 
-async def clear_emergency(governor: str, kind: str = "", *, door: Door | None = None) -> EmergencyResponse:
+async def clear_emergency(
+    governor: str, kind: str = "", who: str = "", *, door: Door | None = None
+) -> EmergencyResponse:
     """kind empty: all."""
-    return await _ask(
-        governor, "GovernorService/ClearEmergency", ClearEmergencyRequest(kind=kind), EmergencyResponse, door
-    )
+    question = ClearEmergencyRequest(kind=kind, who=who)
+    return await _ask(governor, "GovernorService/ClearEmergency", question, EmergencyResponse, door)
+
+
+async def set_mode(governor: str, mode: str, who: str = "", *, door: Door | None = None) -> SetModeResponse:
+    """mode: observe or enforce; one that is off stays off."""
+    question = SetModeRequest(mode=mode, who=who)
+    return await _ask(governor, "GovernorService/SetMode", question, SetModeResponse, door)
+
+
+async def switch(
+    queue_manager: str, name: str, value: str, who: str = "", *, door: Door | None = None
+) -> SwitchResponse:
+    """What InspectResponse.switches names, to one of its values."""
+    question = SwitchRequest(name=name, value=value, who=who)
+    return await _ask(queue_manager, "QueueManagerService/Switch", question, SwitchResponse, door)
 
 
 def refused(error: grpc.RpcError) -> bool:

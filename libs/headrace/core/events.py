@@ -196,6 +196,14 @@ class ResultStored:
 
 
 @dataclass(frozen=True, slots=True)
+class Switched:
+    """An operator turns something on or off; of core.queue.switches.SWITCHES alone."""
+
+    name: str
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class BusDown:
     """The bus is away: silence means nothing until it is back."""
 
@@ -229,6 +237,7 @@ Event = (
     | LengthPredicted
     | PlanSolved
     | ResultStored
+    | Switched
     | BusDown
     | BusUp
     | Tick

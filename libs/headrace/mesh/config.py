@@ -59,6 +59,9 @@ class Settings:
     grpc_addr: str = "127.0.0.1:0"
     advertise_host: str = ""  # the name by which peers reach grpc_addr; empty: its host, or this machine's name
     metrics_addr: str = "127.0.0.1:0"
+    # Where a gateway's console asks; several queue managers (of which one leads) with commas between. Empty: nowhere.
+    queue_manager_addr: tuple[str, ...] = ()
+    governor_addr: str = ""
     api_keys_file: str = ""  # empty: open
     insecure: bool = False  # listen beyond loopback without keys and certificates: the network is nobody else's
     published: str = ""  # the gateway's: address of the machine at which its container's ports are published
@@ -165,6 +168,10 @@ def _address(variable: str, text: str) -> str:
     return text
 
 
+def _addresses(variable: str, text: str) -> tuple[str, ...]:
+    return tuple(_address(variable, name) for name in _names(variable, text))
+
+
 def _cell(variable: str, text: str) -> str:
     if not text.replace("-", "").isalnum() or len(text) > 63:
         raise BadSetup(f"{variable}={text!r}: must be 1 to 63 letters, digits and '-'")
@@ -218,6 +225,8 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "grpc_addr": _address,
     "advertise_host": _text,
     "metrics_addr": _address,
+    "queue_manager_addr": _addresses,
+    "governor_addr": _address,
     "api_keys_file": _text,
     "insecure": _flag,
     "published": _text,

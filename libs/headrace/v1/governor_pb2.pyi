@@ -235,28 +235,32 @@ class RowState(_message.Message):
     def __init__(self, row: _Optional[str] = ..., power_w: _Optional[float] = ..., budget_w: _Optional[float] = ..., limit_w: _Optional[float] = ..., least_w: _Optional[float] = ..., emergencies: _Optional[_Iterable[str]] = ..., workers: _Optional[_Iterable[str]] = ..., air_m3s: _Optional[float] = ..., air_limit_m3s: _Optional[float] = ...) -> None: ...
 
 class AuditEntry(_message.Message):
-    __slots__ = ("at_s", "action", "subject", "reason", "before", "after")
+    __slots__ = ("at_s", "action", "subject", "reason", "before", "after", "who")
     AT_S_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     BEFORE_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
     at_s: float
     action: str
     subject: str
     reason: str
     before: float
     after: float
-    def __init__(self, at_s: _Optional[float] = ..., action: _Optional[str] = ..., subject: _Optional[str] = ..., reason: _Optional[str] = ..., before: _Optional[float] = ..., after: _Optional[float] = ...) -> None: ...
+    who: str
+    def __init__(self, at_s: _Optional[float] = ..., action: _Optional[str] = ..., subject: _Optional[str] = ..., reason: _Optional[str] = ..., before: _Optional[float] = ..., after: _Optional[float] = ..., who: _Optional[str] = ...) -> None: ...
 
 class SetBudgetRequest(_message.Message):
-    __slots__ = ("row", "budget_w")
+    __slots__ = ("row", "budget_w", "who")
     ROW_FIELD_NUMBER: _ClassVar[int]
     BUDGET_W_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
     row: str
     budget_w: float
-    def __init__(self, row: _Optional[str] = ..., budget_w: _Optional[float] = ...) -> None: ...
+    who: str
+    def __init__(self, row: _Optional[str] = ..., budget_w: _Optional[float] = ..., who: _Optional[str] = ...) -> None: ...
 
 class SetBudgetResponse(_message.Message):
     __slots__ = ("rows",)
@@ -265,16 +269,34 @@ class SetBudgetResponse(_message.Message):
     def __init__(self, rows: _Optional[_Iterable[_Union[RowState, _Mapping]]] = ...) -> None: ...
 
 class DeclareEmergencyRequest(_message.Message):
-    __slots__ = ("kind",)
+    __slots__ = ("kind", "who")
     KIND_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
     kind: str
-    def __init__(self, kind: _Optional[str] = ...) -> None: ...
+    who: str
+    def __init__(self, kind: _Optional[str] = ..., who: _Optional[str] = ...) -> None: ...
 
 class ClearEmergencyRequest(_message.Message):
-    __slots__ = ("kind",)
+    __slots__ = ("kind", "who")
     KIND_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
     kind: str
-    def __init__(self, kind: _Optional[str] = ...) -> None: ...
+    who: str
+    def __init__(self, kind: _Optional[str] = ..., who: _Optional[str] = ...) -> None: ...
+
+class SetModeRequest(_message.Message):
+    __slots__ = ("mode", "who")
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    mode: str
+    who: str
+    def __init__(self, mode: _Optional[str] = ..., who: _Optional[str] = ...) -> None: ...
+
+class SetModeResponse(_message.Message):
+    __slots__ = ("mode",)
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    mode: str
+    def __init__(self, mode: _Optional[str] = ...) -> None: ...
 
 class EmergencyResponse(_message.Message):
     __slots__ = ("rows",)

@@ -54,6 +54,11 @@ class GovernorServiceStub:
                 request_serializer=headrace_dot_v1_dot_governor__pb2.ClearEmergencyRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_governor__pb2.EmergencyResponse.FromString,
                 _registered_method=True)
+        self.SetMode = channel.unary_unary(
+                '/headrace.v1.GovernorService/SetMode',
+                request_serializer=headrace_dot_v1_dot_governor__pb2.SetModeRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_governor__pb2.SetModeResponse.FromString,
+                _registered_method=True)
 
 
 class GovernorServiceServicer:
@@ -83,6 +88,12 @@ class GovernorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetMode(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GovernorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -105,6 +116,11 @@ def add_GovernorServiceServicer_to_server(servicer, server):
                     servicer.ClearEmergency,
                     request_deserializer=headrace_dot_v1_dot_governor__pb2.ClearEmergencyRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_governor__pb2.EmergencyResponse.SerializeToString,
+            ),
+            'SetMode': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetMode,
+                    request_deserializer=headrace_dot_v1_dot_governor__pb2.SetModeRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_governor__pb2.SetModeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -215,6 +231,33 @@ class GovernorService:
             '/headrace.v1.GovernorService/ClearEmergency',
             headrace_dot_v1_dot_governor__pb2.ClearEmergencyRequest.SerializeToString,
             headrace_dot_v1_dot_governor__pb2.EmergencyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetMode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.GovernorService/SetMode',
+            headrace_dot_v1_dot_governor__pb2.SetModeRequest.SerializeToString,
+            headrace_dot_v1_dot_governor__pb2.SetModeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -662,7 +662,7 @@ class ExplainRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("request_id", "state", "position", "waited_s", "estimated_wait_s", "why", "attempt", "worker", "group", "virtual_queue", "estimated_wait_bound_s", "predicted_tokens", "predicted_tokens_p90", "ttft_target_s")
+    __slots__ = ("request_id", "state", "position", "waited_s", "estimated_wait_s", "why", "attempt", "worker", "group", "virtual_queue", "estimated_wait_bound_s", "predicted_tokens", "predicted_tokens_p90", "ttft_target_s", "timeline")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
@@ -677,6 +677,7 @@ class ExplainResponse(_message.Message):
     PREDICTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     PREDICTED_TOKENS_P90_FIELD_NUMBER: _ClassVar[int]
     TTFT_TARGET_S_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     state: str
     position: int
@@ -691,7 +692,8 @@ class ExplainResponse(_message.Message):
     predicted_tokens: float
     predicted_tokens_p90: float
     ttft_target_s: float
-    def __init__(self, request_id: _Optional[str] = ..., state: _Optional[str] = ..., position: _Optional[int] = ..., waited_s: _Optional[float] = ..., estimated_wait_s: _Optional[float] = ..., why: _Optional[str] = ..., attempt: _Optional[int] = ..., worker: _Optional[str] = ..., group: _Optional[int] = ..., virtual_queue: _Optional[str] = ..., estimated_wait_bound_s: _Optional[float] = ..., predicted_tokens: _Optional[float] = ..., predicted_tokens_p90: _Optional[float] = ..., ttft_target_s: _Optional[float] = ...) -> None: ...
+    timeline: _containers.RepeatedCompositeFieldContainer[_common_pb2.StageSpan]
+    def __init__(self, request_id: _Optional[str] = ..., state: _Optional[str] = ..., position: _Optional[int] = ..., waited_s: _Optional[float] = ..., estimated_wait_s: _Optional[float] = ..., why: _Optional[str] = ..., attempt: _Optional[int] = ..., worker: _Optional[str] = ..., group: _Optional[int] = ..., virtual_queue: _Optional[str] = ..., estimated_wait_bound_s: _Optional[float] = ..., predicted_tokens: _Optional[float] = ..., predicted_tokens_p90: _Optional[float] = ..., ttft_target_s: _Optional[float] = ..., timeline: _Optional[_Iterable[_Union[_common_pb2.StageSpan, _Mapping]]] = ...) -> None: ...
 
 class GroupStatus(_message.Message):
     __slots__ = ("id", "model", "slo_class", "size", "priority", "waiting", "evicted", "due_in_s", "estimated_wait_s", "estimated_wait_bound_s", "output_tokens")
@@ -720,7 +722,7 @@ class GroupStatus(_message.Message):
     def __init__(self, id: _Optional[int] = ..., model: _Optional[str] = ..., slo_class: _Optional[str] = ..., size: _Optional[str] = ..., priority: _Optional[int] = ..., waiting: _Optional[int] = ..., evicted: _Optional[int] = ..., due_in_s: _Optional[float] = ..., estimated_wait_s: _Optional[float] = ..., estimated_wait_bound_s: _Optional[float] = ..., output_tokens: _Optional[float] = ...) -> None: ...
 
 class VirtualQueueStatus(_message.Message):
-    __slots__ = ("worker", "model", "loading", "running", "slots", "tokens_per_s", "groups", "prefill_speed", "decode_speed", "weight", "slots_usable")
+    __slots__ = ("worker", "model", "loading", "running", "slots", "tokens_per_s", "groups", "prefill_speed", "decode_speed", "weight", "slots_usable", "groups_left_out", "waiting_left_out")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LOADING_FIELD_NUMBER: _ClassVar[int]
@@ -732,6 +734,8 @@ class VirtualQueueStatus(_message.Message):
     DECODE_SPEED_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     SLOTS_USABLE_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    WAITING_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     worker: str
     model: str
     loading: str
@@ -743,7 +747,9 @@ class VirtualQueueStatus(_message.Message):
     decode_speed: float
     weight: float
     slots_usable: int
-    def __init__(self, worker: _Optional[str] = ..., model: _Optional[str] = ..., loading: _Optional[str] = ..., running: _Optional[int] = ..., slots: _Optional[int] = ..., tokens_per_s: _Optional[float] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ..., prefill_speed: _Optional[float] = ..., decode_speed: _Optional[float] = ..., weight: _Optional[float] = ..., slots_usable: _Optional[int] = ...) -> None: ...
+    groups_left_out: int
+    waiting_left_out: int
+    def __init__(self, worker: _Optional[str] = ..., model: _Optional[str] = ..., loading: _Optional[str] = ..., running: _Optional[int] = ..., slots: _Optional[int] = ..., tokens_per_s: _Optional[float] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ..., prefill_speed: _Optional[float] = ..., decode_speed: _Optional[float] = ..., weight: _Optional[float] = ..., slots_usable: _Optional[int] = ..., groups_left_out: _Optional[int] = ..., waiting_left_out: _Optional[int] = ...) -> None: ...
 
 class FlowStatus(_message.Message):
     __slots__ = ("slo_class", "flow", "waiting", "served_tokens")
@@ -798,7 +804,7 @@ class InspectRequest(_message.Message):
     def __init__(self, groups_max: _Optional[int] = ...) -> None: ...
 
 class InspectResponse(_message.Message):
-    __slots__ = ("epoch", "leader", "policy", "queues", "unplaced", "operations", "flows", "wait_errors", "planner")
+    __slots__ = ("epoch", "leader", "policy", "queues", "unplaced", "operations", "flows", "wait_errors", "planner", "switches", "switched")
     class OperationsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -815,6 +821,8 @@ class InspectResponse(_message.Message):
     FLOWS_FIELD_NUMBER: _ClassVar[int]
     WAIT_ERRORS_FIELD_NUMBER: _ClassVar[int]
     PLANNER_FIELD_NUMBER: _ClassVar[int]
+    SWITCHES_FIELD_NUMBER: _ClassVar[int]
+    SWITCHED_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     leader: str
     policy: str
@@ -824,7 +832,49 @@ class InspectResponse(_message.Message):
     flows: _containers.RepeatedCompositeFieldContainer[FlowStatus]
     wait_errors: _containers.RepeatedCompositeFieldContainer[WaitErrorStatus]
     planner: PlannerStatus
-    def __init__(self, epoch: _Optional[int] = ..., leader: _Optional[str] = ..., policy: _Optional[str] = ..., queues: _Optional[_Iterable[_Union[VirtualQueueStatus, _Mapping]]] = ..., unplaced: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ..., operations: _Optional[_Mapping[str, int]] = ..., flows: _Optional[_Iterable[_Union[FlowStatus, _Mapping]]] = ..., wait_errors: _Optional[_Iterable[_Union[WaitErrorStatus, _Mapping]]] = ..., planner: _Optional[_Union[PlannerStatus, _Mapping]] = ...) -> None: ...
+    switches: _containers.RepeatedCompositeFieldContainer[SwitchStatus]
+    switched: _containers.RepeatedCompositeFieldContainer[SwitchEntry]
+    def __init__(self, epoch: _Optional[int] = ..., leader: _Optional[str] = ..., policy: _Optional[str] = ..., queues: _Optional[_Iterable[_Union[VirtualQueueStatus, _Mapping]]] = ..., unplaced: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ..., operations: _Optional[_Mapping[str, int]] = ..., flows: _Optional[_Iterable[_Union[FlowStatus, _Mapping]]] = ..., wait_errors: _Optional[_Iterable[_Union[WaitErrorStatus, _Mapping]]] = ..., planner: _Optional[_Union[PlannerStatus, _Mapping]] = ..., switches: _Optional[_Iterable[_Union[SwitchStatus, _Mapping]]] = ..., switched: _Optional[_Iterable[_Union[SwitchEntry, _Mapping]]] = ...) -> None: ...
+
+class SwitchStatus(_message.Message):
+    __slots__ = ("name", "value", "values")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: str
+    values: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SwitchEntry(_message.Message):
+    __slots__ = ("at_s", "who", "name", "before", "after")
+    AT_S_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    at_s: float
+    who: str
+    name: str
+    before: str
+    after: str
+    def __init__(self, at_s: _Optional[float] = ..., who: _Optional[str] = ..., name: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
+
+class SwitchRequest(_message.Message):
+    __slots__ = ("name", "value", "who")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: str
+    who: str
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ..., who: _Optional[str] = ...) -> None: ...
+
+class SwitchResponse(_message.Message):
+    __slots__ = ("switches",)
+    SWITCHES_FIELD_NUMBER: _ClassVar[int]
+    switches: _containers.RepeatedCompositeFieldContainer[SwitchStatus]
+    def __init__(self, switches: _Optional[_Iterable[_Union[SwitchStatus, _Mapping]]] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()

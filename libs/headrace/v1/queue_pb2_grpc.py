@@ -49,6 +49,11 @@ class QueueManagerServiceStub:
                 request_serializer=headrace_dot_v1_dot_queue__pb2.InspectRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_queue__pb2.InspectResponse.FromString,
                 _registered_method=True)
+        self.Switch = channel.unary_unary(
+                '/headrace.v1.QueueManagerService/Switch',
+                request_serializer=headrace_dot_v1_dot_queue__pb2.SwitchRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_queue__pb2.SwitchResponse.FromString,
+                _registered_method=True)
 
 
 class QueueManagerServiceServicer:
@@ -72,6 +77,12 @@ class QueueManagerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Switch(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_QueueManagerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -89,6 +100,11 @@ def add_QueueManagerServiceServicer_to_server(servicer, server):
                     servicer.Inspect,
                     request_deserializer=headrace_dot_v1_dot_queue__pb2.InspectRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_queue__pb2.InspectResponse.SerializeToString,
+            ),
+            'Switch': grpc.unary_unary_rpc_method_handler(
+                    servicer.Switch,
+                    request_deserializer=headrace_dot_v1_dot_queue__pb2.SwitchRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_queue__pb2.SwitchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -172,6 +188,33 @@ class QueueManagerService:
             '/headrace.v1.QueueManagerService/Inspect',
             headrace_dot_v1_dot_queue__pb2.InspectRequest.SerializeToString,
             headrace_dot_v1_dot_queue__pb2.InspectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Switch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.QueueManagerService/Switch',
+            headrace_dot_v1_dot_queue__pb2.SwitchRequest.SerializeToString,
+            headrace_dot_v1_dot_queue__pb2.SwitchResponse.FromString,
             options,
             channel_credentials,
             insecure,

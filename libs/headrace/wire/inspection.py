@@ -54,6 +54,8 @@ def _queue(queue: VirtualQueueView) -> queue_pb2.VirtualQueueStatus:
         decode_speed=queue.speeds.decode,
         weight=queue.weight,
         slots_usable=queue.slots_usable,
+        groups_left_out=queue.groups_left_out,
+        waiting_left_out=queue.waiting_left_out,
     )
 
 

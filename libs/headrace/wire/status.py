@@ -2,6 +2,7 @@
 
 from headrace.core.queue.views import CellView, Explanation
 from headrace.v1 import queue_pb2
+from headrace.wire.convert import stage_span_to_proto
 
 
 def status_to_proto(view: CellView) -> queue_pb2.CellStatus:
@@ -73,4 +74,5 @@ def explanation_to_proto(told: Explanation) -> queue_pb2.ExplainResponse:
         predicted_tokens=told.predicted_tokens,
         predicted_tokens_p90=told.predicted_tokens_p90,
         ttft_target_s=told.ttft_target_s,
+        timeline=[stage_span_to_proto(span) for span in told.timeline],
     )

@@ -20,6 +20,7 @@ Action = Literal[
     "fallback",
     "learnt",
     "policy",
+    "mode",
 ]
 
 

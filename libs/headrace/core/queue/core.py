@@ -25,6 +25,7 @@ from headrace.core.events import (
     ResultStored,
     StageFailed,
     Stalled,
+    Switched,
     Tick,
     TokensRecovered,
 )
@@ -46,6 +47,7 @@ from headrace.core.queue.repair import heartbeat
 from headrace.core.queue.roles import follow_roles
 from headrace.core.queue.running import keep_fresh
 from headrace.core.queue.stages import joined, part_encoded, prefilled, stage_failed
+from headrace.core.queue.switches import switched, switches
 from headrace.core.queue.views import (
     CellView,
     ClassView,
@@ -107,6 +109,7 @@ _HANDLERS: dict[type, Callable[[Cell, Any, float], None]] = {
     LengthPredicted: length_predicted,
     PlanSolved: plan_solved,
     ResultStored: result_stored,
+    Switched: switched,
     BusDown: _bus_down,
     BusUp: _bus_up,
     Tick: _tick,
@@ -152,6 +155,10 @@ class QueueCore:
     def live_ids(self) -> frozenset[str] | None:
         """Every request that has not ended; None while a new leadership does not know them all."""
         return frozenset(self._cell.jobs) if self._cell.caught_up else None
+
+    def switches(self) -> dict[str, bool]:
+        """What may be turned on and off while it runs, as it stands."""
+        return switches(self._cell)
 
     def explain(self, request_id: str, now_s: float) -> Explanation:
         return explain(self._cell, request_id, now_s)

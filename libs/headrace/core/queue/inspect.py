@@ -42,6 +42,8 @@ class VirtualQueueView:
     speeds: Speeds = FULL  # that the governor says
     weight: float = 1.0
     slots_usable: int = 0  # that it leaves
+    groups_left_out: int = 0
+    waiting_left_out: int = 0  # in those
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,8 @@ def _queue(cell: Cell, queue: VirtualQueue, now_s: float, groups_max: int) -> Vi
         worker.governance.speeds,
         worker.governance.weight,
         worker.slots_usable,
+        max(0, len(queue.groups) - groups_max),
+        sum([len(group.jobs) for group in queue.groups[groups_max:]]),
     )
 
 

@@ -11,6 +11,7 @@ from headrace.core.queue.cell import Cell
 from headrace.core.queue.governing import slowness
 from headrace.core.queue.job import Job
 from headrace.core.queue.waits import wait_of, wait_of_class
+from headrace.core.types import StageSpan
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ class Explanation:
     predicted_tokens: float = -1.0  # of its output; negative: nobody knows
     predicted_tokens_p90: float = -1.0
     ttft_target_s: float = 0.0
+    timeline: tuple[StageSpan, ...] = ()  # what it has been through so far, as far as workers have told
 
 
 def cell_view(cell: Cell, now_s: float) -> CellView:
@@ -225,6 +227,7 @@ def explain(cell: Cell, request_id: str, now_s: float) -> Explanation:
         attempt=job.attempt,
         worker=worker,
         ttft_target_s=cell.target_s(job.request),
+        timeline=job.timeline,
         **_expectations(cell, job),
     )
 

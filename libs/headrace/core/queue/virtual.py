@@ -39,7 +39,7 @@ class VirtualQueues:
         self.joined: list[Job] = []  # since they were last looked at: their waits are to be estimated
         self._half_life_s = half_life_s
         self._flows_max = flows_max
-        self._fair = fair
+        self.fair = fair
         self._numbers = 0
         self._size = 0
 
@@ -69,7 +69,7 @@ class VirtualQueues:
         kind = self.kinds.get(key)
         if kind is None:
             kind = self.kinds[key] = Kind(key)
-        if self._fair and flow_of(job) not in kind.flows:
+        if self.fair and flow_of(job) not in kind.flows:
             self._lift(kind, job)
         kind.add(job)
         group = kind.open
@@ -146,7 +146,7 @@ class VirtualQueues:
         all go before another tenant's longer ones.
         """
         first = queue.groups[0]
-        if not self._fair or first.kind.key.owner or len(self.kinds) == 1:
+        if not self.fair or first.kind.key.owner or len(self.kinds) == 1:
             return first
         alike = [kind for key, kind in self.kinds.items() if key.but_size == first.kind.key.but_size]
         if len(alike) == 1:
@@ -166,7 +166,7 @@ class VirtualQueues:
     def next_of(self, group: Group, now_s: float) -> Job:
         """The first of whom was served least, tenant before flow, among all that wait of the group's kind."""
         flows = group.kind.flows
-        if len(flows) == 1 or not self._fair:
+        if len(flows) == 1 or not self.fair:
             return next(iter(group.jobs.values()))
         shares = self.shares_of(group.kind.key.slo_class)
         least = min(flows, key=lambda flow: (shares.claim(flow, now_s), flow))

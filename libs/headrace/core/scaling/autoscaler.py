@@ -86,6 +86,10 @@ class Autoscaler:
         self._counts: Mapping[str, Count] = {}
         self.last: tuple[tuple[PoolSight, Target], ...] = ()  # what was seen at the last look, and what was decided
 
+    def follow(self, policy: Scaler) -> None:
+        """From the next look on. What has been measured stays."""
+        self._policy = policy
+
     def handle(self, event: Event, now_s: float) -> list[Scale]:
         if isinstance(event, Arrived):
             self._arrived(event, now_s)
