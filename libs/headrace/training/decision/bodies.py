@@ -36,7 +36,7 @@ class Body(nn.Module):
         self._dtype = next(model.parameters()).dtype
 
     def forward(self, x: Tensor, seen: Tensor) -> Tensor:
-        positions = torch.arange(x.shape[1])[None].expand(len(x), -1)
+        positions = (seen.long().cumsum(1) - 1).clamp(min=0)  # counted from the first that is real
         # With all there, no mask: torch then knows that attention is causal.
         mask = None if bool(seen.all()) else seen.long()
         out = self.model(
