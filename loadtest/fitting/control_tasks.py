@@ -32,9 +32,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="root of the repository")
     args = parser.parse_args()
     assets, tests = args.out / "libs/headrace/assets/control", args.out / "tests/decision"
-    np.savez_compressed(assets / "complib.npz", **_matrices(args.package))  # type: ignore[arg-type]
+    np.savez_compressed(assets / "complib.npz", **_matrices(args.package))
     envs = _envs(args.package)
-    rng, kept = np.random.default_rng(SEED), {}
+    rng = np.random.default_rng(SEED)
+    kept: dict[str, Any] = {}
     for name in PLANTS:
         kept |= _linear(envs.LinearControlEnv(id=name), name, rng)
     for name, (made, changed) in FIELDS.items():
@@ -43,7 +44,7 @@ def main() -> None:
 
 
 def _matrices(package: Path) -> dict[str, Any]:
-    kept = {}
+    kept: dict[str, Any] = {}
     for name in PLANTS:
         read = io.loadmat(str(package / "envs" / "linear_control_src" / f"{name}.mat"))
         kept |= {f"{name}.{part}": read[part].astype(float) for part in PARTS}

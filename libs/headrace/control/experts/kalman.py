@@ -44,7 +44,7 @@ def kalman(model: Model, steps: int) -> Gains:
 
 
 def _inverse(symmetric: Floats) -> Floats:
-    return np.linalg.pinv(symmetric, rcond=_CUT, hermitian=True)
+    return np.asarray(np.linalg.pinv(symmetric, rcond=_CUT, hermitian=True), float)
 
 
 class Estimator:

@@ -28,7 +28,7 @@ class Program:
 
     @classmethod
     def of(cls, curvature: Floats, slope: Floats) -> "Program":
-        free = -np.linalg.solve(curvature, slope)
+        free = -np.asarray(np.linalg.solve(curvature, slope), float)
         return cls(curvature, slope, free, float(np.linalg.eigvalsh(curvature)[-1]))
 
 

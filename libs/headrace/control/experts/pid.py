@@ -28,7 +28,8 @@ class Pid:
     def _matrices(self, gains: Floats) -> Floats:
         """[candidate, 3 x maps] -> [candidate, 3, m, p]."""
         shaped = gains.reshape(len(gains), 3, len(self._maps))
-        return np.einsum("ckj,jmp->ckmp", shaped, self._maps)
+        found: Floats = np.einsum("ckj,jmp->ckmp", shaped, self._maps)
+        return found
 
     def _search(self, task: LinearTask) -> Floats:
         rng = np.random.default_rng(0)

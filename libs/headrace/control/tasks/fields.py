@@ -8,6 +8,7 @@ vary. A target of 0, and a state costs as much as an action.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace.control.tasks.base import Floats
 from headrace.control.tasks.linear import LinearTask, Model
@@ -123,11 +124,10 @@ def _grid(points: int) -> Floats:
 
 
 def _wavenumbers(points: int) -> Floats:
-    found: Floats = 2.0 * np.pi * np.fft.fftfreq(points, 1.0 / points)
-    return found
+    return 2.0 * np.pi * np.asarray(np.fft.fftfreq(points, 1.0 / points), float)
 
 
-def _circulant(gains: np.ndarray) -> Floats:  # type: ignore[type-arg]
+def _circulant(gains: NDArray[np.complexfloating]) -> Floats:
     """The real matrix that multiplies each Fourier mode by its gain."""
     found: Floats = np.real(np.fft.ifft(gains[:, None] * np.fft.fft(np.eye(len(gains)), axis=0), axis=0))
     return found

@@ -54,7 +54,8 @@ class LinearTask:
 
     @property
     def actions(self) -> int:
-        return self.model.b.shape[1]
+        found: int = self.model.b.shape[1]
+        return found
 
     @property
     def action_range(self) -> tuple[float, float]:
@@ -96,5 +97,6 @@ class LinearWorld:
 
 
 def stage_cost(model: Model, x: Floats, u: Floats) -> Floats:
-    found: Floats = np.einsum("ei,ei->e", x @ model.q, x) + np.einsum("ei,ei->e", u @ model.r, u)
-    return found + 2.0 * np.einsum("ei,ei->e", x @ model.s, u)
+    pairs = ((x @ model.q, x), (u @ model.r, u), (2.0 * x @ model.s, u))
+    found: Floats = np.sum([np.einsum("ei,ei->e", left, right) for left, right in pairs], axis=0)
+    return found

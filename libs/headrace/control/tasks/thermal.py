@@ -1,4 +1,4 @@
-"""The thermal plant of one GPU as a control task: a hot ten minutes, three seconds an action.
+"""The thermal plant of one GPU as a control task: five hot minutes, three seconds an action.
 
 The sensors' view of the last three seconds is the observation, the GPU's speed the action. A step costs what the
 spec's reward lacks, so that costs add up to at least 0: work left undone, 0.01 x queue, 10 for each second over the
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace.control import heat, power, sensing
 from headrace.control.constants import H100, SensorKind
@@ -20,7 +21,7 @@ from headrace.control.thermal.base import LIMIT_C, STEP_S
 SECONDS = 3  # an action holds: twenty of them see further back than the sink is slow (28 s)
 SENSORS = 5  # temperature C, power W, queue s, busy share, speed: of each second
 START_C, INLET_C = 60.0, 32.0
-INCIDENT_S, INCIDENT_K, INCIDENT_RESISTANCE = (150, 330), 5.0, 1.6  # warmer air, and less of it
+INCIDENT_S, INCIDENT_K, INCIDENT_RESISTANCE = (90, 210), 5.0, 1.6  # warmer air, and less of it
 RESISTANCES = (0.8, 1.35)
 QUEUE_COST, OVER_COST, WATT_COST = 0.01, 10.0, 1e-4
 
@@ -29,7 +30,7 @@ QUEUE_COST, OVER_COST, WATT_COST = 0.01, 10.0, 1e-4
 class ThermalTask:
     name: str = "thermal"
     resistances: tuple[float, float] = RESISTANCES  # beside the kind's
-    steps: int = 150
+    steps: int = 100
 
     @property
     def observations(self) -> int:
@@ -70,7 +71,7 @@ class ThermalWorld:
         cost: Floats = np.sum([each[1] for each in seconds], axis=0)
         return Stepped(seen, cost, np.any([each[2] for each in seconds], axis=0))
 
-    def _pass(self, asked: Floats) -> tuple[Floats, Floats, np.ndarray]:  # type: ignore[type-arg]
+    def _pass(self, asked: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
         now, self._second = self._second, self._second + 1
         # The GPU protects itself, whatever it is told.
         speed = np.where(self.die > H100.hard_limit_c, np.minimum(asked, H100.hard_speed), asked)

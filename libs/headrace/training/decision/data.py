@@ -51,11 +51,6 @@ class Scale:
         return np.clip((seen - self.middle) / self.spread, -FARTHEST, FARTHEST)
 
 
-def first(shown: Episodes, count: int) -> Episodes:
-    """Fewer demonstrations are the first of more."""
-    return Episodes(shown.seen[:count], shown.actions[:count], shown.costs[:count], shown.violated[:count])
-
-
 def _to_go(costs: Floats) -> Floats:
     """Returns are negative costs: from each step to the end, [episode, step]."""
     return -np.cumsum(costs[:, ::-1], axis=1)[:, ::-1]
@@ -68,7 +63,8 @@ class Demonstrations:
         returns = np.clip(_to_go(shown.costs) / scale.cost, -FARTHEST, FARTHEST)
         seen, actions = scale.seen(shown.seen), shown.actions / scale.action
         own = Space(seen.shape[-1], actions.shape[-1])
-        self.used = _used(own, space or own)
+        # Errors count beside the spread of a task's actions: the quiet tasks as much as the others.
+        self.weight = _used(own, space or own) / max(float(actions.var()), 1e-6)
         if space is not None:
             seen, actions = pad(seen, own, space), pad_actions(actions, space)
         self._returns, self._seen, self._actions = (
@@ -106,7 +102,7 @@ def padded(observations: int, actions: int) -> Space:
 
 
 def _used(own: Space, space: Space) -> torch.Tensor:
-    """Which actions count in the loss, [m] of 0 and 1."""
+    """Which actions there are, [m] of 0 and 1."""
     return (torch.arange(space.actions) < own.actions).float()
 
 

@@ -1,11 +1,10 @@
-"""A policy beside its expert on the same seeds: cost ratios with paired intervals, violations, runaways; latency."""
+"""A policy beside its expert on the same seeds: cost ratios with paired intervals, runaways; and its latency."""
 
 import time
 from dataclasses import dataclass
 
 import numpy as np
 
-from headrace.control.tasks import Episodes
 from headrace.training.decision.data import Floats
 from headrace.training.decision.roll import Policy
 
@@ -15,28 +14,21 @@ AWAY = 10.0  # times the expert's cost on the same seed
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """ratio of mean costs, its 95 % interval over seeds; shares of steps that violate, of seeds that ran away."""
+    """ratio of mean costs and its 95 % interval over seeds; median of the seeds' own ratios; share that ran away."""
 
     ratio: float
     low: float
     high: float
-    median: float  # of the seeds' own ratios
-    violations: float
+    median: float
     away: float
 
 
-def beside(found: Episodes, expert: Episodes) -> Beside:
-    own, other = found.total, expert.total
+def beside(own: Floats, other: Floats) -> Beside:
+    """Costs of episodes, the same seeds in the same order."""
     low, high = paired(own, other)
     each = own / other
-    return Beside(
-        ratio=float(own.mean() / other.mean()),
-        low=low,
-        high=high,
-        median=float(np.median(each)),
-        violations=float(found.violated.mean()),
-        away=float((each > AWAY).mean()),
-    )
+    away = float((each > AWAY).mean())
+    return Beside(float(own.mean() / other.mean()), low, high, float(np.median(each)), away)
 
 
 def paired(own: Floats, other: Floats) -> tuple[float, float]:

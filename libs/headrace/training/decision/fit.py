@@ -19,12 +19,12 @@ class Recipe:
     steps: int
     rate: float
     context: int = 20  # LaMo's (arXiv:2310.20587)
-    batch: int = 16  # windows, of one task a step
+    batch: int = 4  # windows, of one task a step; LaMo's 64 leave too few steps here
     warm_up: int = 50
     decay: float = 1e-4
-    dropout: float = 0.1
+    dropout: float = 0.0  # LaMo has 0.1: noise on what an exact gain is to be read from
     clip: float = 1.0  # of the gradient's norm
-    times_most: int = 150
+    times_most: int = 100
     seed: int = 0
 
 
@@ -37,20 +37,22 @@ def train(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        net = DecisionNet(make(recipe.seed), spaces, recipe.times_most, recipe.dropout).train()
+        net = DecisionNet(make(recipe.seed), spaces, recipe.times_most, recipe.dropout)
+        net.train()
         optimizer = torch.optim.AdamW(net.trained(), lr=recipe.rate, weight_decay=recipe.decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: pace(step, recipe))
         rng, names = np.random.default_rng(recipe.seed), list(shown)
         for step in range(recipe.steps):
             name = names[step % len(names)]
             window = shown[name].windows(rng, recipe.batch, recipe.context)
-            loss = loss_of(net, space_of(name, spaces), window, shown[name].used)
+            loss = loss_of(net, space_of(name, spaces), window, shown[name].weight)
             optimizer.zero_grad(set_to_none=True)  # embedders of other tasks stand still
             loss.backward()
             nn.utils.clip_grad_norm_(net.trained(), recipe.clip)
             optimizer.step()
             schedule.step()
-    return net.eval()
+    net.eval()
+    return net
 
 
 def pace(step: int, recipe: Recipe) -> float:
@@ -61,11 +63,11 @@ def pace(step: int, recipe: Recipe) -> float:
     return 0.1 + 0.45 * (1.0 + float(np.cos(np.pi * gone)))
 
 
-def loss_of(net: DecisionNet, space: str, window: Window, used: Tensor) -> Tensor:
-    """Over the steps that are real and the actions that there are."""
-    off = (net.predict(space, window) - window.actions) ** 2
-    weight = window.real[..., None] * used
-    found: Tensor = (off * weight).sum() / weight.sum()
+def loss_of(net: DecisionNet, space: str, window: Window, weight: Tensor) -> Tensor:
+    """Over the steps that are real; weight [m], 0 for actions that there are not."""
+    off = (net.predict(space, window) - window.actions) ** 2 * weight
+    real = window.real[..., None]
+    found: Tensor = (off * real).sum() / (real.sum() * (weight > 0).sum())
     return found
 
 
@@ -77,4 +79,4 @@ def held_out(net: DecisionNet, space: str, shown: Demonstrations, context: int, 
     """Loss on demonstrations that it was not trained on."""
     window = shown.windows(np.random.default_rng(seed), rows, context)
     with torch.no_grad():
-        return float(loss_of(net, space, window, shown.used))
+        return float(loss_of(net, space, window, shown.weight))

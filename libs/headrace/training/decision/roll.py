@@ -48,7 +48,8 @@ class Rolled:
         self._actions[:, :-1], self._actions[:, -1] = self._actions[:, 1:], 0.0
         with torch.inference_mode():
             found = self.policy.net.last(self.policy.space, self._window()).numpy()
-        return found[:, : self.policy.own.actions].astype(float) * self.policy.scale.action
+        actions: Floats = found[:, : self.policy.own.actions].astype(float) * self.policy.scale.action
+        return actions
 
     def done(self, actions: Floats, costs: Floats) -> None:
         scaled = actions / self.policy.scale.action
@@ -59,9 +60,10 @@ class Rolled:
     def _window(self) -> Window:
         """Only what is real: nothing is padded where all episodes are equally long."""
         k, envs = min(self.policy.context, self._now + 1), len(self.left)
-        tensors = (torch.tensor(x[:, -k:], dtype=torch.float32) for x in (self._returns, self._seen, self._actions))
         times = torch.arange(self._now - k + 1, self._now + 1).expand(envs, -1)
-        return Window(*tensors, times, torch.ones((envs, k), dtype=torch.bool))
+        kept = self._returns, self._seen, self._actions
+        returns, seen, actions = (torch.tensor(each[:, -k:], dtype=torch.float32) for each in kept)
+        return Window(returns, seen, actions, times, torch.ones((envs, k), dtype=torch.bool))
 
 
 @dataclass(slots=True)
