@@ -22,7 +22,7 @@ SHOWN_FROM, HELD_FROM, JUDGED_FROM = 10_001, 30_001, 50_001  # seeds of demonstr
 HELD = 20
 EXPERT = "lqg"  # of the task's own model; on the thermal plant control/thermal's, whose model is not the plant's
 STEPS_TIMED = 300
-TARGETS = (0.5, 0.9, 1.5, 3.0)  # times the best return's cost; 1 is what everything else asks for
+TARGETS = (0.5, 1.5, 3.0)  # times the best return's cost; 1 is what everything else asks for
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +114,11 @@ def _more(job: Trained, name: str, policy: Policy) -> Row:
     if job.part == "padded":
         return {"relative": _zero_shot(job, name, policy)}
     own = task(name)
-    guarded = Guarded(policy.begin(job.seeds), expert(EXPERT, own).begin(job.seeds))
-    found: Row = {"guarded": _told(play(own, guarded, _judged(job.seeds)))}
-    found["fallbacks"] = guarded.fallbacks / guarded.asked
+    found: Row = {}
+    if job.body != "random_lora":  # a control; its own figures say enough
+        guarded = Guarded(policy.begin(job.seeds), expert(EXPERT, own).begin(job.seeds))
+        found = {"guarded": _told(play(own, guarded, _judged(job.seeds)))}
+        found["fallbacks"] = guarded.fallbacks / guarded.asked
     if policy.own == Space(relative(name).observations, relative(name).actions):
         found["relative"] = _zero_shot(job, name, policy)
     if job.body == "scratch":

@@ -147,7 +147,7 @@ def _targets(study: Study) -> Section:
 def _zero_shot(study: Study) -> Section:
     rows = []
     for task in study.tasks:
-        cells = [_told(study.zero_shot(body, task, part)) for part in ("demos", "padded") for body in study.bodies]
+        cells = [_told(study.zero_shot(body, task, part)) for part, bodies in ZERO for body in bodies]
         rows.append((f"{task} to {relative(task).name}", *cells))
     columns = ("to", *(f"{kind}, {NAMES[body]}" for kind in ("own embedders", "shared") for body in study.bodies))
     notes = (

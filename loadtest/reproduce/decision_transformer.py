@@ -39,7 +39,7 @@ class Plan:
     bodies: tuple[str, ...] = ("scratch", "lm_lora", "random_lora")
     demos: tuple[int, ...] = (100, 10, 1, 50, 5)
     contexts: tuple[int, ...] = (1, 5)  # beside 20
-    steps: int = 800
+    steps: int = 1_000
     longer: int = 4  # times the steps, from scratch: about as much time as the language model takes
     rate: float = 3e-3
 
@@ -47,8 +47,8 @@ class Plan:
         most = max(self.demos)
         jobs: list[Job] = [Experts(name, seeds) for name in self.tasks]
         jobs += [self._of("demos", body, demos, seeds) for demos in self.demos for body in self.bodies]
-        jobs += [self._of("padded", body, most, seeds) for body in self.bodies if most > 10]
         if most > 10:
+            jobs += [self._of("padded", body, most, seeds) for body in ("scratch", "lm_lora")]
             jobs += [self._of(part, "scratch", 50, seeds) for part in ("wrong", "wrong-any")]
             jobs += [self._of("wrong", "lm_lora", 50, seeds)]
             jobs += [self._of("context", "scratch", most, seeds, context=each) for each in self.contexts]
@@ -57,7 +57,7 @@ class Plan:
         return jobs
 
     def _of(self, part: str, body: str, demos: int, seeds: int, context: int = 20, times: int = 1) -> Trained:
-        more = part == "padded" or (part == "demos" and demos == max(self.demos))
+        more = part in ("demos", "padded") and demos == max(self.demos)
         return Trained(part, body, self.tasks, demos, context, self.steps * times, self.rate, seeds, more)
 
 
