@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from headrace.training.decision.evaluate import Beside, beside
 from loadtest.reproduce.decision_runs import EXPERT, Experts, Job, Trained
+from loadtest.reproduce.decision_wrong import KEPT
 
 Row = dict[str, Any]
 NONE = Beside(*[float("nan")] * 5)
@@ -68,7 +69,7 @@ class Study:
         return ordered[(len(ordered) - 1) // 2], row["wrong"][int(np.argmin(row["wrong_shown"]))]
 
     def imitated(self, body: str, part: str, task: str) -> Row | None:
-        return self.of(self.row(part, body, 50), task)
+        return self.of(self.row(part, body, KEPT), task)
 
     def step_p99_ms(self) -> dict[str, float]:
         found = {}

@@ -10,10 +10,18 @@ from headrace.control.tasks import relative
 from headrace.training.decision.evaluate import Beside, beside
 from loadtest.reproduce.decision_figures import Study, costs
 from loadtest.reproduce.decision_runs import EXPERT, TARGETS
-from loadtest.reproduce.decision_wrong import EACH, EXPERTS
+from loadtest.reproduce.decision_wrong import EACH, EXPERTS, KEPT
 
 NAMES = {"lm_lora": "language model", "scratch": "from scratch", "random_lora": "random, frozen"}
 OTHERS = {"none": "no control", "hinf": "H-infinity", "mpc": "MPC", "pid": "PID", "kalman": "Kalman"}
+ZERO = (
+    ("demos", "scratch"),
+    ("demos", "lm_lora"),
+    ("demos", "random_lora"),
+    ("padded", "scratch"),
+    ("padded", "lm_lora"),
+)
+GUARDED = ("scratch", "lm_lora")
 DRAWN_MOST = 100.0  # ratios beyond are runaways: a chart would show nothing else
 
 
@@ -23,7 +31,7 @@ def all_of(study: Study) -> tuple[Section, ...]:
         sections.append(_context(study))
     sections.append(_targets(study))
     sections.append(_zero_shot(study))
-    if study.row("wrong", "scratch", 50):
+    if study.row("wrong", "scratch", KEPT):
         sections.append(_wrong(study))
     sections += [_guard(study), _steps(study)]
     return tuple(sections)
@@ -147,9 +155,10 @@ def _targets(study: Study) -> Section:
 def _zero_shot(study: Study) -> Section:
     rows = []
     for task in study.tasks:
-        cells = [_told(study.zero_shot(body, task, part)) for part, bodies in ZERO for body in bodies]
+        cells = [_told(study.zero_shot(body, task, part)) for part, body in ZERO]
         rows.append((f"{task} to {relative(task).name}", *cells))
-    columns = ("to", *(f"{kind}, {NAMES[body]}" for kind in ("own embedders", "shared") for body in study.bodies))
+    kinds = {"demos": "own embedders", "padded": "shared"}
+    columns = ("to", *(f"{kinds[part]}, {NAMES[body]}" for part, body in ZERO))
     notes = (
         "Beside the relative's own LQG, which knows its model. Own embedders: the task's, with its scales, where sizes"
         " are the same. Shared: one padded set of embedders for all tasks; scales of one episode of the relative's"
@@ -183,7 +192,7 @@ def _wrong(study: Study) -> Section:
     )
     notes = (
         f"{EXPERTS} experts with wrong models (four controllers on the thermal plant), {EXPERTS * EACH} episodes in"
-        " all; 50 are kept, those with the best returns or any. Middle: by cost on the judged seeds. Best expert: by"
+        f" all; {KEPT} are kept, those with the best returns or any. Middle: by cost on the judged seeds. Best expert: by"
         " the mean cost of its demonstrations, which needs no network.",
         "Best returns are also those of easy first states: where chance rules, a return tells luck from skill only in"
         " part.",
@@ -197,13 +206,12 @@ def _guard(study: Study) -> Section:
     rows = []
     for task in study.tasks:
         cells = []
-        for body in study.bodies:
-            row = study.row("demos", body, study.most)
-            told = study.of(row, task, "guarded")
-            cells += [_told(study.beside_expert(told, task))]
-            cells += [percent(study.of(row, task)["fallbacks"], 1) if told else "–"]  # type: ignore[index]
+        for body in GUARDED:
+            told = study.of(study.row("demos", body, study.most), task) or {}
+            share = percent(told["fallbacks"], 1) if "fallbacks" in told else "–"
+            cells += [_told(study.beside_expert(told.get("guarded"), task)), share]
         rows.append((task, *cells))
-    columns = ("task", *(f"{NAMES[body]}{end}" for body in study.bodies for end in ("", ": by the expert")))
+    columns = ("task", *(f"{NAMES[body]}{end}" for body in GUARDED for end in ("", ": by the expert")))
     notes = (
         "The expert acts wherever an action is outside the 0.1 to 99.9 % quantiles of those in the data, or the return"
         " that is left outside its range there.",

@@ -14,6 +14,7 @@ from loadtest.benches.report import say
 from loadtest.reproduce import decision_sections
 from loadtest.reproduce.decision_figures import Study
 from loadtest.reproduce.decision_runs import Experts, Job, Trained, work
+from loadtest.reproduce.decision_wrong import KEPT
 from loadtest.reproduce.running import Found, Options, run
 from loadtest.rows import Rows
 
@@ -49,8 +50,8 @@ class Plan:
         jobs += [self._of("demos", body, demos, seeds) for demos in self.demos for body in self.bodies]
         if most > 10:
             jobs += [self._of("padded", body, most, seeds) for body in ("scratch", "lm_lora")]
-            jobs += [self._of(part, "scratch", 50, seeds) for part in ("wrong", "wrong-any")]
-            jobs += [self._of("wrong", "lm_lora", 50, seeds)]
+            jobs += [self._of(part, "scratch", KEPT, seeds) for part in ("wrong", "wrong-any")]
+            jobs += [self._of("wrong", "lm_lora", KEPT, seeds)]
             jobs += [self._of("context", "scratch", most, seeds, context=each) for each in self.contexts]
             jobs += [self._of("context", "lm_lora", most, seeds, context=each) for each in self.contexts]
             jobs += [self._of("longer", "scratch", most, seeds, times=self.longer)]
