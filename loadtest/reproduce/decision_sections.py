@@ -192,8 +192,8 @@ def _wrong(study: Study) -> Section:
     )
     notes = (
         f"{EXPERTS} experts with wrong models (four controllers on the thermal plant), {EXPERTS * EACH} episodes in"
-        f" all; {KEPT} are kept, those with the best returns or any. Middle: by cost on the judged seeds. Best expert: by"
-        " the mean cost of its demonstrations, which needs no network.",
+        f" all; {KEPT} are kept, those with the best returns or any. Middle: by cost on the judged seeds. Best expert:"
+        " by the mean cost of its demonstrations, which needs no network.",
         "Best returns are also those of easy first states: where chance rules, a return tells luck from skill only in"
         " part.",
     )

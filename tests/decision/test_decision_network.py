@@ -1,6 +1,6 @@
 """The decision transformer's network, data and rollout: what it can see, what is trained, what it learns."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,27 +70,28 @@ def changed(of: Window, field: str, step: int) -> Window:
 )
 @pytest.mark.parametrize("make", [small, pytest.param(bodies.language, marks=pytest.mark.model)])
 def test_an_action_sees_what_came_before_it_and_nothing_else(
-    make: object, field: str, step: int, first_moved: int
+    make: Any, field: str, step: int, first_moved: int
 ) -> None:
-    net, before = net_of(make(0)), window()  # type: ignore[operator]
+    net, before = net_of(make(0)), window()
     with torch.no_grad():
         moved = (net.predict("one", changed(before, field, step)) - net.predict("one", before)).abs()[0, :, 0]
     assert not moved[:first_moved].any()
     assert (moved[first_moved:] > 0).all()
 
 
-@pytest.mark.parametrize("make", [small, pytest.param(bodies.language, marks=pytest.mark.model)])
-def test_what_is_not_real_is_not_read_and_shorter_windows_need_no_padding(make: object) -> None:
-    net, full = net_of(make(0)), window()  # type: ignore[operator]
-    short = Window(
-        full.returns[:, 3:], full.observations[:, 3:], full.actions[:, 3:], full.times[:, 3:], full.real[:, 3:]
-    )
+@pytest.mark.parametrize(
+    ("make", "off"),
+    [(small, 1e-5), pytest.param(bodies.language, 2e-2, marks=pytest.mark.model)],  # bfloat16: sums in another order
+)
+def test_what_is_not_real_is_not_read_and_shorter_windows_need_no_padding(make: Any, off: float) -> None:
+    net, full = net_of(make(0)), window()
+    short = Window(*(getattr(full, each.name)[:, 3:] for each in fields(Window)))
     half = replace(full, real=torch.arange(STEPS)[None].expand(3, -1) >= 3)
     noise = changed(changed(half, "observations", 1), "actions", 2)
     with torch.no_grad():
-        plain, padded_, noisy = (net.predict("one", each)[:, -3:] for each in (short, half, noise))
-    torch.testing.assert_close(padded_, noisy, atol=0.0, rtol=0.0)
-    torch.testing.assert_close(padded_, plain, atol=2e-2, rtol=2e-2)  # bfloat16, in another order of sums
+        plain, behind, noisy = (net.predict("one", each)[:, -3:] for each in (short, half, noise))
+    torch.testing.assert_close(behind, noisy, atol=0.0, rtol=0.0)
+    torch.testing.assert_close(behind, plain, atol=off, rtol=off)
 
 
 @pytest.mark.model
@@ -155,7 +156,9 @@ def test_a_linear_gain_is_imitated_and_the_same_seed_gives_the_same_weights() ->
     data = {"one": Demonstrations(shown, scale)}
     held = Demonstrations(scalar_shown(10, 9), scale)
     new = train(small, {"one": SPACE}, data, replace(RECIPE, steps=1))
-    net, again = (train(small, {"one": SPACE}, data, RECIPE) for _ in range(2))
+    net = train(small, {"one": SPACE}, data, RECIPE)
+    torch.rand(1)  # whatever else draws
+    again = train(small, {"one": SPACE}, data, RECIPE)
     assert held_out(net, "one", held, 5, 0) < 0.1 * held_out(new, "one", held, 5, 0)
     rolled = Policy(net, "one", SPACE, scale, 5).begin(3)
     x = np.array([-0.5, 0.2, 0.6])

@@ -11,7 +11,7 @@ from headrace.control.experts.hinf import game
 from headrace.control.experts.kalman import Estimator, kalman
 from headrace.control.experts.lqg import Lqg
 from headrace.control.experts.mpc import condensed
-from headrace.control.tasks import CONVECTION, RELATIVES, TASKS, LinearTask, play, relative, task
+from headrace.control.tasks import CONVECTION, RELATIVES, TASKS, LinearTask, Model, play, relative, task
 from headrace.control.tasks.fields import STATES, Wave, bump
 from headrace.control.tasks.linear import LinearWorld, stage_cost
 
@@ -78,6 +78,21 @@ def test_the_filter_does_not_know_the_first_state() -> None:
     states = np.stack([np.full(4, 0.3), np.full(4, 0.3) + hidden])
     followed = estimator.follow(states @ own.model.c.T)
     np.testing.assert_array_equal(followed[0], followed[1])
+
+
+def test_a_filter_learns_from_its_sensor_the_noise_that_drives_the_plant() -> None:
+    """x' = 0.9 x + w, y = x + w: who knows that it is the same w knows x in the end; who does not never does."""
+    one = np.eye(1)
+    model = Model(0.9 * one, one, one, one, one, one, one, 0.0 * one, noise_var=1.0, mean=np.zeros(1), cov=one)
+    own = LinearTask("scalar", model, lambda rng: rng.normal(size=1), 40, np.inf, np.inf, rest=one)
+    world, estimator = own.world(range(50)), Estimator(model, kalman(model, own.steps), 50)
+    seen, still = world.first(), np.zeros((50, 1))
+    for _ in range(30):
+        before = world.state.copy()
+        estimator.follow(seen)
+        estimator.done(still)
+        seen = world.step(still).seen
+    np.testing.assert_allclose(estimator.x, before, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["he1", "cm1"])

@@ -64,5 +64,5 @@ class Estimator:
             self.x = self.x @ model.a.T + self._done @ model.b.T + off @ next(self._later).T
         return self.x
 
-    def applied(self, actions: Floats) -> None:
+    def done(self, actions: Floats) -> None:
         self._done = actions

@@ -41,4 +41,4 @@ class Regulated:
         return found
 
     def done(self, actions: Floats, costs: Floats) -> None:
-        self._estimator.applied(actions)
+        self._estimator.done(actions)

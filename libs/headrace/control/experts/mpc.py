@@ -62,7 +62,7 @@ class Receding:
         return plan[:, : self._actions]
 
     def done(self, actions: Floats, costs: Floats) -> None:
-        self._estimator.applied(actions)
+        self._estimator.done(actions)
 
 
 def condensed(model: Model, terminal: Floats, ahead: int) -> tuple[Floats, Floats]:
