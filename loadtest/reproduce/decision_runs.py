@@ -18,7 +18,7 @@ from headrace.training.decision.network import Space
 from headrace.training.decision.roll import Guarded, Policy
 from loadtest.reproduce import decision_wrong
 
-SHOWN_FROM, HELD_FROM, JUDGED_FROM = 10_001, 30_001, 50_001  # seeds of demonstrations, of the loss, of costs
+SHOWN_FROM, HELD_FROM, JUDGED_FROM = 10_001, 30_001, 55_001  # seeds of demonstrations, of the loss, of costs
 HELD = 20
 EXPERT = "lqg"  # of the task's own model; on the thermal plant control/thermal's, whose model is not the plant's
 STEPS_TIMED = 300

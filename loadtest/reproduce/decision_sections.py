@@ -120,7 +120,7 @@ def _initialisation(study: Study) -> Section:
             )
             for task in study.tasks
         ]
-        tables.append(Table("From scratch, for longer", ("task", "as above", "four times the steps"), tuple(again)))
+        tables.append(Table("From scratch, for longer", ("task", "as above", "three times the steps"), tuple(again)))
     return Section("initialisation", "Which weights to begin with", "simulated", (), notes, tuple(tables))
 
 

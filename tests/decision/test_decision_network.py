@@ -184,6 +184,10 @@ def test_returns_to_go_add_up_and_what_is_left_is_what_was_not_paid() -> None:
         rolled.act(np.zeros((2, 2)))
         rolled.done(np.zeros((2, 1)), cost)
     np.testing.assert_allclose(rolled.left, scale.target + np.array([4.0, 2.0]) / scale.cost)
+    rolled.done(np.zeros((2, 1)), np.array([1e9, 0.0]))
+    rolled.act(np.zeros((2, 2)))
+    told = rolled._window().returns[0, -1]  # who has paid too much is told the best that there was
+    assert float(told) == pytest.approx(-shown.costs[:, 3:].sum(axis=1).min() / scale.cost, rel=1e-6)
 
 
 def test_a_rollout_keeps_the_last_steps_and_what_was_really_done() -> None:
@@ -219,7 +223,7 @@ def test_the_expert_takes_over_outside_of_what_was_shown() -> None:
         net = DecisionNet(small(), {"cm1": space}, own.steps).eval()
     scale = Scale.of(shown)
     for range_, expected in (((-np.inf, np.inf), 0.0), ((5.0, 6.0), 1.0)):
-        tight = replace(scale, returns_range=range_, quantiles=np.array([[-np.inf], [np.inf]]))
+        tight = replace(scale, returns=np.array([range_]).T, quantiles=np.array([[-np.inf], [np.inf]]))
         guarded = Guarded(Policy(net, "cm1", space, tight, 5).begin(2), expert("lqg", own).begin(2))
         found = play(own, guarded, [8, 9])
         assert guarded.fallbacks == expected * guarded.asked

@@ -18,8 +18,8 @@ QUANTILES = (0.001, 0.999)  # of trained actions; beyond them a network is on it
 class Scale:
     """Observations to mean 0 and deviation 1, actions by the largest, returns by the median episode's cost.
 
-    Fields [n], [n], one number each; quantiles [2, m] and returns_range are of scaled values; target is the best
-    episode's scaled return, always below 0.
+    Fields [n], [n], one number each; quantiles [2, m] and returns [2, step], the least and the most that was left at
+    each step, are of scaled values; target is the best episode's scaled return, always below 0.
     """
 
     middle: Floats
@@ -28,7 +28,7 @@ class Scale:
     cost: float
     target: float
     quantiles: Floats
-    returns_range: tuple[float, float]
+    returns: Floats
 
     @classmethod
     def of(cls, shown: Episodes) -> "Scale":
@@ -44,8 +44,14 @@ class Scale:
             cost=cost,
             target=-float(shown.total.min()) / cost,
             quantiles=np.quantile(actions, QUANTILES, axis=0),
-            returns_range=(float(returns.min()), float(returns.max())),
+            returns=np.stack([returns.min(axis=0), returns.max(axis=0)]),
         )
+
+    def left(self, left: Floats, step: int) -> Floats:
+        """Cut to what was left in some episode at this step: who has paid more than was promised is told the best
+        that there was, not something that nobody ever had."""
+        low, high = self.returns[:, min(step, self.returns.shape[1] - 1)]
+        return np.clip(left, low, high)
 
     def seen(self, seen: Floats) -> Floats:
         return np.clip((seen - self.middle) / self.spread, -FARTHEST, FARTHEST)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from headrace.control.tasks import Controller
-from headrace.training.decision.data import FARTHEST, Floats, Scale, pad, pad_actions
+from headrace.training.decision.data import Floats, Scale, pad, pad_actions
 from headrace.training.decision.network import DecisionNet, Space, Window
 
 
@@ -43,7 +43,7 @@ class Rolled:
         scaled = self.policy.scale.seen(seen)
         if self.policy.padded is not None:
             scaled = pad(scaled, self.policy.own, self.policy.padded)
-        for kept, new in ((self._returns, np.clip(self.left, -FARTHEST, FARTHEST)), (self._seen, scaled)):
+        for kept, new in ((self._returns, self.policy.scale.left(self.left, self._now)), (self._seen, scaled)):
             kept[:, :-1], kept[:, -1] = kept[:, 1:], new
         self._actions[:, :-1], self._actions[:, -1] = self._actions[:, 1:], 0.0
         with torch.inference_mode():
@@ -79,7 +79,7 @@ class Guarded:
         own, safe = self.rolled.act(seen), self.expert.act(seen)
         scale = self.rolled.policy.scale
         scaled, (low, high) = own / scale.action, scale.quantiles
-        worst, best = scale.returns_range
+        worst, best = scale.returns.min(), scale.returns.max()
         outside = ((scaled < low) | (scaled > high)).any(axis=1)
         outside |= (self.rolled.left < worst) | (self.rolled.left > best)
         self.asked += len(own)
