@@ -48,7 +48,7 @@ class Study:
 
     def beside_expert(self, told: Row | None, task: str, relative: bool = False) -> Beside:
         reference = self._experts[task]["relative" if relative else EXPERT]
-        return beside(_costs(told), _costs(reference)) if told else NONE
+        return beside(costs(told), costs(reference)) if told else NONE
 
     def ratio(self, body: str, demos: int, task: str, part: str = "demos", context: int = 20) -> Beside:
         return self.beside_expert(self.of(self.row(part, body, demos, context), task), task)
@@ -56,7 +56,7 @@ class Study:
     def between(self, body: str, other: str, task: str) -> Beside:
         """Costs of one body's network beside another's, with the most demonstrations."""
         pair = [self.of(self.row("demos", name, self.most), task) for name in (body, other)]
-        return beside(_costs(pair[0]), _costs(pair[1])) if pair[0] and pair[1] else NONE
+        return beside(costs(pair[0]), costs(pair[1])) if pair[0] and pair[1] else NONE
 
     def zero_shot(self, body: str, task: str, part: str) -> Beside:
         """part: demos for the task's own embedders, padded for the shared ones."""
@@ -70,6 +70,11 @@ class Study:
 
     def imitated(self, body: str, part: str, task: str) -> Row | None:
         return self.of(self.row(part, body, KEPT), task)
+
+    def beside_wrong(self, body: str, part: str, task: str, *, best: bool = False) -> Beside:
+        """A network's costs beside those of the middle, or of the best, of the experts that it learnt from."""
+        told = self.imitated(body, part, task)
+        return beside(costs(told), costs(self.wrong(task)[best])) if told else NONE
 
     def step_p99_ms(self) -> dict[str, float]:
         found = {}
@@ -87,9 +92,8 @@ class Study:
         zero = self.zero_shot("lm_lora", task, "demos")
         if zero is NONE:
             zero = self.zero_shot("lm_lora", task, "padded")
-        wrong = self.imitated("lm_lora", "wrong", task)
         return {
-            "expert": {"name": EXPERT, "cost": float(_costs(self.expert(task)[EXPERT]).mean())},
+            "expert": {"name": EXPERT, "cost": float(costs(self.expert(task)[EXPERT]).mean())},
             "cost_ratio": {
                 body: {str(demos): self.ratio(body, demos, task).ratio for demos in self.demos} for body in self.bodies
             },
@@ -97,15 +101,12 @@ class Study:
                 body: {str(demos): asdict(self.ratio(body, demos, task)) for demos in self.demos}
                 for body in self.bodies
             },
-            "mismatch_ratio": beside(_costs(wrong), _costs(self.wrong(task)[0])).ratio if wrong else float("nan"),
+            "mismatch_ratio": self.beside_wrong("lm_lora", "wrong", task).ratio,
             "zero_shot_ratio": zero.ratio,
             "violations": {body: each["violations"] for body, each in told.items() if each},
         }
 
 
-def _costs(told: Row | None) -> NDArray[np.float64]:
+def costs(told: Row | None) -> NDArray[np.float64]:
     assert told is not None
     return np.array(told["costs"])
-
-
-costs = _costs

@@ -22,6 +22,7 @@ ZERO = (
     ("padded", "lm_lora"),
 )
 GUARDED = ("scratch", "lm_lora")
+CLOSE, LOST = 1.2, 10.0  # times the expert's cost, in sentences
 DRAWN_MOST = 100.0  # ratios beyond are runaways: a chart would show nothing else
 
 
@@ -72,7 +73,20 @@ def _demonstrations(study: Study) -> Section:
         " expert.",
         f"Charts stop at {DRAWN_MOST:g}.",
     )
-    return Section("demonstrations", "How many demonstrations", "simulated", (), notes, tuple(tables), tuple(figures))
+    findings = tuple(_reached(study, body) for body in study.bodies)
+    return Section(
+        "demonstrations", "How many demonstrations", "simulated", findings, notes, tuple(tables), tuple(figures)
+    )
+
+
+def _reached(study: Study, body: str) -> str:
+    ratios = {task: study.ratio(body, study.most, task).ratio for task in study.tasks}
+    close = [task for task, ratio in ratios.items() if ratio <= CLOSE]
+    lost = [task for task, ratio in ratios.items() if ratio > LOST]
+    return (
+        f"{NAMES[body]}, {study.most} demonstrations: at most {CLOSE:g} times the expert's cost on {_list(close)}; more"
+        f" than {LOST:g} times on {_list(lost)}."
+    )
 
 
 def _chart(study: Study, task: str) -> Figure:
@@ -101,6 +115,7 @@ def _initialisation(study: Study) -> Section:
                 *(percent(each["violations"], 2) if each else "–" for each in losses),
             )
         )
+    findings = tuple(_between(study, other) for other in study.bodies if other != "lm_lora")
     heads = tuple(f"loss, {NAMES[body]}" for body in study.bodies)
     violated = tuple(f"violates, {NAMES[body]}" for body in study.bodies)
     columns = ("task", "cost, language model / from scratch", "cost, language model / random", *heads, *violated)
@@ -121,7 +136,14 @@ def _initialisation(study: Study) -> Section:
             for task in study.tasks
         ]
         tables.append(Table("From scratch, for longer", ("task", "as above", "three times the steps"), tuple(again)))
-    return Section("initialisation", "Which weights to begin with", "simulated", (), notes, tuple(tables))
+    return Section("initialisation", "Which weights to begin with", "simulated", findings, notes, tuple(tables))
+
+
+def _between(study: Study, other: str) -> str:
+    told = {task: study.between("lm_lora", other, task) for task in study.tasks}
+    less = [task for task, each in told.items() if each.high < 1.0]
+    more = [task for task, each in told.items() if each.low > 1.0]
+    return f"The language model costs surely less than {NAMES[other]} on {_list(less)}, surely more on {_list(more)}."
 
 
 def _context(study: Study) -> Section:
@@ -175,12 +197,17 @@ def _wrong(study: Study) -> Section:
         middle, best = study.wrong(task)
         right = costs(study.expert(task)[EXPERT])
         cells = [_told(beside(costs(each), right)) for each in (middle, best)]
-        for body, part in (("scratch", "wrong"), ("scratch", "wrong-any"), ("lm_lora", "wrong")):
-            told = study.imitated(body, part, task)
-            cells.append(_told(beside(costs(told), costs(middle))) if told else "–")
-        told = study.imitated("scratch", "wrong", task)
-        cells.append(_told(beside(costs(told), costs(best))) if told else "–")
-        rows.append((task, *cells))
+        pairs = (("scratch", "wrong"), ("scratch", "wrong-any"), ("lm_lora", "wrong"))
+        cells += [_told(study.beside_wrong(body, part, task)) for body, part in pairs]
+        rows.append((task, *cells, _told(study.beside_wrong("scratch", "wrong", task, best=True))))
+    less = {
+        best: [task for task in study.tasks if study.beside_wrong("scratch", "wrong", task, best=best).high < 1.0]
+        for best in (False, True)
+    }
+    findings = (
+        f"From scratch, on the best returns, it costs surely less than the middle expert on {_list(less[False])}, and"
+        f" less than the best expert on {_list(less[True])}.",
+    )
     columns = (
         "task",
         "middle wrong expert / exact",
@@ -198,7 +225,12 @@ def _wrong(study: Study) -> Section:
         " part.",
     )
     return Section(
-        "wrong", "Experts whose models are wrong", "simulated", (), notes, (Table("Mismatch", columns, tuple(rows)),)
+        "wrong",
+        "Experts whose models are wrong",
+        "simulated",
+        findings,
+        notes,
+        (Table("Mismatch", columns, tuple(rows)),),
     )
 
 
@@ -242,6 +274,10 @@ def _steps(study: Study) -> Section:
         "One plant, one thread, its context full; other processes ran beside it.",
     )
     return Section("steps", "What a step takes", "measured", (), (), (table,))
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names) or "none"
 
 
 def _told(each: Beside) -> str:
