@@ -22,6 +22,11 @@ ZERO = (
     ("padded", "lm_lora"),
 )
 GUARDED = ("scratch", "lm_lora")
+COPYCAT = (
+    "With one step of context no former action is seen. With more, the last action tells the next one so well that a"
+    " network can copy itself and hardly look at the plant (copycats: de Haan and others 2019): its loss is small, and"
+    " in the loop it goes on with what it did, as on the thermal plant, where it does not slow down in time."
+)
 CLOSE, LOST = 1.2, 10.0  # times the expert's cost, in sentences
 DRAWN_MOST = 100.0  # ratios beyond are runaways: a chart would show nothing else
 
@@ -71,6 +76,8 @@ def _demonstrations(study: Study) -> Section:
         "Ratio of mean costs on the same seeds, 95 % interval by paired bootstrap; columns: demonstrations of a task."
         " One network is trained on all tasks at once. In brackets the share of seeds that cost more than ten times the"
         " expert.",
+        "Each cell is one training: intervals are over plants' seeds, not over trainings, and what is not monotonous in"
+        " a row is mostly that.",
         f"Charts stop at {DRAWN_MOST:g}.",
     )
     findings = tuple(_reached(study, body) for body in study.bodies)
@@ -156,7 +163,7 @@ def _context(study: Study) -> Section:
         rows.append((task, *cells))
     columns = ("task", *(f"{NAMES[body]}, {each}" for body in ("scratch", "lm_lora") for each in (1, 5, 20)))
     return Section(
-        "context", "How many steps of context", "simulated", (), (), (Table("Context", columns, tuple(rows)),)
+        "context", "How many steps of context", "simulated", (), (COPYCAT,), (Table("Context", columns, tuple(rows)),)
     )
 
 
@@ -169,7 +176,10 @@ def _targets(study: Study) -> Section:
             cells[times] = _told(study.beside_expert(told, task))
         rows.append((task, *(cells[each] for each in sorted(cells))))
     columns = ("task", *(f"{each:g} × best" for each in sorted((1.0, *TARGETS))))
-    notes = ("The return that is asked for at the beginning, as a multiple of the best demonstration's cost.",)
+    notes = (
+        "The return that is asked for at the beginning, as a multiple of the best demonstration's cost; what is left of"
+        " it is cut to what the data had at that step, so that asking for more than the best is asking for the best.",
+    )
     table = Table("Target returns, from scratch", columns, tuple(rows))
     return Section("targets", "Prompting by the target return", "simulated", (), notes, (table,))
 
@@ -246,7 +256,8 @@ def _guard(study: Study) -> Section:
     columns = ("task", *(f"{NAMES[body]}{end}" for body in GUARDED for end in ("", ": by the expert")))
     notes = (
         "The expert acts wherever an action is outside the 0.1 to 99.9 % quantiles of those in the data, or the return"
-        " that is left outside its range there.",
+        " that is left outside its range there. The best return is promised: most episodes use it up, and from then on"
+        " the expert acts.",
     )
     return Section(
         "guard", "With the expert to fall back on", "simulated", (), notes, (Table("Guarded", columns, tuple(rows)),)
