@@ -14,8 +14,8 @@ from headrace.control.tasks.fields import Convection, Wave
 # A plant of COMPleib is taken to be faster (A) and its actuators stronger (B) by factors 1 + PLANT x N(0, 1), and
 # noise of its own is assumed for every state and sensor (variance 0.001): without it a Kalman filter of a plant whose
 # sensors are exact trusts its model so much that the smallest error is ruinous. Convection: all three constants by
-# 1 + CONVECTION_OFF x N(0, 1). Waves: the speed by 1 + WAVE_OFF x N(0, 1).On seeds 60,001 on, where this was
-# chosen with six of the eight, none ran away and they cost 1.0 to 4.5 times what the exact model does; the last one
+# 1 + CONVECTION_OFF x N(0, 1). Waves: the speed by 1 + WAVE_OFF x N(0, 1). On seeds 60,001 on, where this
+# was chosen with six of the eight, none ran away and they cost 1.0 to 4.5 times what the exact model does; the last one
 # of ac3's does run away.
 PLANT, ASSUMED, CONVECTION_OFF, WAVE_OFF = 0.1, 0.1, 0.3, 0.1
 EXPERTS, EACH = 8, 25  # wrong experts, demonstrations of each
