@@ -2,7 +2,7 @@
 
 import contextlib
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 
 import msgspec
@@ -42,7 +42,8 @@ class App:
             await self._rest(scope, receive, send)
 
 
-def app(front: Front) -> App:
+def app(front: Front, more: Sequence[Route] = ()) -> App:
+    """more: of what is beside the answers: files, batches."""
     disconnects = Disconnects()
     front.gateway.on_sweep.append(disconnects.sweep)
     pages = Pages(front)
@@ -56,6 +57,7 @@ def app(front: Front) -> App:
         Route("/health", pages.health),
         Route("/metrics", pages.metrics),
         Route("/openapi.json", pages.openapi),
+        *more,
     ]
     rest = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, HeadraceError: _error})
     return App(answers, rest)
@@ -139,9 +141,9 @@ def bind(address: str) -> socket.socket:
     return sock
 
 
-def http_server(front: Front) -> HttpServer:
+def http_server(front: Front, more: Sequence[Route] = ()) -> HttpServer:
     config = uvicorn.Config(
-        app(front),
+        app(front, more),
         http="httptools",
         loop="none",
         ws="none",

@@ -1,0 +1,133 @@
+"""One line of a batch as an ordinary request: posted to its endpoint inside this process, in its tenant's name.
+
+The endpoint sees HTTP as from a client; what admits the request gets the batch's class and the batch's deadline.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from services.gateway.admission import Admission
+from services.gateway.ask import Ask, Caller
+from services.gateway.auth import Keys
+from services.gateway.chat_route import ChatRoute
+from services.gateway.front import Front
+from services.gateway.http_reply import Disconnects, Message, Receive, Send
+from services.gateway.live import Live
+from services.gateway.render import FINISHED
+
+Asgi = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
+
+# What a batch may post to. An endpoint of the gateway joins with one line.
+ENDPOINTS: Mapping[str, Callable[[Front, Disconnects], Asgi]] = {
+    "/v1/chat/completions": ChatRoute,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """In whose name, in which class, and until when."""
+
+    tenant: str
+    slo_class: str
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    status: int
+    headers: Mapping[bytes, bytes]
+    body: bytes
+
+    @property
+    def request_id(self) -> str:
+        return self.headers.get(b"x-request-id", b"").decode("latin-1")
+
+    @property
+    def retry_after_s(self) -> float:
+        """0: it does not say."""
+        told = self.headers.get(b"retry-after-ms", b"")
+        return int(told) / 1e3 if told.isdigit() else 0.0
+
+
+class _OneTenant(Keys):
+    """Whoever asks is this tenant: its batch was let in with its key."""
+
+    def __init__(self, tenant: str) -> None:
+        super().__init__()
+        self._tenant = tenant
+
+    def tenant(self, authorization: str) -> str:
+        return self._tenant
+
+
+class _InClass(Admission):
+    """Admits for a batch: in its class, until its deadline, whether or not this gateway lives on."""
+
+    def __init__(self, inner: Admission, terms: Terms) -> None:
+        self._inner = inner
+        self._terms_of_batch = terms
+        self.lives: list[Live] = []
+
+    async def admit(self, ask: Ask, caller: Caller, traceparent: str = "", prefix: str = "") -> Live:
+        terms = self._terms_of_batch
+        left_s = max(0.001, terms.deadline_s - time.time())
+        timeout_s = min(ask.timeout_s or left_s, left_s)
+        mine = replace(ask, slo_class=terms.slo_class, timeout_s=timeout_s, keep_on_disconnect=True)
+        live = await self._inner.admit(mine, caller, traceparent, prefix)
+        self.lives.append(live)
+        return live
+
+
+class Errand:
+    """post() once."""
+
+    def __init__(self, front: Front, disconnects: Disconnects, endpoint: str, terms: Terms) -> None:
+        self._gateway = front.gateway
+        self._admission = _InClass(front.admission, terms)
+        posing = replace(front, keys=_OneTenant(terms.tenant), admission=self._admission)
+        self._app = ENDPOINTS[endpoint](posing, disconnects)
+        self._endpoint = endpoint
+
+    async def post(self, body: bytes, key: str) -> Reply:
+        """key: the same key with the same body is the same request, here or at any other gateway."""
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"idempotency-key", key.encode()),
+        ]
+        scope = {"type": "http", "method": "POST", "path": self._endpoint, "query_string": b"", "headers": headers}
+        begun: dict[str, Any] = {}
+        parts: list[bytes] = []
+        unread, over = [body], asyncio.Event()
+
+        async def receive() -> Message:
+            if unread:
+                return {"type": "http.request", "body": unread.pop(), "more_body": False}
+            await over.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                begun.update(message)
+            else:
+                parts.append(message["body"])
+
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            over.set()
+        return Reply(begun["status"], dict(begun["headers"]), b"".join(parts))
+
+    @property
+    def ended_badly(self) -> bool:
+        """It was accepted and is over without an answer: the same key would only be told so again."""
+        ends = [live.end for live in self._admission.lives]
+        return any(end is not None and end.reason not in FINISHED for end in ends)
+
+    def cancel(self) -> None:
+        for live in self._admission.lives:
+            if live.end is None:
+                self._gateway.cancel(live)

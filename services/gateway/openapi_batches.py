@@ -1,0 +1,69 @@
+"""What openapi.json says of files and batches."""
+
+from typing import Any
+
+from services.gateway import batch_records as records
+
+JSON = "application/json"
+ROOTS = (
+    records.FileObject,
+    records.FileList,
+    records.FileDeleted,
+    records.BatchRequest,
+    records.BatchObject,
+    records.BatchList,
+)
+_UPLOAD = {
+    "type": "object",
+    "properties": {
+        "purpose": {"type": "string", "enum": ["batch"]},
+        "file": {"type": "string", "contentMediaType": "application/octet-stream"},
+    },
+    "required": ["purpose", "file"],
+}
+
+
+def paths() -> dict[str, Any]:
+    file_id, batch_id = _in("path", "file_id"), _in("path", "batch_id")
+    page = [_in("query", "after"), _in("query", "limit", "integer")]
+    return {
+        "/v1/files": {
+            "get": _operation(
+                "Files, newest first", "FileList", [*page, _in("query", "order"), _in("query", "purpose")]
+            ),
+            "post": _operation("Upload a file", "FileObject", body={"multipart/form-data": {"schema": _UPLOAD}}),
+        },
+        "/v1/files/{file_id}": {
+            "get": _operation("One file", "FileObject", [file_id]),
+            "delete": _operation("Delete a file", "FileDeleted", [file_id]),
+        },
+        "/v1/files/{file_id}/content": {"get": _operation("A file's content", "", [file_id])},
+        "/v1/batches": {
+            "get": _operation("Batches, newest first", "BatchList", page),
+            "post": _operation("Begin a batch", "BatchObject", body={JSON: {"schema": ref("BatchRequest")}}),
+        },
+        "/v1/batches/{batch_id}": {"get": _operation("One batch", "BatchObject", [batch_id])},
+        "/v1/batches/{batch_id}/cancel": {"post": _operation("Cancel a batch", "BatchObject", [batch_id])},
+    }
+
+
+def ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _in(place: str, name: str, kind: str = "string") -> dict[str, Any]:
+    return {"name": name, "in": place, "required": place == "path", "schema": {"type": kind}}
+
+
+def _operation(
+    summary: str, reply: str, parameters: list[dict[str, Any]] | None = None, body: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """reply empty: bytes."""
+    content: dict[str, Any] = {JSON: {"schema": ref(reply)}} if reply else {"application/octet-stream": {"schema": {}}}
+    error = {"description": "Error", "content": {JSON: {"schema": ref("ErrorReply")}}}
+    operation: dict[str, Any] = {
+        "summary": summary,
+        "parameters": parameters or [],
+        "responses": {"200": {"description": "OK", "content": content}, "default": error},
+    }
+    return operation | ({"requestBody": {"required": True, "content": body}} if body else {})
