@@ -60,7 +60,7 @@ class Crew:
             self._start(*chosen)
 
     def _free(self, shelved: Shelved, record: BatchRecord, now_s: float) -> bool:
-        if record.id in self._tasks or record.id in self._not_before_s:
+        if record.id in self._tasks or record.id in self._not_before_s or record.endpoint not in self._tools.endpoints:
             return False
         silent_s = now_s - shelved.heard_s
         if not record.holder or (record.holder == self._me and record.incarnation != self._incarnation):

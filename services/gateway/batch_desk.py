@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -14,6 +14,7 @@ from headrace.mesh.files import FileStore
 from headrace.mesh.logs import get_logger
 from headrace.mesh.outcomes import Outcomes
 from services.gateway.batch_crew import Crew
+from services.gateway.batch_errand import ENDPOINTS, Endpoint
 from services.gateway.batch_run import Tools
 from services.gateway.batch_shelf import Shelf
 from services.gateway.batch_windows import windows_of
@@ -28,8 +29,9 @@ log = get_logger("batches")
 
 
 class Desk(Collector):
-    def __init__(self, front: Front, settings: Settings) -> None:
-        """Raises BadSetup: windows that make no sense."""
+    def __init__(self, front: Front, settings: Settings, more: Mapping[str, Endpoint] = ENDPOINTS) -> None:
+        """more: that batches may post to, beside ENDPOINTS. Raises BadSetup: windows that make no sense."""
+        endpoints = {**ENDPOINTS, **more}
         bus, kept_s = front.gateway.bus, settings.batch_kept_s
         self._kept_s = kept_s
         self._disconnects = Disconnects()
@@ -41,6 +43,7 @@ class Desk(Collector):
             shelf=self._shelf,
             files=self._files,
             outcomes=self._outcomes,
+            endpoints=endpoints,
             lines_max=settings.batch_lines,
             inflight=settings.batch_inflight,
             kept_s=kept_s,
@@ -49,7 +52,7 @@ class Desk(Collector):
         windows = windows_of(settings.batch_windows, read_classes(settings.classes_file))
         self._pages = (
             FilePages(front, self._shelf, self._files, settings.files_bytes, kept_s),
-            BatchPages(front, self._shelf, windows, settings.batches_open, kept_s),
+            BatchPages(front, self._shelf, endpoints, windows, settings.batches_open, kept_s),
         )
         self._front = front
         self._sweeping: asyncio.Task[None] | None = None

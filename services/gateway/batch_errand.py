@@ -5,10 +5,13 @@ The endpoint sees HTTP as from a client; what admits the request gets the batch'
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from headrace.core.errors import HeadraceError
+from headrace.mesh.logs import get_logger
+from services.gateway import render
 from services.gateway.admission import Admission
 from services.gateway.ask import Ask, Caller
 from services.gateway.auth import Keys
@@ -18,10 +21,14 @@ from services.gateway.http_reply import Disconnects, Message, Receive, Send
 from services.gateway.live import Live
 from services.gateway.render import FINISHED
 
-Asgi = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
+log = get_logger("batches")
 
-# What a batch may post to. An endpoint of the gateway joins with one line.
-ENDPOINTS: Mapping[str, Callable[[Front, Disconnects], Asgi]] = {
+Asgi = Callable[[dict[str, Any], Receive, Send], Coroutine[Any, Any, None]]
+
+Endpoint = Callable[[Front, Disconnects], Asgi]
+
+# What a batch may post to, beside what the desk is given. An endpoint of the gateway joins with one line.
+ENDPOINTS: Mapping[str, Endpoint] = {
     "/v1/chat/completions": ChatRoute,
 }
 
@@ -68,6 +75,7 @@ class _InClass(Admission):
 
     def __init__(self, inner: Admission, terms: Terms) -> None:
         self._inner = inner
+        self.draining = inner.draining
         self._terms_of_batch = terms
         self.lives: list[Live] = []
 
@@ -84,12 +92,12 @@ class _InClass(Admission):
 class Errand:
     """post() once."""
 
-    def __init__(self, front: Front, disconnects: Disconnects, endpoint: str, terms: Terms) -> None:
+    def __init__(self, front: Front, disconnects: Disconnects, path: str, endpoint: Endpoint, terms: Terms) -> None:
         self._gateway = front.gateway
         self._admission = _InClass(front.admission, terms)
         posing = replace(front, keys=_OneTenant(terms.tenant), admission=self._admission)
-        self._app = ENDPOINTS[endpoint](posing, disconnects)
-        self._endpoint = endpoint
+        self._app = endpoint(posing, disconnects)
+        self._path = path
 
     async def post(self, body: bytes, key: str) -> Reply:
         """key: the same key with the same body is the same request, here or at any other gateway."""
@@ -98,7 +106,7 @@ class Errand:
             (b"content-length", b"%d" % len(body)),
             (b"idempotency-key", key.encode()),
         ]
-        scope = {"type": "http", "method": "POST", "path": self._endpoint, "query_string": b"", "headers": headers}
+        scope = {"type": "http", "method": "POST", "path": self._path, "query_string": b"", "headers": headers}
         begun: dict[str, Any] = {}
         parts: list[bytes] = []
         unread, over = [body], asyncio.Event()
@@ -115,10 +123,15 @@ class Errand:
             else:
                 parts.append(message["body"])
 
+        answering = asyncio.ensure_future(self._app(scope, receive, send))
         try:
-            await self._app(scope, receive, send)
+            await asyncio.wait({answering})
         finally:
             over.set()
+            answering.cancel()
+        if (bug := answering.exception()) is not None:  # as to a client: this line's error, and nobody else's
+            log.failure("line_broke", bug, key=key)
+            return Reply(500, {}, render.error_json(HeadraceError("the server failed")))
         return Reply(begun["status"], dict(begun["headers"]), b"".join(parts))
 
     @property

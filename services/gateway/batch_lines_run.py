@@ -8,7 +8,7 @@ import asyncio
 import random
 import time
 
-from services.gateway.batch_errand import Errand, Reply, Terms
+from services.gateway.batch_errand import Endpoint, Errand, Reply, Terms
 from services.gateway.batch_records import BatchRecord
 from services.gateway.front import Front
 from services.gateway.http_reply import Disconnects
@@ -18,9 +18,10 @@ TRIES_MAX = 3  # of a line that is accepted and then ended by its time or by a c
 
 
 class LineRunner:
-    def __init__(self, front: Front, disconnects: Disconnects, batch: BatchRecord) -> None:
+    def __init__(self, front: Front, disconnects: Disconnects, endpoint: Endpoint, batch: BatchRecord) -> None:
         self._front = front
         self._disconnects = disconnects
+        self._endpoint = endpoint
         self._batch = batch
         self._terms = Terms(batch.tenant, batch.slo_class, batch.deadline_s)
         self._stop = asyncio.Event()
@@ -61,7 +62,7 @@ class LineRunner:
 
     async def _post(self, body: bytes, key: str) -> tuple[Reply, bool]:
         """And whether the try is over: the same key would only be told so again."""
-        errand = Errand(self._front, self._disconnects, self._batch.endpoint, self._terms)
+        errand = Errand(self._front, self._disconnects, self._batch.endpoint, self._endpoint, self._terms)
         self._errands.add(errand)
         try:
             return await errand.post(body, key), errand.ended_badly

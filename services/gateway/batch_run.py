@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,7 @@ from headrace.mesh.follower import Record
 from headrace.mesh.logs import get_logger
 from headrace.mesh.outcomes import Outcomes
 from services.gateway import batch_lines
+from services.gateway.batch_errand import Endpoint
 from services.gateway.batch_lines import Check, Trouble
 from services.gateway.batch_lines_run import LineRunner
 from services.gateway.batch_records import BatchRecord, FileRecord, LineError, Status
@@ -50,6 +51,7 @@ class Tools:
     shelf: Shelf
     files: FileStore
     outcomes: Outcomes
+    endpoints: Mapping[str, Endpoint]
     lines_max: int
     inflight: int
     kept_s: float
@@ -64,7 +66,7 @@ class BatchRun:
         self._seq = seq
         self._writing = asyncio.Lock()
         self._tally = Tally()
-        self._lines = LineRunner(tools.front, tools.disconnects, record)
+        self._lines = LineRunner(tools.front, tools.disconnects, tools.endpoints[record.endpoint], record)
 
     async def run(self) -> None:
         """To the batch's end.

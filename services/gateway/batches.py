@@ -6,7 +6,7 @@ This file takes the orders; batch_crew.py decides which gateway works at which b
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 from starlette.requests import Request
@@ -15,7 +15,6 @@ from starlette.routing import Route
 
 from headrace.core.errors import Conflict, InvalidInput, Overloaded
 from headrace.mesh.catalogue import Stale
-from services.gateway.batch_errand import ENDPOINTS
 from services.gateway.batch_records import BatchList, BatchRecord, BatchRequest, FileRecord, batch_object
 from services.gateway.batch_shelf import Shelf
 from services.gateway.batch_windows import Window
@@ -33,8 +32,17 @@ _decode = msgspec.json.Decoder(BatchRequest).decode
 
 
 class BatchPages:
-    def __init__(self, front: Front, shelf: Shelf, windows: Mapping[str, Window], open_max: int, kept_s: float) -> None:
+    def __init__(
+        self,
+        front: Front,
+        shelf: Shelf,
+        endpoints: Collection[str],
+        windows: Mapping[str, Window],
+        open_max: int,
+        kept_s: float,
+    ) -> None:
         """open_max: batches of one tenant that have not ended."""
+        self._endpoints = endpoints
         self._front = front
         self._shelf = shelf
         self._windows = windows
@@ -82,8 +90,8 @@ class BatchPages:
             raise Conflict("the file has just been changed; ask again", field="input_file_id") from error
 
     def _window(self, asked: BatchRequest) -> Window:
-        if asked.endpoint not in ENDPOINTS:
-            raise InvalidInput(f"endpoint must be one of {', '.join(ENDPOINTS)}", field="endpoint")
+        if asked.endpoint not in self._endpoints:
+            raise InvalidInput(f"endpoint must be one of {', '.join(self._endpoints)}", field="endpoint")
         window = self._windows.get(asked.completion_window)
         if window is None:
             known = ", ".join(self._windows)

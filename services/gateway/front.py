@@ -40,13 +40,14 @@ class Front:
     keys: Keys
     tracer: Tracer
     models: Models
+    fetcher: Fetcher
 
     @staticmethod
     def of(name: str, parts: Parts) -> "Front":
         journal, models = JournalPort(parts.journal), parts.terms.models
         gateway = Gateway(name, parts.bus, journal, GatewayMetrics(models.known))
         admission = Admission(gateway, parts.terms, journal, parts.blobs, parts.fetcher)
-        return Front(gateway, admission, parts.keys, parts.tracer, models)
+        return Front(gateway, admission, parts.keys, parts.tracer, models, parts.fetcher)
 
     async def find(self, request_id: str, tenant: str) -> Live:
         """A request of this tenant, wherever it runs or ran, to be listened to here.

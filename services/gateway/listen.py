@@ -7,7 +7,7 @@ from headrace.mesh.config import Settings
 from headrace.mesh.lifecycle import Lifecycle, collect_less
 from headrace.mesh.metrics import serve_metrics
 from headrace.v1.gateway_pb2_grpc import add_GatewayServiceServicer_to_server
-from services.gateway.batch_desk import Desk
+from services.gateway.beside import Beside
 from services.gateway.front import Front
 from services.gateway.routes import bind, http_server
 from services.gateway.rpc import GatewayServicer
@@ -20,8 +20,8 @@ STOP_S = 2.0  # what is left after that: error events on their way out
 async def serve(front: Front, settings: Settings, life: Lifecycle) -> None:
     """Until the lifecycle says stop and everything has drained."""
     sock = bind(settings.http_addr)
-    desk = Desk(front, settings)
-    web = http_server(front, desk.routes())
+    beside = Beside(front, settings)
+    web = http_server(front, beside.routes, beside.listed)
     serving = asyncio.ensure_future(web.serve(sockets=[sock]))
     servicer = GatewayServicer(front)
     grpc = await rpc.serve(
@@ -31,7 +31,7 @@ async def serve(front: Front, settings: Settings, life: Lifecycle) -> None:
     )
     scraped = await serve_metrics(settings.metrics_addr, front.gateway.metrics.registry)
     await front.gateway.start()
-    await desk.start()
+    await beside.start()
     collect_less()
     host, port = sock.getsockname()[:2]
     grpc_host = settings.grpc_addr.rpartition(":")[0]
@@ -39,10 +39,11 @@ async def serve(front: Front, settings: Settings, life: Lifecycle) -> None:
     await life.stopping.wait()
     front.admission.draining = True
     await grpc.set_serving(False)
-    await desk.stop()
+    await beside.stop_batches()
     await front.gateway.drain(DRAIN_S)
     await grpc.stop(STOP_S)
     web.should_exit = True
     await serving
+    await beside.stop()
     await scraped.stop()
     await front.gateway.bus.close()

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any
 
+import numpy as np
 import openai
 import pytest
 import pytest_asyncio
@@ -16,6 +17,7 @@ from headrace.cli.plan import MeshConfig
 from headrace.cli.questions import asset, image
 from headrace.cli.supervisor import Mesh
 from headrace.client import AsyncClient
+from headrace.engines.families import family
 from tests.e2e.leaks import assert_free
 
 # The first start on a machine also builds the model's graph.
@@ -173,3 +175,22 @@ async def test_a_batch(model_mesh: Mesh) -> None:
         assert answer["custom_id"] in answer["response"]["body"]["choices"][0]["message"]["content"]
     assert len(answers) == 2
     assert [json.loads(error)["response"]["status_code"] for error in errors] == [400]
+
+
+async def test_embeddings_of_its_towers(model_mesh: Mesh) -> None:
+    """The mean of the rows that prefill would get, at length 1; like pictures are alike."""
+    names = ("digit-3", "digit-7")
+    kind = family("smollm2-135m").modality("image")
+    tower = kind.load(1)
+    rows = [tower.encode([tower.preprocess(data, kind.probe(data))])[0].mean(0) for data in map(image, names)]
+    client = openai.AsyncOpenAI(base_url=f"{model_mesh.http_url}/v1", api_key="any", max_retries=0)
+    parts: Any = [*map(picture_part, names), sound_part("seven-two-nine.flac")]
+    async with client:
+        found = await client.embeddings.create(model="smollm2-135m", input=parts)
+        text = await client.embeddings.create(model="minilm", input="a digit")
+    vectors = [np.array(one.embedding) for one in found.data]
+    for vector, row in zip(vectors, rows, strict=False):
+        assert vector == pytest.approx(row / np.linalg.norm(row), abs=1e-4)
+    assert [len(vector) for vector in vectors] == [576] * 3
+    assert found.usage.prompt_tokens > 0
+    assert len(text.data[0].embedding) == 384

@@ -12,6 +12,7 @@ import httpx
 
 from headrace.mesh.config import Settings
 from services.gateway.batch_desk import Desk
+from services.gateway.batch_errand import ENDPOINTS, Endpoint
 from services.gateway.routes import bind, http_server
 from tests.gateway.conftest import Edge
 
@@ -27,8 +28,10 @@ class Office:
 
 
 @asynccontextmanager
-async def office(edge: Edge, directory: Path, **settings: Any) -> AsyncIterator[Office]:
-    desk = Desk(edge.front, replace(Settings(data_dir=directory), **settings))
+async def office(
+    edge: Edge, directory: Path, endpoints: Mapping[str, Endpoint] = ENDPOINTS, **settings: Any
+) -> AsyncIterator[Office]:
+    desk = Desk(edge.front, replace(Settings(data_dir=directory), **settings), endpoints)
     await desk.start()
     server, sock = http_server(edge.front, desk.routes()), bind("127.0.0.1:0")
     serving = asyncio.ensure_future(server.serve(sockets=[sock]))

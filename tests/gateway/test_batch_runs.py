@@ -13,8 +13,11 @@ from headrace.core.slo import CLASSES, Classes
 from headrace.core.types import End, Failure, Request
 from headrace.mesh import servers
 from headrace.mesh.errors import BadSetup
+from services.gateway.batch_errand import Asgi
 from services.gateway.batch_lines import Check
 from services.gateway.batch_windows import windows_of
+from services.gateway.front import Front
+from services.gateway.http_reply import Disconnects, Receive, Send
 from tests.gateway.batching import CHAT, Office, begin, content, ended, jsonl, line, office
 from tests.gateway.conftest import Edges, until
 from tests.gateway.standin import Script, StandIn
@@ -221,3 +224,21 @@ def test_windows(said: tuple[str, ...], classes: Classes, found: dict[str, str])
 def test_bad_windows_are_named(said: str) -> None:
     with pytest.raises(BadSetup, match="HEADRACE_BATCH_WINDOWS"):
         windows_of((said,), BUILT)
+
+
+async def test_a_line_that_breaks_its_endpoint_breaks_no_other(edges: Edges, tmp_path: Path) -> None:
+    def endpoint(front: Front, disconnects: Disconnects) -> Asgi:
+        async def answer(scope: Any, receive: Receive, send: Send) -> None:
+            assert json.loads((await receive())["body"])["n"] != 1, "a bug"
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"{}"})
+
+        return answer
+
+    edge = await edges.start()
+    async with office(edge, tmp_path, {"/v1/other": endpoint}) as desk:
+        lines = [{"custom_id": str(n), "method": "POST", "url": "/v1/other", "body": {"n": n}} for n in range(3)]
+        batch = await ended(desk.http, (await begin(desk.http, jsonl(lines), endpoint="/v1/other"))["id"])
+        assert batch["request_counts"] == {"total": 3, "completed": 2, "failed": 1}
+        (error,) = await content(desk.http, batch["error_file_id"])
+        assert (error["custom_id"], error["response"]["status_code"]) == ("1", 500)

@@ -23,6 +23,7 @@ CONTROL = "hr.v1.control"
 STATUS = "hr.v1.status"
 SCALE = "hr.v1.scale"
 CAPS = "hr.v1.caps"
+EMBEDDERS = "hr.v1.embedders"
 
 _PROCESS_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 

@@ -1,8 +1,9 @@
-"""What openapi.json says of files and batches."""
+"""What openapi.json says of files, batches and embeddings."""
 
 from typing import Any
 
 from services.gateway import batch_records as records
+from services.gateway import embeddings_route
 
 JSON = "application/json"
 ROOTS = (
@@ -12,6 +13,8 @@ ROOTS = (
     records.BatchRequest,
     records.BatchObject,
     records.BatchList,
+    embeddings_route.EmbeddingsRequest,
+    embeddings_route.EmbeddingsList,
 )
 _UPLOAD = {
     "type": "object",
@@ -27,6 +30,9 @@ def paths() -> dict[str, Any]:
     file_id, batch_id = _in("path", "file_id"), _in("path", "batch_id")
     page = [_in("query", "after"), _in("query", "limit", "integer")]
     return {
+        "/v1/embeddings": {
+            "post": _operation("Embed inputs", "EmbeddingsList", body={JSON: {"schema": ref("EmbeddingsRequest")}})
+        },
         "/v1/files": {
             "get": _operation(
                 "Files, newest first", "FileList", [*page, _in("query", "order"), _in("query", "purpose")]
