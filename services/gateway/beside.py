@@ -1,4 +1,6 @@
-"""What a gateway offers beside answers: files, batches, embeddings; put together here, started and stopped as one."""
+"""What a gateway offers beside the OpenAI chat: files, batches, embeddings, the Open Inference Protocol; put together
+here, started and stopped as one.
+"""
 
 from collections.abc import Sequence
 
@@ -12,6 +14,10 @@ from services.gateway.embedders import Embedders
 from services.gateway.embedding import Embedding
 from services.gateway.embeddings_route import EmbeddingsRoute
 from services.gateway.front import Front
+from services.gateway.http_reply import Disconnects
+from services.gateway.oip import Inference
+from services.gateway.oip_rest import OipPages
+from services.gateway.oip_rpc import OipServicer
 
 
 class Beside:
@@ -22,8 +28,11 @@ class Beside:
         embedding = self.embedding = Embedding(self._embedders, list(front.models), front.fetcher)
         path = embeddings_route.PATH
         self._desk = Desk(front, settings, {path: lambda posing, _: EmbeddingsRoute(posing, embedding)})
+        inference, self._disconnects = Inference(front, embedding), Disconnects()
+        self.oip = OipServicer(inference)
         self.routes: Sequence[Route] = [
             *self._desk.routes(),
+            *OipPages(inference, self._disconnects).routes(),
             Route(path, EmbeddingsRoute(front, embedding), methods=["POST"]),
         ]
 
@@ -38,6 +47,7 @@ class Beside:
         """Raises BadSetup: NATS has no room for the streams."""
         await self._embedders.start()
         self._front.gateway.metrics.registry.register(self.embedding)
+        self._front.gateway.on_sweep.append(self._disconnects.sweep)
         await self._desk.start()
 
     async def stop_batches(self) -> None:

@@ -2,11 +2,15 @@
 
 import asyncio
 
+import grpc.aio
+
 from headrace.mesh import rpc
 from headrace.mesh.config import Settings
 from headrace.mesh.lifecycle import Lifecycle, collect_less
 from headrace.mesh.metrics import serve_metrics
+from headrace.oip.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from headrace.v1.gateway_pb2_grpc import add_GatewayServiceServicer_to_server
+from services.gateway import oip_rpc
 from services.gateway.beside import Beside
 from services.gateway.front import Front
 from services.gateway.routes import bind, http_server
@@ -24,10 +28,10 @@ async def serve(front: Front, settings: Settings, life: Lifecycle) -> None:
     web = http_server(front, beside.routes, beside.listed)
     serving = asyncio.ensure_future(web.serve(sockets=[sock]))
     servicer = GatewayServicer(front)
-    grpc = await rpc.serve(
+    served = await rpc.serve(
         settings.grpc_addr,
-        lambda server: add_GatewayServiceServicer_to_server(servicer, server),  # type: ignore[no-untyped-call]
-        [SERVICE],
+        lambda server: _add(server, servicer, beside.oip),
+        [SERVICE, oip_rpc.SERVICE],
     )
     scraped = await serve_metrics(settings.metrics_addr, front.gateway.metrics.registry)
     await front.gateway.start()
@@ -35,15 +39,20 @@ async def serve(front: Front, settings: Settings, life: Lifecycle) -> None:
     collect_less()
     host, port = sock.getsockname()[:2]
     grpc_host = settings.grpc_addr.rpartition(":")[0]
-    life.ready("gateway", id=front.gateway.name, http=f"{host}:{port}", grpc=f"{grpc_host}:{grpc.port}")
+    life.ready("gateway", id=front.gateway.name, http=f"{host}:{port}", grpc=f"{grpc_host}:{served.port}")
     await life.stopping.wait()
     front.admission.draining = True
-    await grpc.set_serving(False)
+    await served.set_serving(False)
     await beside.stop_batches()
     await front.gateway.drain(DRAIN_S)
-    await grpc.stop(STOP_S)
+    await served.stop(STOP_S)
     web.should_exit = True
     await serving
     await beside.stop()
     await scraped.stop()
     await front.gateway.bus.close()
+
+
+def _add(server: grpc.aio.Server, servicer: GatewayServicer, oip: oip_rpc.OipServicer) -> None:
+    add_GatewayServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    add_GRPCInferenceServiceServicer_to_server(oip, server)  # type: ignore[no-untyped-call]

@@ -56,6 +56,7 @@ def _paths() -> dict[str, Any]:
         "/v1/models": {"get": _operation("Models served here", {JSON: "ModelList"})},
         "/v1/models/{model}": {"get": _operation("One model", {JSON: "Model"}, [model])},
         **openapi_beside.paths(),
+        **openapi_beside.inference_paths(),
         "/health": {"get": _operation("Whether this gateway takes requests", {JSON: "Health"})},
         "/metrics": {"get": _operation("Prometheus metrics", {"text/plain": ""})},
     }

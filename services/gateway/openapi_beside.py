@@ -1,9 +1,9 @@
-"""What openapi.json says of files, batches and embeddings."""
+"""What openapi.json says of files, batches, embeddings and the Open Inference Protocol."""
 
 from typing import Any
 
 from services.gateway import batch_records as records
-from services.gateway import embeddings_route
+from services.gateway import embeddings_route, oip_rest
 
 JSON = "application/json"
 ROOTS = (
@@ -15,6 +15,8 @@ ROOTS = (
     records.BatchList,
     embeddings_route.EmbeddingsRequest,
     embeddings_route.EmbeddingsList,
+    oip_rest.InferBody,
+    oip_rest.GenerateBody,
 )
 _UPLOAD = {
     "type": "object",
@@ -51,6 +53,35 @@ def paths() -> dict[str, Any]:
         "/v1/batches/{batch_id}": {"get": _operation("One batch", "BatchObject", [batch_id])},
         "/v1/batches/{batch_id}/cancel": {"post": _operation("Cancel a batch", "BatchObject", [batch_id])},
     }
+
+
+def inference_paths() -> dict[str, Any]:
+    model, infer, generate = _in("path", "model"), ref("InferBody"), ref("GenerateBody")
+    found: dict[str, Any] = {
+        "/v2": {"get": _plain("The server's name, version and extensions")},
+        "/v2/health/live": {"get": _plain("Whether this process answers")},
+        "/v2/health/ready": {"get": _plain("Whether it takes requests")},
+    }
+    for path, named in (("/v2/models/{model}", [model]), ("/v2/models/{model}/versions/{version}", None)):
+        parameters = named or [model, _in("path", "version")]
+        found[path] = {"get": _plain("A model's tensors", parameters)}
+        found[f"{path}/ready"] = {"get": _plain("Whether a model can be asked", parameters)}
+        found[f"{path}/infer"] = {"post": _plain("Tensors in, tensors out", parameters, infer)}
+        found[f"{path}/generate"] = {"post": _plain("A text for a text", parameters, generate)}
+        found[f"{path}/generate_stream"] = {"post": _plain("The same as it comes", parameters, generate)}
+    return found
+
+
+def _plain(
+    summary: str, parameters: list[dict[str, Any]] | None = None, body: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """An operation of a protocol that describes its own replies."""
+    operation: dict[str, Any] = {
+        "summary": summary,
+        "parameters": parameters or [],
+        "responses": {"200": {"description": "OK"}, "default": {"description": 'Error: {"error": "..."}'}},
+    }
+    return operation | ({"requestBody": {"required": True, "content": {JSON: {"schema": body}}}} if body else {})
 
 
 def ref(name: str) -> dict[str, str]:

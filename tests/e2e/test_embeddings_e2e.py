@@ -4,12 +4,15 @@ import asyncio
 import base64
 from typing import Any
 
+import grpc.aio
 import httpx
 import numpy as np
 import openai
 import pytest
 
 from headrace.cli.supervisor import Mesh
+from headrace.oip import open_inference_pb2 as pb
+from headrace.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from headrace.predictor import sentences
 from tests.e2e.asking import picture
 from tests.e2e.meshes import until_heard
@@ -148,3 +151,28 @@ async def test_a_batch_of_embeddings(mesh: Mesh) -> None:
         assert batch["request_counts"] == {"total": 4, "completed": 3, "failed": 1}
         answers = await content(client, batch["output_file_id"])
     assert {len(one["response"]["body"]["data"][0]["embedding"]) for one in answers} == {384}
+
+
+async def test_over_the_open_inference_protocol(mesh: Mesh, client: openai.AsyncOpenAI) -> None:
+    """Encoders are models with BYTES in and FP32 out; a tower's name is its model's with the modality behind."""
+    expected = await client.embeddings.create(model="minilm", input=TEXTS)
+    async with grpc.aio.insecure_channel(mesh.grpc_addr) as channel:
+        stub = GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
+        found = [
+            await stub.ModelInfer(_question("minilm", "text_input", *[text.encode() for text in TEXTS])),
+            await stub.ModelInfer(_question("profile-tiny.image", "image", picture(1), picture(2))),
+        ]
+        described = await stub.ModelMetadata(pb.ModelMetadataRequest(name="minilm"))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.ModelInfer(_question("minilm", "image", picture(1)))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert [list(one.shape) for one in described.outputs] == [[-1, 384]]
+    assert [list(one.outputs[0].shape) for one in found] == [[3, 384], [2, found[1].outputs[0].shape[1]]]
+    vectors = np.frombuffer(found[0].raw_output_contents[0], "<f4").reshape(3, 384)
+    assert vectors == pytest.approx(np.array([one.embedding for one in expected.data]), abs=1e-5)
+
+
+def _question(model: str, field: str, *elements: bytes) -> pb.ModelInferRequest:
+    tensor = pb.ModelInferRequest.InferInputTensor(name=field, datatype="BYTES", shape=[len(elements)])
+    tensor.contents.bytes_contents.extend(elements)
+    return pb.ModelInferRequest(model_name=model, inputs=[tensor])
