@@ -20,6 +20,7 @@ from services.gateway.front import Front
 from services.gateway.http_reply import Disconnects, Message, Receive, Send
 from services.gateway.live import Live
 from services.gateway.render import FINISHED
+from services.gateway.targets import Targets
 
 log = get_logger("batches")
 
@@ -71,19 +72,28 @@ class _OneTenant(Keys):
 
 
 class _InClass(Admission):
-    """Admits for a batch: in its class, until its deadline, whether or not this gateway lives on."""
+    """Admits for a batch: in its class and not before it, until its deadline, whether or not this gateway lives on."""
 
     def __init__(self, inner: Admission, terms: Terms) -> None:
         self._inner = inner
-        self.draining = inner.draining
         self._terms_of_batch = terms
         self.lives: list[Live] = []
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is the gateway's own."""
+        return getattr(self._inner, name)
 
     async def admit(self, ask: Ask, caller: Caller, traceparent: str = "", prefix: str = "") -> Live:
         terms = self._terms_of_batch
         left_s = max(0.001, terms.deadline_s - time.time())
         timeout_s = min(ask.timeout_s or left_s, left_s)
-        mine = replace(ask, slo_class=terms.slo_class, timeout_s=timeout_s, keep_on_disconnect=True)
+        mine = replace(
+            ask,
+            slo_class=terms.slo_class,
+            timeout_s=timeout_s,
+            targets=Targets(flow=ask.targets.flow),
+            keep_on_disconnect=True,
+        )
         live = await self._inner.admit(mine, caller, traceparent, prefix)
         self.lives.append(live)
         return live

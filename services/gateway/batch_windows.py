@@ -9,8 +9,8 @@ from headrace.mesh.errors import BadSetup
 
 BUILT_IN = ("24h=batch-2", "1h=batch-1")
 SECONDS_MAX = 86_400.0  # as long as the journal keeps a request
-_FORM = re.compile(r"([1-9][0-9]{0,3})([mh])=(.+)")
-_SECONDS = {"m": 60.0, "h": 3_600.0}
+_FORM = re.compile(r"([1-9][0-9]{0,3})([smh])=(.+)")
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3_600.0}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,13 @@ from headrace.core.slo import CLASSES, Classes
 from headrace.core.types import End, Failure, Request
 from headrace.mesh import servers
 from headrace.mesh.errors import BadSetup
+from services.gateway import batch_crew
 from services.gateway.batch_errand import Asgi
 from services.gateway.batch_lines import Check
 from services.gateway.batch_windows import windows_of
 from services.gateway.front import Front
 from services.gateway.http_reply import Disconnects, Receive, Send
-from tests.gateway.batching import CHAT, Office, begin, content, ended, jsonl, line, office
+from tests.gateway.batching import CHAT, Office, begin, content, ended, jsonl, line, office, upload
 from tests.gateway.conftest import Edges, until
 from tests.gateway.standin import Script, StandIn
 
@@ -187,10 +188,9 @@ async def test_refusals_are_waited_for_and_passing_failures_tried_again(desk: Of
 
 async def test_what_has_not_ended_in_its_window_expires(edges: Edges, cell: StandIn, tmp_path: Path) -> None:
     cell.script = lambda request: Script(wait_s=30.0 if request.question.endswith("1") else 0.0)
-    async with office(await edges.start(), tmp_path, batch_windows=("24h=batch-2",)) as desk:
-        short = desk.desk._pages[1]._windows["24h"]
-        object.__setattr__(short, "seconds", 2.0)
-        batch = await ended(desk.http, (await begin(desk.http, jsonl([line(0), line(1)])))["id"])
+    async with office(await edges.start(), tmp_path, batch_windows=("2s=batch-2",)) as desk:
+        batch = await begin(desk.http, jsonl([line(0), line(1)]), completion_window="2s")
+        batch = await ended(desk.http, batch["id"])
         assert (batch["status"], batch["request_counts"]) == ("expired", {"total": 2, "completed": 1, "failed": 1})
         assert [one["error"]["code"] for one in await content(desk.http, batch["error_file_id"])] == ["batch_expired"]
         assert ids(await content(desk.http, batch["output_file_id"])) == ["line-0"]
@@ -242,3 +242,51 @@ async def test_a_line_that_breaks_its_endpoint_breaks_no_other(edges: Edges, tmp
         assert batch["request_counts"] == {"total": 3, "completed": 2, "failed": 1}
         (error,) = await content(desk.http, batch["error_file_id"])
         assert (error["custom_id"], error["response"]["status_code"]) == ("1", 500)
+
+
+async def test_a_full_queue_is_waited_for(edges: Edges, cell: StandIn, tmp_path: Path) -> None:
+    cell.queued, cell.queue_limit = 2, 2
+    edge = await edges.start()
+    async with office(edge, tmp_path, batch_windows=("24h=interactive",)) as desk:
+        await until(
+            lambda: edge.front.gateway.cell is not None and edge.front.gateway.cell.classes["interactive"].queued
+        )
+        batch = await begin(desk.http, jsonl([line(number) for number in range(4)]))
+        await until(lambda: edge.front.gateway.metrics.refused["overloaded"] >= 4)
+        assert cell.requests == []
+        cell.queued = 0
+        batch = await ended(desk.http, batch["id"])
+    assert batch["request_counts"] == {"total": 4, "completed": 4, "failed": 0}
+
+
+async def test_a_line_goes_before_nobody(desk: Office, cell: StandIn) -> None:
+    """Whatever its body asks for itself, its class and its place are the batch's."""
+    body: dict[str, Any] = {
+        "slo_class": "interactive",
+        "priority": -3,
+        "ttft_target_ms": 50,
+        "timeout_s": 9.0,
+        "flow": "mine",
+    }
+    await ended(desk.http, (await begin(desk.http, jsonl([line(0, **body)])))["id"])
+    (request,) = cell.requests
+    assert (request.slo_class, request.priority, request.ttft_s, request.flow) == ("batch-2", 0, 0.0, "default mine")
+    assert request.deadline_s - request.accepted_s == pytest.approx(9.0, abs=0.5)
+
+
+@pytest.mark.parametrize("harm", ["changed", "gone"])
+async def test_a_file_that_came_to_harm_fails_its_batch(
+    edges: Edges, tmp_path: Path, harm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_crew, "FAILED_S", 0.2)
+    async with office(await edges.start(), tmp_path, batch_windows=("1s=batch-2",)) as desk:
+        file = await upload(desk.http, jsonl([line(0)]))
+        path = tmp_path / "files" / file["id"].removeprefix("file-")
+        if harm == "changed":
+            path.write_bytes(jsonl([line(1)]))
+        else:
+            path.unlink()
+        body = {"input_file_id": file["id"], "endpoint": CHAT, "completion_window": "1s"}
+        batch = await ended(desk.http, (await desk.http.post("/v1/batches", json=body)).json()["id"])
+    code = {"changed": "corrupt_file", "gone": "input_file_missing"}[harm]
+    assert (batch["status"], [one["code"] for one in batch["errors"]["data"]]) == ("failed", [code])

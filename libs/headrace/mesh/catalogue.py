@@ -14,7 +14,7 @@ from headrace.mesh.errors import BadSetup, Uncertain
 from headrace.mesh.follower import Follower, Record
 from headrace.mesh.jetstream import ApiFailure, StreamSpec, WrongLastSequence, ensure_stream, last_record, store
 
-BYTES_MAX = 128 << 20  # records of a kilobyte: a hundred thousand files and batches
+BYTES_MAX = 64 << 20  # records of half a kilobyte: a hundred thousand files and batches
 KEPT_S = 2 * 86_400.0  # longer than what the records themselves say, so that a process, not the stream, forgets first
 
 

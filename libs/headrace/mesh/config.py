@@ -71,7 +71,7 @@ class Settings:
     batch_inflight: int = 32  # lines of one batch at work at once
     batches_open: int = 16  # of one tenant
     files_bytes: int = 4 << 30  # of one tenant, written by batches too
-    batch_bytes: int = 1 << 30  # BATCH_LINES: answers of batches whose files are not written yet
+    batch_bytes: int = 512 << 20  # BATCH_LINES: answers of batches whose files are not written yet
     batch_kept_s: float = 7 * 86_400.0  # files, and batches since their last change
     journal_replicas: int = 1  # 3 survives the loss of a machine, on a NATS cluster
 
