@@ -13,7 +13,7 @@ from headrace.core.slo import CLASSES, Classes
 from headrace.core.types import End, Failure, Request
 from headrace.mesh import servers
 from headrace.mesh.errors import BadSetup
-from services.gateway import batch_crew
+from services.gateway import batch_crew, batch_lines_run, batch_run
 from services.gateway.batch_errand import Asgi
 from services.gateway.batch_lines import Check
 from services.gateway.batch_windows import windows_of
@@ -33,6 +33,14 @@ def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.start()
     yield server.url
     server.stop()
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is waited for comes sooner than to people."""
+    monkeypatch.setattr(batch_lines_run, "RETRY_S", 0.1)
+    monkeypatch.setattr(batch_run, "RENEW_S", 0.2)
+    monkeypatch.setattr(batch_crew, "FAILED_S", 0.2)
 
 
 @pytest.fixture
@@ -188,8 +196,8 @@ async def test_refusals_are_waited_for_and_passing_failures_tried_again(desk: Of
 
 async def test_what_has_not_ended_in_its_window_expires(edges: Edges, cell: StandIn, tmp_path: Path) -> None:
     cell.script = lambda request: Script(wait_s=30.0 if request.question.endswith("1") else 0.0)
-    async with office(await edges.start(), tmp_path, batch_windows=("2s=batch-2",)) as desk:
-        batch = await begin(desk.http, jsonl([line(0), line(1)]), completion_window="2s")
+    async with office(await edges.start(), tmp_path, batch_windows=("1s=batch-2",)) as desk:
+        batch = await begin(desk.http, jsonl([line(0), line(1)]), completion_window="1s")
         batch = await ended(desk.http, batch["id"])
         assert (batch["status"], batch["request_counts"]) == ("expired", {"total": 2, "completed": 1, "failed": 1})
         assert [one["error"]["code"] for one in await content(desk.http, batch["error_file_id"])] == ["batch_expired"]
@@ -245,7 +253,7 @@ async def test_a_line_that_breaks_its_endpoint_breaks_no_other(edges: Edges, tmp
 
 
 async def test_a_full_queue_is_waited_for(edges: Edges, cell: StandIn, tmp_path: Path) -> None:
-    cell.queued, cell.queue_limit = 2, 2
+    cell.queued, cell.queue_limit, cell.wait_s = 2, 2, 0.1
     edge = await edges.start()
     async with office(edge, tmp_path, batch_windows=("24h=interactive",)) as desk:
         await until(
@@ -275,10 +283,7 @@ async def test_a_line_goes_before_nobody(desk: Office, cell: StandIn) -> None:
 
 
 @pytest.mark.parametrize("harm", ["changed", "gone"])
-async def test_a_file_that_came_to_harm_fails_its_batch(
-    edges: Edges, tmp_path: Path, harm: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batch_crew, "FAILED_S", 0.2)
+async def test_a_file_that_came_to_harm_fails_its_batch(edges: Edges, tmp_path: Path, harm: str) -> None:
     async with office(await edges.start(), tmp_path, batch_windows=("1s=batch-2",)) as desk:
         file = await upload(desk.http, jsonl([line(0)]))
         path = tmp_path / "files" / file["id"].removeprefix("file-")
