@@ -22,6 +22,7 @@ RUNS_MAX = 4  # batches at once; the others wait for a place here or at another 
 LEASE_S = 5.0  # five renewals
 MODEST_S = 0.3  # for each batch that it has already, a gateway lets the others go first
 FAILED_S = 30.0  # before this gateway looks again at a batch that it could not go on with
+AGAIN_S = 1.0  # ... or that it tried to take in vain
 RELEASE_S = 2.0
 
 log = get_logger("batches")
@@ -77,6 +78,7 @@ class Crew:
         try:
             seq = await self._tools.shelf.write(mine, seq)
         except (Stale, Unavailable):  # somebody was faster, or nobody knows: a later sweep looks again
+            self._not_before_s[record.id] = time.monotonic() + AGAIN_S
             with contextlib.suppress(Unavailable):
                 await self._tools.shelf.fresh(record.id)
             return

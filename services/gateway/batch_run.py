@@ -99,8 +99,8 @@ class BatchRun:
         tally = Tally()
         await self._read_outcomes(tally.take)
         self._tally = tally
-        if self.record.status == "in_progress":
-            await self._work()
+        if self.record.status == "in_progress" or self.record.ending == "completed":
+            await self._work()  # of one that was nearly over: nothing, unless outcomes were lost with their stream
         await self._end()
 
     # --- the record ---
@@ -135,8 +135,11 @@ class BatchRun:
     async def _reread(self) -> None:
         """Somebody wrote between: a client that cancels, or a gateway that takes this one for dead."""
         shelved = await self._tools.shelf.fresh(self.record.id)
-        newest = shelved.record if shelved is not None else None
-        if shelved is None or not isinstance(newest, BatchRecord) or newest.incarnation != self.record.incarnation:
+        if shelved is None:  # the stream has lost it, and this holder has not
+            self._seq = 0
+            return
+        newest = shelved.record
+        if not isinstance(newest, BatchRecord) or newest.incarnation != self.record.incarnation:
             raise LeaseLost(self.record.id)
         self._seq = shelved.seq
         if newest.status == "cancelling" and self.record.status != "cancelling":

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from headrace.mesh import servers
-from services.gateway import batch_crew
+from headrace.mesh import servers, subjects
+from headrace.mesh.jetstream import api
+from services.gateway import batch_crew, batch_run
 from tests.gateway.batching import begin, content, ended, jsonl, line, office
 from tests.gateway.conftest import Edges, until
 from tests.gateway.standin import Script, StandIn
@@ -55,3 +56,24 @@ async def test_a_gateway_that_was_taken_for_dead_does_no_harm(
             f"line-{n}" for n in range(12)
         )
     assert len(cell.requests) == 12, "the same key is the same request"
+
+
+@pytest.mark.parametrize("stream", [subjects.STREAM_LINES, subjects.STREAM_BATCHES])
+async def test_what_a_stream_has_lost_is_done_or_written_again(
+    edges: Edges, cell: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: str
+) -> None:
+    """In the middle of a batch. A line's request is known to the results: it is not run again."""
+    monkeypatch.setattr(batch_run, "RENEW_S", 0.2)
+    monkeypatch.setattr(batch_crew, "FAILED_S", 0.2)
+    cell.script = lambda _: Script(tuple(b"abc"), wait_s=0.1)
+    edge = await edges.start("gw-a")
+    async with office(edge, tmp_path, batch_inflight=2) as desk:
+        batch = await begin(desk.http, jsonl([line(number) for number in range(6)]))
+        await until(lambda: len(cell.requests) >= 4)
+        await api(edge.front.gateway.bus, f"STREAM.PURGE.{stream}", {})
+        batch = await ended(desk.http, batch["id"])
+        assert batch["status"] == "completed"
+        assert batch["request_counts"] == {"total": 6, "completed": 6, "failed": 0}
+        found = await content(desk.http, batch["output_file_id"])
+    assert sorted(one["custom_id"] for one in found) == [f"line-{n}" for n in range(6)]
+    assert len(cell.requests) == 6
