@@ -5,7 +5,7 @@ The endpoint sees HTTP as from a client; what admits the request gets the batch'
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,11 +15,12 @@ from services.gateway import render
 from services.gateway.admission import Admission
 from services.gateway.ask import Ask, Caller
 from services.gateway.auth import Keys
-from services.gateway.chat_route import ChatRoute
+from services.gateway.chat_route import AnswerRoute, Reader
 from services.gateway.front import Front
 from services.gateway.http_reply import Disconnects, Message, Receive, Send
 from services.gateway.live import Live
 from services.gateway.render import FINISHED
+from services.gateway.routes import ANSWERS
 from services.gateway.targets import Targets
 
 log = get_logger("batches")
@@ -28,10 +29,13 @@ Asgi = Callable[[dict[str, Any], Receive, Send], Coroutine[Any, Any, None]]
 
 Endpoint = Callable[[Front, Disconnects], Asgi]
 
-# What a batch may post to, beside what the desk is given. An endpoint of the gateway joins with one line.
-ENDPOINTS: Mapping[str, Endpoint] = {
-    "/v1/chat/completions": ChatRoute,
-}
+
+def _answering(question: Reader) -> Endpoint:
+    return lambda front, disconnects: AnswerRoute(front, disconnects, question)
+
+
+# What a batch may post to, beside what the desk is given: everything that answers.
+ENDPOINTS: Mapping[str, Endpoint] = {path: _answering(question) for path, question in ANSWERS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +88,28 @@ class _InClass(Admission):
         return getattr(self._inner, name)
 
     async def admit(self, ask: Ask, caller: Caller, traceparent: str = "", prefix: str = "") -> Live:
+        live = await self._inner.admit(self._mine(ask), caller, traceparent, prefix)
+        self.lives.append(live)
+        return live
+
+    async def admit_several(
+        self, asks: Sequence[Ask], caller: Caller, traceparent: str = "", prefix: str = ""
+    ) -> list[Live]:
+        mine = {id(ask): self._mine(ask) for ask in asks}  # what was one object stays one
+        lives = await self._inner.admit_several([mine[id(ask)] for ask in asks], caller, traceparent, prefix)
+        self.lives += lives
+        return lives
+
+    def _mine(self, ask: Ask) -> Ask:
         terms = self._terms_of_batch
         left_s = max(0.001, terms.deadline_s - time.time())
-        timeout_s = min(ask.timeout_s or left_s, left_s)
-        mine = replace(
+        return replace(
             ask,
             slo_class=terms.slo_class,
-            timeout_s=timeout_s,
+            timeout_s=min(ask.timeout_s or left_s, left_s),
             targets=Targets(flow=ask.targets.flow),
             keep_on_disconnect=True,
         )
-        live = await self._inner.admit(mine, caller, traceparent, prefix)
-        self.lives.append(live)
-        return live
 
 
 class Errand:

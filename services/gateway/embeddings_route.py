@@ -12,7 +12,7 @@ from msgspec import Meta
 from headrace.core.errors import HeadraceError, InvalidInput, PayloadTooLarge, Unavailable
 from headrace.mesh import genai
 from headrace.predictor import sentences
-from services.gateway import bodies, chat
+from services.gateway import asking, bodies, chat
 from services.gateway.ask import MediaSource
 from services.gateway.chat_route import caller_of
 from services.gateway.embedding import Embedded, Embedding, Input
@@ -115,7 +115,7 @@ def _decode(body: bytes) -> EmbeddingsRequest:
     try:
         return _DECODER.decode(body)
     except msgspec.ValidationError as error:
-        raise chat._error(error, "") from error
+        raise asking.located(error) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(f"the body is not JSON: {error}") from error
 

@@ -295,3 +295,22 @@ async def test_a_file_that_came_to_harm_fails_its_batch(edges: Edges, tmp_path: 
         batch = await ended(desk.http, (await desk.http.post("/v1/batches", json=body)).json()["id"])
     code = {"changed": "corrupt_file", "gone": "input_file_missing"}[harm]
     assert (batch["status"], [one["code"] for one in batch["errors"]["data"]]) == ("failed", [code])
+
+
+OTHER_ENDPOINTS: dict[str, dict[str, Any]] = {
+    "/v1/completions": {"prompt": ["one", "two"]},
+    "/v1/responses": {"input": "hi", "store": False},
+    CHAT: {"messages": [{"role": "user", "content": "hi"}], "n": 3},
+}
+
+
+@pytest.mark.parametrize(("path", "body"), OTHER_ENDPOINTS.items(), ids=OTHER_ENDPOINTS)
+async def test_whatever_answers_can_be_asked_in_a_batch(
+    desk: Office, cell: StandIn, path: str, body: dict[str, Any]
+) -> None:
+    asked = {"custom_id": "a", "method": "POST", "url": path, "body": {"model": "profile-tiny", **body}}
+    batch = await ended(desk.http, (await begin(desk.http, jsonl([asked]), endpoint=path))["id"])
+    assert batch["request_counts"] == {"total": 1, "completed": 1, "failed": 0}, batch
+    (answer,) = await content(desk.http, batch["output_file_id"])
+    assert json.dumps(answer["response"]["body"]).count("hello") == {"/v1/completions": 2, CHAT: 3}.get(path, 1)
+    assert {request.slo_class for request in cell.requests} == {"batch-2"}
