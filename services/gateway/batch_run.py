@@ -115,15 +115,11 @@ class BatchRun:
             except Unavailable as error:  # the bus is away, and so it is for everybody else
                 log.warning("batch_renewal_waits", batch=self.record.id, why=str(error))
 
-    async def _save(self, **changes: Any) -> None:
+    async def _save(self, status: Status | None = None, **changes: Any) -> None:
         """Writes the record with what has changed; a cancel that came first stands. Raises LeaseLost, Unavailable."""
         async with self._writing:
             while True:
-                tally = self._tally
-                counts = {"completed": tally.completed, "failed": tally.failed} if tally.seen else {}
-                if self.record.status == "cancelling" and changes.get("status") in ("in_progress", "finalizing"):
-                    changes["status"] = "cancelling"
-                record = msgspec.structs.replace(self.record, **counts, **changes, renewed_s=time.time())
+                record = msgspec.structs.replace(self._standing(status), **changes, renewed_s=time.time())
                 try:
                     self._seq = await self._tools.shelf.write(record, self._seq)
                 except Stale:
@@ -131,6 +127,16 @@ class BatchRun:
                 else:
                     self.record = record
                     return
+
+    def _standing(self, status: Status | None) -> BatchRecord:
+        """The record with what has been counted and, if any, with the status that is reached."""
+        record, tally = self.record, self._tally
+        if tally.seen:
+            record = msgspec.structs.replace(record, completed=tally.completed, failed=tally.failed)
+        if status is None or (record.status == "cancelling" and status in ("in_progress", "finalizing")):
+            return record
+        times = {**record.times, status: record.times.get(status, time.time())}
+        return msgspec.structs.replace(record, status=status, times=times)
 
     async def _reread(self) -> None:
         """Somebody wrote between: a client that cancels, or a gateway that takes this one for dead."""
@@ -149,9 +155,8 @@ class BatchRun:
     async def _reach(self, status: Status, **changes: Any) -> None:
         """Waits while the stream is away. Raises LeaseLost."""
         while True:
-            times = {**self.record.times, status: self.record.times.get(status, time.time())}
             try:
-                await self._save(status=status, times=times, **changes)
+                await self._save(status, **changes)
             except Unavailable:
                 await asyncio.sleep(AGAIN_S)
             else:
@@ -171,11 +176,15 @@ class BatchRun:
 
     async def _check(self) -> tuple[Sequence[LineError], int]:
         check, digest = Check(self.record.endpoint, self._tools.lines_max), hashlib.sha256()
-        async for lines in self._tools.files.lines(self.record.input_file):
+
+        def read(lines: Sequence[bytes]) -> None:
             for line in lines:
                 digest.update(line)
                 if line.strip() and not check.hopeless:
                     check.feed(line)
+
+        async for lines in self._tools.files.lines(self.record.input_file):
+            await asyncio.to_thread(read, lines)
         check.end()
         _, file = await self._tools.shelf.get(FileRecord, self.record.input_file, self.record.tenant, "input_file_id")
         if not check.errors and digest.hexdigest() != file.sha256:

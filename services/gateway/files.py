@@ -3,6 +3,7 @@
 The content is on disk, synced, before its record is written; a file without a record is nobody's and is swept.
 """
 
+import asyncio
 import re
 import secrets
 import time
@@ -66,7 +67,7 @@ class FilePages:
         except PayloadTooLarge:
             await discard(request.receive, headers)
             raise
-        file = _file_of(fields_of(headers.get(b"content-type", b""), body))
+        file = _file_of(await asyncio.to_thread(fields_of, headers.get(b"content-type", b""), body))
         self._check_room(tenant, len(file.data))
         record_id, now_s = secrets.token_hex(16), time.time()
         sealed = await self._files.put(record_id, file.data)
