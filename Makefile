@@ -117,5 +117,5 @@ predictor: $(DEV) ## train the length predictor again from the answers and promp
 controllers: $(DEV) ## train the learnt thermal controllers again (about half an hour of one core)
 	@$(PY) -m headrace.training.controllers $(ARGS)
 
-proto: $(DEV) ## generate the stubs in libs/headrace/v1 from protos/
-	@$(PY) -m grpc_tools.protoc -I protos --python_out=libs --pyi_out=libs --grpc_python_out=libs protos/headrace/v1/*.proto
+proto: $(DEV) ## generate the stubs in libs/headrace/v1 and oip from protos/
+	@$(PY) -m grpc_tools.protoc -I protos --python_out=libs --pyi_out=libs --grpc_python_out=libs protos/headrace/*/*.proto

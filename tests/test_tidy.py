@@ -26,7 +26,7 @@ MACHINE_PATHS = re.compile(r"(?<![\w.])/(?:home|root|work|Users)/\w")
 REGISTRY_HOSTS = re.compile(r"pypi[.]org|files[.]pythonhosted|download[.]pytorch|registry[.]npmjs", re.IGNORECASE)
 TEXT_SUFFIXES = {".py", ".sh", ".md", ".toml", ".yaml", ".yml", ".proto", ".txt", ".json", ""}
 # Generated, or not ours to word.
-SKIPPED = ("libs/headrace/v1/", "LICENSE", "deploy/setup/constraints.txt")
+SKIPPED = ("libs/headrace/v1/", "libs/headrace/oip/", "LICENSE", "deploy/setup/constraints.txt")
 
 
 def tracked() -> list[Path]:

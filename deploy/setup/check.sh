@@ -12,8 +12,9 @@ check() {
 stubs() { # the committed stubs are what the protos give
   local out same=0
   out=$(mktemp -d)
-  python -m grpc_tools.protoc -I protos --python_out="$out" --pyi_out="$out" --grpc_python_out="$out" protos/headrace/v1/*.proto &&
-    diff -r -x __init__.py -x __pycache__ "$out/headrace/v1" libs/headrace/v1 || same=1
+  python -m grpc_tools.protoc -I protos --python_out="$out" --pyi_out="$out" --grpc_python_out="$out" protos/headrace/*/*.proto &&
+    diff -r -x __init__.py -x __pycache__ "$out/headrace/v1" libs/headrace/v1 &&
+    diff -r -x __init__.py -x __pycache__ "$out/headrace/oip" libs/headrace/oip || same=1
   rm -rf "$out"
   return $same
 }

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace.control.experts import Expert
 from headrace.control.experts.lqg import Lqg
@@ -74,7 +75,7 @@ def anyhow(shown: Episodes, count: int) -> Episodes:
     return _at(shown, np.random.default_rng(0).permutation(len(shown.costs))[:count])
 
 
-def _at(shown: Episodes, which: np.ndarray) -> Episodes:  # type: ignore[type-arg]
+def _at(shown: Episodes, which: NDArray[np.int64]) -> Episodes:
     return Episodes(shown.seen[which], shown.actions[which], shown.costs[which], shown.violated[which])
 
 

@@ -46,6 +46,7 @@ class Front:
     tracer: Tracer
     models: Models
     console: Console
+    fetcher: Fetcher
 
     @staticmethod
     def of(name: str, parts: Parts) -> "Front":
@@ -53,7 +54,7 @@ class Front:
         gateway = Gateway(name, parts.bus, journal, GatewayMetrics(models.known))
         admission = Admission(gateway, parts.terms, journal, parts.blobs, parts.fetcher, parts.limiter)
         console = Console(gateway, parts.keys, parts.terms.classes, parts.managers)
-        return Front(gateway, admission, parts.keys, parts.tracer, models, console)
+        return Front(gateway, admission, parts.keys, parts.tracer, models, console, parts.fetcher)
 
     async def find(self, request_id: str, tenant: str) -> Live:
         """A request of this tenant, wherever it runs or ran, to be listened to here.

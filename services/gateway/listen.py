@@ -5,13 +5,17 @@ import ssl
 from dataclasses import dataclass
 
 import grpc
+import grpc.aio
 
 from headrace.mesh import rpc
 from headrace.mesh.config import Settings
 from headrace.mesh.lifecycle import Lifecycle, collect_less
 from headrace.mesh.metrics import serve_metrics
 from headrace.mesh.tls import Tls
+from headrace.oip.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from headrace.v1.gateway_pb2_grpc import add_GatewayServiceServicer_to_server
+from services.gateway import oip_rpc
+from services.gateway.beside import Beside
 from services.gateway.front import Front
 from services.gateway.routes import bind, http_server
 from services.gateway.rpc import GatewayServicer
@@ -48,18 +52,20 @@ async def serve(front: Front, settings: Settings, tls: Tls | None, life: Lifecyc
     """Until the lifecycle says stop and everything has drained."""
     doors = Doors.of(tls)
     sock = bind(settings.http_addr)
-    web = http_server(front, doors.web)
+    beside = Beside(front, settings)
+    web = http_server(front, doors.web, beside.routes, beside.listed)
     serving = asyncio.ensure_future(web.serve(sockets=[sock]))
     servicer = GatewayServicer(front)
     calls = await rpc.serve(
         settings.grpc_addr,
-        lambda server: add_GatewayServiceServicer_to_server(servicer, server),  # type: ignore[no-untyped-call]
-        [SERVICE],
+        lambda server: _add(server, servicer, beside.oip),
+        [SERVICE, oip_rpc.SERVICE],
         credentials=doors.calls,
     )
     scraped = await serve_metrics(settings.metrics_addr, front.gateway.metrics.registry, doors.scraped)
     await front.gateway.start()
     await front.console.feed.start()
+    await beside.start()
     collect_less()
     host, port = sock.getsockname()[:2]
     grpc_host = settings.grpc_addr.rpartition(":")[0]
@@ -67,11 +73,18 @@ async def serve(front: Front, settings: Settings, tls: Tls | None, life: Lifecyc
     await life.stopping.wait()
     front.admission.draining = True
     await calls.set_serving(False)
+    await beside.stop_batches()
     await front.console.feed.stop()
     await front.gateway.drain(DRAIN_S)
     await calls.stop(STOP_S)
     web.should_exit = True
     await serving
+    await beside.stop()
     await scraped.stop()
     doors.close()
     await front.gateway.bus.close()
+
+
+def _add(server: grpc.aio.Server, servicer: GatewayServicer, oip: oip_rpc.OipServicer) -> None:
+    add_GatewayServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    add_GRPCInferenceServiceServicer_to_server(oip, server)  # type: ignore[no-untyped-call]

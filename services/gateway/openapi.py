@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from services.gateway import bodies, bodies_responses, completions
+from services.gateway import bodies, bodies_responses, completions, openapi_beside
 from services.gateway.targets import CLASS_HEADERS, FLOW_HEADERS, TBT_HEADERS, TTFT_HEADERS
 
 JSON = "application/json"
@@ -27,7 +27,7 @@ _REF = "#/components/schemas/{name}"
 def document(version: str) -> dict[str, Any]:
     roots = (bodies.ChatRequest, bodies.ChatCompletion, bodies.ChatChunk, bodies.ErrorReply, bodies.ModelList)
     more = (bodies.Model, bodies.Cancelled, bodies.Health)
-    others: tuple[type, ...] = (completions.CompletionRequest, completions.Completion)
+    others: tuple[type, ...] = (completions.CompletionRequest, completions.Completion, *openapi_beside.ROOTS)
     others += (bodies_responses.ResponsesRequest, bodies_responses.Response, bodies_responses.Event)
     _, schemas = msgspec.json.schema_components((*roots, *more, *others), ref_template=_REF)
     return {
@@ -57,6 +57,8 @@ def _paths() -> dict[str, Any]:
         "/v1/requests/{request_id}": {"delete": _operation("Cancel a request", {JSON: "Cancelled"}, [request_id])},
         "/v1/models": {"get": _operation("Models served here", {JSON: "ModelList"})},
         "/v1/models/{model}": {"get": _operation("One model", {JSON: "Model"}, [model])},
+        **openapi_beside.paths(),
+        **openapi_beside.inference_paths(),
         "/health": {"get": _operation("Whether this gateway takes requests", {JSON: "Health"})},
         "/metrics": {"get": _operation("Prometheus metrics", {"text/plain": ""})},
     }

@@ -3,7 +3,7 @@
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 
 import msgspec
@@ -44,10 +44,14 @@ class App:
             await self._rest(scope, receive, send)
 
 
-def app(front: Front) -> App:
+Listed = Callable[[], list[bodies.Model]]
+
+
+def app(front: Front, more: Sequence[Route] = (), listed: Listed = list) -> App:
+    """more: of what is beside the answers: files, batches. listed: models that give none."""
     disconnects = Disconnects()
     front.gateway.on_sweep.append(disconnects.sweep)
-    pages = Pages(front)
+    pages = Pages(front, listed)
     answers = {path: AnswerRoute(front, disconnects, question) for path, question in ANSWERS.items()}
     routes = [
         *[Route(path, answer, methods=["POST"]) for path, answer in answers.items()],
@@ -59,26 +63,30 @@ def app(front: Front) -> App:
         Route("/metrics", pages.metrics),
         Route("/openapi.json", pages.openapi),
         *front.console.routes(),
+        *more,
     ]
     rest = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, HeadraceError: _error})
     return App(answers, rest)
 
 
 class Pages:
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: Front, listed: Listed) -> None:
         self._front = front
+        self._listed = listed
         self._openapi = msgspec.json.encode(openapi.document(metadata.version("headrace")))
 
     async def models(self, request: Request) -> Response:
         caller_of(self._front, dict(request.headers.raw))
-        return _json(bodies.ModelList("list", [self._model(family.spec) for family in self._front.models]))
+        specs = [family.spec for family in self._front.models]
+        return _json(bodies.ModelList("list", [*map(self._model, specs), *self._listed()]))
 
     async def model(self, request: Request) -> Response:
         caller_of(self._front, dict(request.headers.raw))
         name = request.path_params["model"]
         if not name:
             raise ModelNotFound("which model?", field="model")
-        return _json(self._model(self._front.models.family(name).spec))
+        beside = next((model for model in self._listed() if model.id == name), None)
+        return _json(beside or self._model(self._front.models.family(name).spec))
 
     def _model(self, spec: ModelSpec) -> bodies.Model:
         servable = self._front.servable(spec.name)
@@ -143,9 +151,11 @@ def bind(address: str) -> socket.socket:
     return sock
 
 
-def http_server(front: Front, context: ssl.SSLContext | None = None) -> HttpServer:
+def http_server(
+    front: Front, context: ssl.SSLContext | None = None, more: Sequence[Route] = (), listed: Listed = list
+) -> HttpServer:
     config = uvicorn.Config(
-        app(front),
+        app(front, more, listed),
         http="httptools",
         loop="none",
         ws="none",

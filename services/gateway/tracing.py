@@ -33,13 +33,15 @@ class Spans(Protocol):
 class Trace:
     """Of one request at this gateway; as a context it ends with the response."""
 
-    __slots__ = ("_caller", "_live", "_model", "_spans", "trace_id", "traceparent")
+    __slots__ = ("_caller", "_live", "_model", "_operation", "_spans", "input_tokens", "trace_id", "traceparent")
 
-    def __init__(self, spans: Spans | None, caller: Caller, model: str, traceparent: str) -> None:
+    def __init__(self, spans: Spans | None, caller: Caller, model: str, traceparent: str, operation: str) -> None:
         self._spans = spans
         self._caller = caller
         self._model = model
+        self._operation = operation
         self._live: Live | None = None
+        self.input_tokens = 0  # of an operation without a stream
         self.traceparent = traceparent
         self.trace_id = traceparent[3:35]
 
@@ -63,14 +65,16 @@ class Trace:
         failed = error if isinstance(error, HeadraceError) else _failure(live)
         code = failed.code if failed is not None else "cancelled" if error is not None else ""
         attributes = self._attributes(live)
-        name, parent = f"chat {self._model}", self._caller.traceparent
+        name, parent = f"{self._operation} {self._model}", self._caller.traceparent
         self._spans.emit_root(self.traceparent, parent, name, start_s, time.time(), attributes, code)
 
     def _attributes(self, live: Live | None) -> Attributes:
         attributes: dict[str, Value] = {
-            genai.OPERATION_NAME: genai.OPERATION_CHAT,
+            genai.OPERATION_NAME: self._operation,
             genai.REQUEST_MODEL: self._model,
         }
+        if self.input_tokens:
+            attributes[genai.USAGE_INPUT_TOKENS] = self.input_tokens
         if live is None:
             return attributes
         attributes[genai.REQUEST_ID] = live.facts.id
@@ -94,7 +98,7 @@ class Tracer:
         self._share = share
         self._chance = chance
 
-    def request(self, caller: Caller, model: str) -> Trace:
+    def request(self, caller: Caller, model: str, operation: str = genai.OPERATION_CHAT) -> Trace:
         parent = TRACEPARENT.fullmatch(caller.traceparent) if caller.traceparent else None
         if not caller.trace:
             if parent is not None:
@@ -102,7 +106,7 @@ class Tracer:
             else:
                 sampled = self._spans is not None and self._chance() < self._share
             if not sampled:
-                return Trace(None, caller, model, "")
+                return Trace(None, caller, model, "", operation)
         trace_id = parent.group(1) if parent is not None else f"{random.getrandbits(128) or 1:032x}"
         span_id = f"{random.getrandbits(64) or 1:016x}"
-        return Trace(self._spans, caller, model, f"00-{trace_id}-{span_id}-01")
+        return Trace(self._spans, caller, model, f"00-{trace_id}-{span_id}-01", operation)

@@ -1,10 +1,13 @@
 """The default model through real processes, asked by the official OpenAI client and by the SDK."""
 
+import asyncio
 import base64
+import json
 import os
 from collections.abc import AsyncIterator
 from typing import Any
 
+import numpy as np
 import openai
 import pytest
 import pytest_asyncio
@@ -14,6 +17,7 @@ from headrace.cli.plan import MeshConfig
 from headrace.cli.questions import asset, image
 from headrace.cli.supervisor import Mesh
 from headrace.client import AsyncClient
+from headrace.engines.families import family
 from tests.e2e.leaks import assert_free
 
 # The first start on a machine also builds the model's graph.
@@ -139,3 +143,54 @@ async def test_the_sdk_shows_where_the_time_went(model_mesh: Mesh) -> None:
         stages = {span.stage for span in stream.timeline}
         assert stages == {"gateway", "admit", "media", "preprocess", "encode", "queue", "transfer", "prefill", "decode"}
         assert stream.trace_id
+
+
+async def test_a_batch(model_mesh: Mesh) -> None:
+    """Uploaded, answered in its own time and fetched with the official client; a line's mistake is that line's."""
+    asked = {"Paris": "What is the capital of France?", "4": "What is 2 + 2?"}
+    lines: list[dict[str, Any]] = [
+        {
+            "custom_id": word,
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {"messages": [{"role": "user", "content": text}], "temperature": 0, "max_tokens": 30},
+        }
+        for word, text in asked.items()
+    ]
+    lines.append(lines[0] | {"custom_id": "wrong", "body": {"messages": []}})
+    client = openai.AsyncOpenAI(base_url=f"{model_mesh.http_url}/v1", api_key="any", max_retries=0)
+    async with client, asyncio.timeout(90):
+        data = "\n".join(json.dumps(line) for line in lines).encode()
+        file = await client.files.create(file=("questions.jsonl", data), purpose="batch")
+        batch = await client.batches.create(
+            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+        )
+        while batch.status in ("validating", "in_progress", "finalizing"):
+            await asyncio.sleep(0.2)
+            batch = await client.batches.retrieve(batch.id)
+        assert (batch.status, batch.output_file_id is None) == ("completed", False)
+        answers = (await client.files.content(batch.output_file_id or "")).text.splitlines()
+        errors = (await client.files.content(batch.error_file_id or "")).text.splitlines()
+    for answer in map(json.loads, answers):
+        assert answer["custom_id"] in answer["response"]["body"]["choices"][0]["message"]["content"]
+    assert len(answers) == 2
+    assert [json.loads(error)["response"]["status_code"] for error in errors] == [400]
+
+
+async def test_embeddings_of_its_towers(model_mesh: Mesh) -> None:
+    """The mean of the rows that prefill would get, at length 1; like pictures are alike."""
+    names = ("digit-3", "digit-7")
+    kind = family("smollm2-135m").modality("image")
+    tower = kind.load(1)
+    rows = [tower.encode([tower.preprocess(data, kind.probe(data))])[0].mean(0) for data in map(image, names)]
+    client = openai.AsyncOpenAI(base_url=f"{model_mesh.http_url}/v1", api_key="any", max_retries=0)
+    parts: Any = [*map(picture_part, names), sound_part("seven-two-nine.flac")]
+    async with client:
+        found = await client.embeddings.create(model="smollm2-135m", input=parts)
+        text = await client.embeddings.create(model="minilm", input="a digit")
+    vectors = [np.array(one.embedding) for one in found.data]
+    for vector, row in zip(vectors, rows, strict=False):
+        assert vector == pytest.approx(row / np.linalg.norm(row), abs=1e-4)
+    assert [len(vector) for vector in vectors] == [576] * 3
+    assert found.usage.prompt_tokens > 0
+    assert len(text.data[0].embedding) == 384

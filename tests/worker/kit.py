@@ -34,6 +34,7 @@ from headrace.wire.convert import logprobs_from_proto
 from headrace.wire.work import work_batch_to_proto
 from headrace.worker.app import Address, Carriers, Stock, Worker
 from headrace.worker.devices import Devices
+from headrace.worker.embed import EmbedService
 from headrace.worker.kvwire import KvTravel
 from headrace.worker.models import Card
 from headrace.worker.outfit import Outfit
@@ -263,7 +264,8 @@ class Mesh:
         tensors = TensorStore(directory, name, "incarnation1", host, limit_bytes=limit_bytes)
         self.tensors[name] = tensors
         service = WorkerService()
-        server = await listen("127.0.0.1:0", service, tensors)
+        embed = EmbedService(name, 1)
+        server = await listen("127.0.0.1:0", service, embed, tensors)
         tensors.grpc_address = f"127.0.0.1:{server.port}"
         address = Address("incarnation1", host, tensors.grpc_address)
         carriers = Carriers(bus, store, self.blobs, tensors, devices or Devices(Sensors([])))
@@ -273,7 +275,7 @@ class Mesh:
         worker = Worker(
             name, stages, address, carriers, stock or Stock(fitted), travel, evicted_bytes, encoder_cache_bytes
         )
-        service.state = worker.state
+        service.state, embed.stage = worker.state, worker.encode_stage
         self.workers[name], self.stop[name] = worker, asyncio.Event()
         ready = asyncio.Event()
         task = self.tasks[name] = asyncio.create_task(worker.run(self.stop[name], ready.set, drain_s=5.0))

@@ -60,8 +60,8 @@ class DirectoryBlobs:
             folder.mkdir(exist_ok=True)
             path = folder / sha256
             if not path.exists():
-                _write_durably(path, data)
-            _sync_directory(self._root)
+                write_durably(path, data)
+            sync_directory(self._root)
         except OSError as error:
             raise Unavailable(f"the media cannot be stored: {error.strerror}", retry_after_s=5.0) from error
         return sha256
@@ -108,7 +108,7 @@ def _changed_s(path: Path) -> float:
         return math.inf
 
 
-def _write_durably(path: Path, data: bytes) -> None:
+def write_durably(path: Path, data: bytes) -> None:
     """Under its name only when it is whole; both the bytes and the name survive a crash of the machine."""
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}{_PART}")
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -121,10 +121,10 @@ def _write_durably(path: Path, data: bytes) -> None:
     except OSError:
         part.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)

@@ -79,6 +79,13 @@ class Settings:
     journal_age_s: float = 86400.0  # a day: longer than any class's time-out
     results_bytes: int = 1 << 30  # RESULTS
     results_age_s: float = 600.0  # how long Attach, retries and batch readers may come back
+    batch_windows: tuple[str, ...] = ()  # completion_window=class; empty: 24h=batch-2,1h=batch-1, where they are known
+    batch_lines: int = 50_000  # of one batch; OpenAI's
+    batch_inflight: int = 32  # lines of one batch at work at once
+    batches_open: int = 16  # of one tenant
+    files_bytes: int = 4 << 30  # of one tenant, written by batches too
+    batch_bytes: int = 512 << 20  # BATCH_LINES: answers of batches whose files are not written yet
+    batch_kept_s: float = 7 * 86_400.0  # files, and batches since their last change
     journal_replicas: int = 1  # 3 survives the loss of a machine, on a NATS cluster
 
     @staticmethod
@@ -244,5 +251,12 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "journal_age_s": _AGE_S,
     "results_bytes": _BYTES,
     "results_age_s": _AGE_S,
+    "batch_windows": _names,
+    "batch_lines": _number(int, 1, 1_000_000),
+    "batch_inflight": _number(int, 1, 4096),
+    "batches_open": _number(int, 1, 4096),
+    "files_bytes": _BYTES,
+    "batch_bytes": _BYTES,
+    "batch_kept_s": _AGE_S,
     "journal_replicas": _number(int, 1, 5),
 }

@@ -43,10 +43,13 @@ class Follower:
         ensure: Callable[[], Awaitable[None]],
         on_records: Callable[[list[Record]], None],
         on_caught_up: Callable[[], None] | None = None,
+        subject: str = "",
     ) -> None:
-        """on_records gets what one loop tick brought; on_caught_up is called once, after the last old record."""
+        """on_records gets what one loop tick brought; on_caught_up is called once, after the last old record.
+        subject: of the stream's records those alone."""
         self._bus = bus
         self._stream = stream
+        self._subject = subject
         self._ensure = ensure
         self._on_records = on_records
         self._on_caught_up = on_caught_up
@@ -114,6 +117,8 @@ class Follower:
         start: dict[str, Any] = {"deliver_policy": "all"}
         if self._next_seq:
             start = {"deliver_policy": "by_start_sequence", "opt_start_seq": self._next_seq}
+        if self._subject:
+            start["filter_subject"] = self._subject
         return start | {
             "name": name,
             "deliver_subject": inbox,

@@ -15,6 +15,7 @@ ERROR_TYPE = "error.type"
 
 PROVIDER = "headrace"
 OPERATION_CHAT = "chat"
+OPERATION_EMBEDDINGS = "embeddings"
 
 REQUEST_ID = "headrace.request_id"
 ATTEMPT = "headrace.attempt"

@@ -63,6 +63,14 @@ class Keys:
                 return key
         raise Unauthenticated("a valid API key is needed: Authorization: Bearer <key>", field="authorization")
 
+    def named(self, key_id: str) -> Key:
+        """The key of this id, for what goes on in its name. Raises Unauthenticated: it is gone, revoked or expired."""
+        self._look()
+        for key in (self._by_hash or {}).values():
+            if key.id == key_id and time.time() < key.ends_s():
+                return key
+        raise Unauthenticated(f"the API key {key_id} has been revoked or is over", field="authorization")
+
     def require(self, authorization: str, *scopes: Scope) -> Key:
         """Raises Unauthenticated; PermissionDenied if the key has none of these scopes."""
         key = self.find(authorization)

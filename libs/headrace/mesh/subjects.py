@@ -8,10 +8,14 @@ import re
 STREAM_REQUESTS = "REQUESTS"
 STREAM_RESULTS = "RESULTS"
 STREAM_LEADER = "LEADER"
+STREAM_BATCHES = "BATCHES"
+STREAM_LINES = "BATCH_LINES"
 
 REQUESTS = "hr.v1.requests.*"
 RESULTS = "hr.v1.results.*"
 LEADER = "hr.v1.leader"
+BATCHES = "hr.v1.batches.*"
+LINES = "hr.v1.lines.*.*"
 EVENTS = "hr.v1.events"
 HEARTBEAT = "hr.v1.heartbeat"
 TELEMETRY = "hr.v1.telemetry"
@@ -19,6 +23,7 @@ CONTROL = "hr.v1.control"
 STATUS = "hr.v1.status"
 SCALE = "hr.v1.scale"
 CAPS = "hr.v1.caps"
+EMBEDDERS = "hr.v1.embedders"
 
 _PROCESS_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
@@ -36,6 +41,16 @@ def request(request_id: str) -> str:
 
 def result(request_id: str) -> str:
     return "hr.v1.results." + request_id
+
+
+def batch(record_id: str) -> str:
+    """Of an uploaded file or a batch."""
+    return "hr.v1.batches." + record_id
+
+
+def line(batch_id: str, number: int | str) -> str:
+    """number "*": all of the batch."""
+    return f"hr.v1.lines.{batch_id}.{number}"
 
 
 def work(worker: str) -> str:

@@ -63,17 +63,18 @@ class Proxy:
     def say(self, asked: Sequence[Asked]) -> Iterator[tuple[list[int], Said]]:
         """All outputs of the heads, in batches of like length: (places in `asked`, outputs)."""
         ids = self._reader.read([one.text for one in asked])
-        for at in _batches([len(one) for one in ids]):
+        for at in batches([len(one) for one in ids]):
             states, mask = self._encoder.states([ids[i] for i in at])
             some = [asked[i] for i in at]
             yield at, self._heads.say([one.text for one in some], [one.features for one in some], states, mask)
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int], most: int = TOKENS_AT_ONCE) -> Iterator[list[int]]:
+    """Places of texts of like length, at most so many tokens together, padding included."""
     order: list[int] = np.argsort(lengths, kind="stable").tolist()
     batch: list[int] = []
     for i in order:
-        if batch and (len(batch) + 1) * lengths[i] > TOKENS_AT_ONCE:
+        if batch and (len(batch) + 1) * lengths[i] > most:
             yield batch
             batch = []
         batch.append(i)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 HEAD_TOKENS, TAIL_TOKENS = 128, 384  # marks included: what the encoder has positions for
-_START, _END = 101, 102  # [CLS], [SEP]
+START, END = 101, 102  # [CLS], [SEP]
 _CHARACTERS_PER_TOKEN = 16  # a token of ordinary text has four or five: what lies between is never looked at
 
 Ids = NDArray[np.int64]
@@ -43,7 +43,7 @@ class Reader:
     def read(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, marks included, at most head + tail of them."""
         found = wordpiece().encode_batch([self._shortened(text) for text in texts], add_special_tokens=False)
-        return [[_START, *self._cut(one.ids), _END] for one in found]
+        return [[START, *self._cut(one.ids), END] for one in found]
 
     def _shortened(self, text: str) -> str:
         """A megabyte of prompt must not cost a second."""

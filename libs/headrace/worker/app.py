@@ -144,6 +144,10 @@ class Worker:
             self._requests.repeat_ends if self._requests is not None else lambda _before_s: None,
         )
 
+    @property
+    def encode_stage(self) -> EncodeStage | None:
+        return self._encode
+
     def _encode_stage(self, cache_bytes: int, *, in_memory: bool) -> EncodeStage:
         carried = self._carriers
         embeddings = Embeddings(

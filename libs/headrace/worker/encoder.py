@@ -6,8 +6,10 @@ Blobs are read on the event loop's behalf; decoding pictures and running the tow
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import xxhash
@@ -28,6 +30,8 @@ from headrace.worker.holds import Holds, Part
 from headrace.worker.outfit import Outfit
 from headrace.worker.pace import Pace
 from headrace.worker.tally import Tally
+
+T = TypeVar("T")
 
 # Towers here take tens of milliseconds a picture: a batch stays within a few hundred, and so does a cancel.
 BATCH_MAX = 8
@@ -119,6 +123,21 @@ class EncodeStage:
     def serve(self, outfit: Outfit) -> None:
         """From now on with these encoders; what waits for those of another model fails and goes elsewhere."""
         self._outfit = outfit
+
+    async def aside(self, call: Callable[[Outfit], T]) -> tuple[T, float]:
+        """Something else for the towers' thread, between two batches: what it returns, and the joules that it took."""
+        outfit = self._outfit
+
+        def timed() -> tuple[T, float]:
+            start_s = time.perf_counter()
+            return call(outfit), time.perf_counter() - start_s
+
+        result, took_s = await asyncio.get_running_loop().run_in_executor(self._thread, timed)
+        return result, self._devices.encoding(took_s, None)
+
+    @property
+    def outfit(self) -> Outfit:
+        return self._outfit
 
     # --- commands ---
 

@@ -36,6 +36,7 @@ from headrace.mesh.transfer import TensorStore
 from headrace.modalities import Encoder
 from headrace.profiles import EngineProfile, ProfileError, engine_profile
 from headrace.worker.app import Address, Carriers, Stock, Worker
+from headrace.worker.embed import EmbedService
 from headrace.worker.hardware import open_devices
 from headrace.worker.kvwire import KvTravel
 from headrace.worker.models import Card
@@ -236,7 +237,8 @@ async def serve(options: Options, lifecycle: Lifecycle) -> None:
         carriers = await _connect(options, incarnation, stack)
         service = WorkerService()
         guards = operators(settings.api_keys_file, [SERVICE])
-        server = await listen(settings.grpc_addr, service, carriers.tensors, guards, inner.credentials)
+        embed = EmbedService(options.id, settings.threads or 1)
+        server = await listen(settings.grpc_addr, service, embed, carriers.tensors, guards, inner.credentials)
         stack.push_async_callback(server.stop, 1.0)
         address = Address(incarnation, settings.host, settings.advertised(server.port))
         carriers.tensors.grpc_address = address.grpc_address
@@ -254,6 +256,9 @@ async def serve(options: Options, lifecycle: Lifecycle) -> None:
             encoder_batch=settings.encoder_batch,
         )
         service.state = worker.state
+        if worker.encode_stage is not None:
+            embed.stage = worker.encode_stage
+            stack.push_async_callback(embed.advertise(carriers.bus, address.grpc_address, lifecycle.stopping))
         scraped = await metrics.serve_metrics(
             settings.metrics_addr, worker_registry(options.id, worker.state, carriers.devices.account), inner.context
         )

@@ -11,10 +11,13 @@ from headrace.core.errors import Unavailable
 from headrace.mesh import rpc
 from headrace.mesh.guard import Guard
 from headrace.mesh.transfer import TensorStore
-from headrace.v1 import transfer_pb2, worker_pb2, worker_pb2_grpc
+from headrace.v1 import encoder_pb2, encoder_pb2_grpc, transfer_pb2, worker_pb2, worker_pb2_grpc
+from headrace.worker.embed import EmbedService
 
 NAMES = [
-    service.full_name for file in (worker_pb2, transfer_pb2) for service in file.DESCRIPTOR.services_by_name.values()
+    service.full_name
+    for file in (worker_pb2, transfer_pb2, encoder_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
 ]
 
 SERVICE = worker_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
@@ -37,15 +40,17 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
 async def listen(
     address: str,
     service: WorkerService,
+    embed: EmbedService,
     tensors: TensorStore,
     guards: Sequence[Guard] = (),
     credentials: grpc.ServerCredentials | None = None,
 ) -> rpc.RpcServer:
     """Health says NOT_SERVING until the caller says otherwise."""
-    add = partial(_add_servicers, service, tensors)
+    add = partial(_add_servicers, service, embed, tensors)
     return await rpc.serve(address, add, NAMES, serving=False, guards=guards, credentials=credentials)
 
 
-def _add_servicers(service: WorkerService, tensors: TensorStore, server: grpc.aio.Server) -> None:
+def _add_servicers(service: WorkerService, embed: EmbedService, tensors: TensorStore, server: grpc.aio.Server) -> None:
     worker_pb2_grpc.add_WorkerServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    encoder_pb2_grpc.add_EncoderServiceServicer_to_server(embed, server)  # type: ignore[no-untyped-call]
     tensors.servicer().add_to(server)
