@@ -35,7 +35,7 @@ class Tab:
         await self.page.evaluate(f"location.hash = '#{page}'")
         await self.page.wait_for_selector(f"main.{page.partition('/')[0]}")
 
-    async def until(self, expression: str, within_s: float = 20.0) -> None:
+    async def until(self, expression: str, within_s: float = 60.0) -> None:
         """Asked from outside: the page's policy lets nobody evaluate a text within it."""
         async with asyncio.timeout(within_s):
             while not await self.page.evaluate(expression):  # noqa: ASYNC110
@@ -56,6 +56,7 @@ async def opened(url: str, **context: Any) -> AsyncIterator[Tab]:
         browser = await driver.chromium.launch(executable_path=chromium(), args=arguments)
         try:
             page = await (await browser.new_context(**context)).new_page()
+            page.set_default_timeout(60_000)
             tab = Tab(page)
             page.on("console", lambda message: _heard(tab, message))
             page.on("pageerror", lambda error: tab.complaints.append(str(error)))

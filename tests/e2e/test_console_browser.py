@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -14,7 +15,7 @@ from headrace.rehearsal.scene import Scene
 from tests.e2e.asking import picture
 from tests.e2e.browser import Tab, chromium, opened
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(240)  # a browser and a loaded mesh on a machine that others load as well
 PAGES = ("overview", "queues", "power", "request", "playground", "controls")
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "color_scheme": "dark"}
 
@@ -43,16 +44,17 @@ async def tab(loaded: Mesh) -> AsyncIterator[Tab]:
 
 async def test_it_opens_and_groups_appear_and_move(tab: Tab) -> None:
     page = tab.page
-    await tab.until("headrace.state && headrace.state.point.tokens_s > 0", 30.0)
+    await tab.until("headrace.state && headrace.state.point.tokens_s > 0")
     assert await page.locator(".worker").count() == 3
     assert await page.locator(".classes-table tbody tr").count() == 3
     await tab.at("queues")
-    await page.wait_for_selector(".block", timeout=30_000)
-    before = await page.evaluate("headrace.changes")
+    await page.wait_for_selector(".block", timeout=60_000)
+    before, began_s = await page.evaluate("headrace.changes"), time.monotonic()
     await page.evaluate("document.querySelector('.block').focus()")
     await tab.until("document.querySelector('.detail h2').textContent.startsWith('Group')")
     await asyncio.sleep(2.0)
-    assert 1 <= await page.evaluate("headrace.changes") - before <= 9, "at most four a second"
+    grown = await page.evaluate("headrace.changes") - before
+    assert 1 <= grown <= 4.0 * (time.monotonic() - began_s) + 2.0, "at most four a second"
 
 
 async def test_a_requests_life_is_a_waterfall(tab: Tab) -> None:
@@ -100,7 +102,7 @@ async def test_the_playground_streams_an_answer_to_two_pictures_and_a_clip(tab: 
     await page.get_by_role("combobox", name="Class").select_option("interactive")
     await page.get_by_label("Tokens at most").fill("12")
     await page.get_by_role("button", name="Send").click()
-    await tab.until("document.querySelector('.where') && !document.querySelector('.where').hidden", 60.0)
+    await tab.until("document.querySelector('.where') && !document.querySelector('.where').hidden")
     facts = await page.locator(".facts-line").inner_text()
     assert "12 tokens" in facts
     assert "first token" in facts
@@ -128,8 +130,8 @@ async def test_a_budget_takes_effect_and_stands_in_the_log(tab: Tab, loaded: Mes
     assert state.rows[0].budget_w == 1300.0
     assert [entry.who for entry in state.audit if entry.action == "budget"] == ["loopback at gateway-0"]
     await tab.at("power")
-    await tab.until("headrace.state.workers.some((one) => one.devices.some((device) => device.cap_w))", 20.0)
-    assert "row-0 keeps to 1300 W" in await page.locator(".reasons").inner_text(timeout=20_000)
+    await tab.until("headrace.state.workers.some((one) => one.devices.some((device) => device.cap_w))")
+    assert "row-0 keeps to 1300 W" in await page.locator(".reasons").inner_text(timeout=60_000)
     await tab.at("controls")
     await page.get_by_role("button", name="A UPS is lost").click()
     await page.get_by_role("button", name="Declare it").click()
