@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from starlette.routing import Route
 
 from headrace.mesh.config import Settings
+from headrace.mesh.tls import Tls
 from headrace.predictor import sentences
 from services.gateway import bodies, embeddings_route
 from services.gateway.batch_desk import Desk
@@ -21,10 +22,10 @@ from services.gateway.oip_rpc import OipServicer
 
 
 class Beside:
-    def __init__(self, front: Front, settings: Settings) -> None:
+    def __init__(self, front: Front, settings: Settings, tls: Tls | None) -> None:
         """Raises BadSetup: settings of batches that make no sense."""
         self._front = front
-        self._embedders = Embedders(front.gateway.bus)
+        self._embedders = Embedders(front.gateway.bus, tls)
         embedding = self.embedding = Embedding(self._embedders, list(front.models), front.fetcher)
         path = embeddings_route.PATH
         self._desk = Desk(front, settings, {path: lambda posing, _: EmbeddingsRoute(posing, embedding)})

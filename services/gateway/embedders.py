@@ -12,6 +12,7 @@ import grpc.aio
 from headrace.core.errors import ModelNotFound, Unavailable
 from headrace.mesh import rpc, subjects
 from headrace.mesh.bus import Bus
+from headrace.mesh.tls import Tls
 from headrace.v1 import encoder_pb2 as pb
 from headrace.v1.encoder_pb2_grpc import EncoderServiceStub
 
@@ -37,9 +38,9 @@ class Offer:
 
 
 class Embedders:
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, tls: Tls | None = None) -> None:
         self._bus = bus
-        self._channels = rpc.Channels()
+        self._channels = rpc.Channels(tls=tls)
         self._known: dict[str, _Known] = {}
         self._avoid_until_s: dict[str, float] = {}
 

@@ -52,7 +52,7 @@ async def serve(front: Front, settings: Settings, tls: Tls | None, life: Lifecyc
     """Until the lifecycle says stop and everything has drained."""
     doors = Doors.of(tls)
     sock = bind(settings.http_addr)
-    beside = Beside(front, settings)
+    beside = Beside(front, settings, tls)
     web = http_server(front, doors.web, beside.routes, beside.listed)
     serving = asyncio.ensure_future(web.serve(sockets=[sock]))
     servicer = GatewayServicer(front)

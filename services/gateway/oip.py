@@ -149,13 +149,14 @@ class Inference:
             listener, text = front.gateway.listen(live, whole=whole), front.text_of(live)
             watch(listener)
             try:
-                while live.end is None and not listener.left:
+                while not listener.left:  # it may have ended before anybody listened
                     await listener.news()
                     shown = "".join([text.feed(token) for token in listener.take()])
-                    if shown and live.end is None:
-                        yield Piece(shown, None)
-                    elif live.end is not None:
+                    if live.end is not None:
                         yield _last(live.end, shown + text.finish())
+                        return
+                    if shown:
+                        yield Piece(shown, None)
             finally:
                 front.gateway.leave(listener)
 

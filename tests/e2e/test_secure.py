@@ -23,6 +23,7 @@ from headrace.mesh.errors import BadSetup
 from headrace.mesh.login import NatsLogin
 from tests.e2e.asking import picture
 from tests.e2e.meshes import small_mesh
+from tests.gateway.batching import begin, content, ended, jsonl, line
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -182,3 +183,15 @@ async def test_the_launcher_and_keys(
     with pytest.raises(MeshFailed, match="HEADRACE_API_KEY"):
         async with Mesh(config):
             raise AssertionError("it has started")
+
+
+async def test_a_batch_and_an_embedding(secured: Mesh) -> None:
+    """Gateways may keep records on NATS, encoders may offer themselves, and both are reached over TLS."""
+    trusted = ssl.create_default_context(cafile=str(_held(secured) / "ca.crt"))
+    headers = {"authorization": f"Bearer {(_held(secured) / 'trial.key').read_text().strip()}"}
+    async with httpx.AsyncClient(base_url=secured.http_url, verify=trusted, timeout=30, headers=headers) as http:
+        batch = await ended(http, (await begin(http, jsonl([line(n, max_tokens=4) for n in range(3)])))["id"], 40.0)
+        assert batch["request_counts"] == {"total": 3, "completed": 3, "failed": 0}
+        assert len(await content(http, batch["output_file_id"])) == 3
+        reply = await http.post("/v1/embeddings", json={"input": "a cat"})
+        assert (reply.status_code, len(reply.json()["data"][0]["embedding"])) == (200, 384)

@@ -12,6 +12,7 @@ from headrace.mesh import subjects as s
 
 _JS = "$JS.API."
 _STREAMS = (s.STREAM_REQUESTS, s.STREAM_RESULTS)
+_KEPT = (s.STREAM_BATCHES, s.STREAM_LINES)  # of the gateways alone, who keep and read them
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,16 @@ _READ = tuple(
     f"{_JS}DIRECT.GET.{name}.{subject}" for name, subject in zip(_STREAMS, (s.REQUESTS, s.RESULTS), strict=True)
 )
 
+_KEEP = (
+    *(f"{_JS}STREAM.{verb}.{name}" for verb in ("INFO", "CREATE", "UPDATE", "PURGE") for name in _KEPT),
+    *(f"{_JS}CONSUMER.CREATE.{name}.>" for name in _KEPT),
+    f"{_JS}DIRECT.GET.{s.STREAM_BATCHES}.{s.BATCHES}",
+)
+
 ROLES: Mapping[str, Role] = {
     "gateway": Role(
-        (s.REQUESTS, s.CONTROL, *_MAKE, *_READ),
-        (s.tokens("*"), s.gateway("*"), s.held("*"), s.STATUS),
+        (s.REQUESTS, s.CONTROL, s.BATCHES, s.LINES, *_MAKE, *_READ, *_KEEP, "$JS.FC.>"),
+        (s.tokens("*"), s.gateway("*"), s.held("*"), s.STATUS, s.EMBEDDERS),
         answers=True,
     ),
     "queue_manager": Role(
@@ -38,7 +45,7 @@ ROLES: Mapping[str, Role] = {
         (s.HEARTBEAT, s.EVENTS, s.CONTROL, s.CAPS),
     ),
     "worker": Role(
-        (s.EVENTS, s.HEARTBEAT, s.TELEMETRY, s.tokens("*"), s.peer("*")),
+        (s.EVENTS, s.HEARTBEAT, s.TELEMETRY, s.EMBEDDERS, s.tokens("*"), s.peer("*")),
         (s.work("*"), s.peer("*"), s.CAPS),
     ),
     "governor": Role((s.CAPS,), (s.TELEMETRY, s.HEARTBEAT)),
