@@ -24,8 +24,8 @@ ZERO = (
 GUARDED = ("scratch", "lm_lora")
 COPYCAT = (
     "With one step of context no former action is seen. With more, the last action tells the next one so well that a"
-    " network can copy itself and hardly look at the plant (copycats: de Haan and others 2019): its loss is small, and"
-    " in the loop it goes on with what it did, as on the thermal plant, where it does not slow down in time."
+    " network can copy itself and hardly look at the plant (copycats: de Haan and others 2019). Nothing here separates"
+    " that from other causes; the thermal plant, where most networks cost as much as no control, looks like it."
 )
 CLOSE, LOST = 1.2, 10.0  # times the expert's cost, in sentences
 DRAWN_MOST = 100.0  # ratios beyond are runaways: a chart would show nothing else

@@ -69,7 +69,7 @@ class Plan:
         return Trained(part, body, self.tasks, demos, context, self.steps * times, self.rate, seeds, more)
 
 
-QUICK = Plan(tasks=("cm1", "he1"), demos=(10, 1), steps=40)
+QUICK = Plan(tasks=("cm1", "he1"), demos=(10, 1), steps=24)
 
 
 def measure(options: Options) -> Found:
