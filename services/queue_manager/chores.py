@@ -85,10 +85,10 @@ class Chores:
             self._work.clear()
             records, self._records = self._records, []
             drops, self._drops = self._drops, []
+            if drops:  # first: whoever dies in between leaves a record, which the next leadership finds ended
+                await self._drop(drops)
             if records:
                 await self._delete(records)
-            if drops:
-                await self._drop(drops)
             await asyncio.sleep(GATHER_S)
 
     async def _delete(self, records: list[DeleteRecord]) -> None:
