@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -55,6 +56,26 @@ async def test_an_answer_about_a_picture(secured: Mesh) -> None:
     assert len(text) > 0
     assert answer.usage.completion_tokens == 8
     assert answer.usage.image_tokens > 0
+
+
+async def test_the_console_shows_operators_everything_and_others_nothing(secured: Mesh) -> None:
+    """Over TLS; the gateway asks queue manager and governor with the operator's key, and hears telemetry and caps."""
+    context = ssl.create_default_context(cafile=str(_held(secured) / "ca.crt"))
+    shown: dict[str, Any] = {}
+    async with httpx.AsyncClient(base_url=secured.http_url, verify=context, trust_env=False) as http:
+        for key, status in (("operator", 200), ("trial", 403)):
+            headers = {"authorization": f"Bearer {(_held(secured) / f'{key}.key').read_text().strip()}"}
+            async with asyncio.timeout(10.0):
+                while True:
+                    reply = await http.get("/console/api/state", headers=headers)
+                    shown = reply.json()
+                    if status != 200 or not any(worker["silent"] for worker in shown["workers"]):
+                        break
+                    await asyncio.sleep(0.1)
+            assert reply.status_code == status
+            if status == 200:
+                assert not shown["trouble"]
+                assert {worker["id"] for worker in shown["workers"]} >= {"encoder-0", "prefill-0", "decode-0"}
 
 
 async def test_a_killed_worker_loses_nothing(secured: Mesh) -> None:

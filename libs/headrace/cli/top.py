@@ -2,7 +2,7 @@
 
 import argparse
 import json
-import os
+import ssl
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -15,6 +15,7 @@ from rich.live import Live
 from headrace.cli import runstate
 from headrace.cli.options import add_data_dir
 from headrace.cli.top_picture import picture
+from headrace.client.door import Door
 
 KEY = "HEADRACE_API_KEY"
 TIMEOUT_S = 5.0
@@ -30,7 +31,7 @@ class NoAnswer(Exception):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_dir(parser)
     parser.add_argument("--url", default="", help="of a gateway's HTTP; else the first of the mesh of --data-dir")
-    parser.add_argument("--key", default=os.environ.get(KEY, ""), help=f"an operator's ({KEY})")
+    parser.add_argument("--key", default="", help=f"an operator's ({KEY})")
     parser.add_argument("--once", action="store_true", help="one look, then the end")
     parser.add_argument("--json", action="store_true", help="the state as one JSON object; implies --once")
 
@@ -40,9 +41,12 @@ def run(args: argparse.Namespace) -> int:
     if not url:
         print(runstate.NO_MESH, file=sys.stderr)
         return 1
-    headers = {"authorization": f"Bearer {args.key}"} if args.key else {}
+    door = Door.of_env()
+    key = args.key or door.api_key
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    verify = ssl.create_default_context(cafile=door.ca) if door.ca else True
     console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=PIPED_COLUMNS)
-    with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False) as client:
+    with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, verify=verify, trust_env=False) as client:
         try:
             if args.json or args.once:
                 return _once(client, console, as_json=args.json)
@@ -55,7 +59,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _url_of(args: argparse.Namespace) -> str:
     state = runstate.running(args.data_dir)
-    return next(iter(state.http_urls), "") if state is not None else ""
+    if state is None:
+        return ""
+    runstate.enter(state)
+    return next(iter(state.http_urls), "")
 
 
 def _once(client: httpx.Client, console: Console, *, as_json: bool) -> int:
