@@ -156,7 +156,7 @@ def test_devices_come_and_go() -> None:
     [
         ({"HEADRACE_THERMAL_LEARNT": "on"}, "HEADRACE_THERMAL_LEARNT"),
         ({"HEADRACE_THERMAL_NETWORK": "gpt"}, "HEADRACE_THERMAL_NETWORK"),
-        ({"HEADRACE_THERMAL_LEARNT": "act", "HEADRACE_THERMAL": "pid"}, "only below HEADRACE_THERMAL=kalman"),
+        ({"HEADRACE_THERMAL_LEARNT": "act", "HEADRACE_THERMAL": "pid"}, "only below HEADRACE_THERMAL=kalman-quick"),
     ],
 )
 def test_settings_are_refused_by_name(env: dict[str, str], word: str) -> None:

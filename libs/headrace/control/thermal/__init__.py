@@ -16,7 +16,7 @@ from headrace.control.thermal.static import Static
 
 __all__ = ["CONTROLLERS", "DEFAULT", "Observed", "ThermalController"]
 
-DEFAULT = "kalman"
+DEFAULT = "kalman-quick"
 CONTROLLERS: dict[str, Callable[[GpuKind, int], ThermalController]] = {
     "none": Uncontrolled,
     "static": Static,

@@ -1,4 +1,4 @@
-"""A Kalman filter, and the constant power that would bring the die to its target in 20 s: the default.
+"""A Kalman filter, and the constant power that would bring the die to its target in 20 s; the quick one is the default.
 
 The budget looks as far ahead as the sink is slow, so it acts before the sink is hot; and it is a power, so what cools a
 GPU by itself (a light load) costs no speed.
