@@ -37,7 +37,8 @@ _KEEP = (
 ROLES: Mapping[str, Role] = {
     "gateway": Role(
         (s.REQUESTS, s.CONTROL, s.BATCHES, s.LINES, *_MAKE, *_READ, *_KEEP, "$JS.FC.>"),
-        (s.tokens("*"), s.gateway("*"), s.held("*"), s.STATUS, s.EMBEDDERS, s.TELEMETRY, s.CAPS),  # the last two for the console
+        # Telemetry and caps are for the console.
+        (s.tokens("*"), s.gateway("*"), s.held("*"), s.STATUS, s.EMBEDDERS, s.TELEMETRY, s.CAPS),
         answers=True,
     ),
     "queue_manager": Role(
