@@ -86,11 +86,11 @@ def _message(message: bodies.Message, index: int, media: list[MediaSource]) -> C
     images = sum(not isinstance(part, bodies.TextPart) for part in content)
     if len(content) > PARTS_MAX and images <= PARTS_MAX:
         raise InvalidInput(f"{len(content)} parts; at most {PARTS_MAX}", field=where)
-    parts = tuple(_part(part, f"{where}[{i}]", media) for i, part in enumerate(content))
+    parts = tuple(part_of(part, f"{where}[{i}]", media) for i, part in enumerate(content))
     return ChatMessage(role, parts, calls, answers)
 
 
-def _part(part: bodies.Part, where: str, media: list[MediaSource]) -> TextPart | MediaPart:
+def part_of(part: bodies.Part, where: str, media: list[MediaSource]) -> TextPart | MediaPart:
     match part:
         case bodies.TextPart():
             return TextPart(part.text)

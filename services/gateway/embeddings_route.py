@@ -107,7 +107,7 @@ def _input(one: Any, where: str) -> Input:
     if isinstance(one, int):
         raise InvalidInput("a number among other inputs; tokens are lists of numbers", field=where)
     found: list[MediaSource] = []
-    chat._part(one, where, found)
+    chat.part_of(one, where, found)
     return found[0]
 
 

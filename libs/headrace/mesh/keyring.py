@@ -27,7 +27,10 @@ class Keys:
         self._path = path
         self._seen = _stamp(path)
         self._looked_s = time.monotonic()
-        self._by_hash = None if keys is None else _by_hash(keys)
+        self._by_hash: dict[bytes, Key] | None = None
+        self._by_id: dict[str, Key] = {}
+        if keys is not None:
+            self._take(keys)
 
     @staticmethod
     def read(path: str) -> "Keys":
@@ -66,9 +69,9 @@ class Keys:
     def named(self, key_id: str) -> Key:
         """The key of this id, for what goes on in its name. Raises Unauthenticated: it is gone, revoked or expired."""
         self._look()
-        for key in (self._by_hash or {}).values():
-            if key.id == key_id and time.time() < key.ends_s():
-                return key
+        key = self._by_id.get(key_id)
+        if key is not None and time.time() < key.ends_s():
+            return key
         raise Unauthenticated(f"the API key {key_id} has been revoked or is over", field="authorization")
 
     def require(self, authorization: str, *scopes: Scope) -> Key:
@@ -88,15 +91,15 @@ class Keys:
             return
         self._seen = stamp
         try:
-            self._by_hash = _by_hash(keyfile.read(self._path))
-            _log.info("keys_read", keys=len(self._by_hash))
+            self._take(keyfile.read(self._path))
+            _log.info("keys_read", keys=len(self._by_hash or ()))
         except BadSetup as error:  # the last good file holds: a slip of the pen locks nobody out and lets nobody in
             _log.error("keys_file_bad", why=str(error))
 
-
-def _by_hash(keys: Iterable[Key]) -> dict[bytes, Key]:
-    listed = list(keys)
-    return {key.old_hash: key for key in listed if key.old_hash} | {key.hash: key for key in listed}
+    def _take(self, keys: Iterable[Key]) -> None:
+        listed = list(keys)
+        self._by_hash = {key.old_hash: key for key in listed if key.old_hash} | {key.hash: key for key in listed}
+        self._by_id = {key.id: key for key in listed if key.id}
 
 
 def _good(key: Key, presented: bytes, now_s: float) -> bool:
