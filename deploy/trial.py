@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import base64
 import json
+import ssl
 import subprocess
 import sys
 import time
@@ -126,8 +127,23 @@ def judge(calm: list[Stream], disturbed: list[Stream]) -> None:
     assert len(different) <= NEAR_TIES_MAX, "more streams differ than near-ties explain"
 
 
-async def main(url: str, kill: str) -> None:
-    async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S) as http:
+async def refuse_strangers(url: str, trusted: ssl.SSLContext) -> None:
+    """Without a key there are no models, and without TLS no answer."""
+    async with httpx.AsyncClient(verify=trusted, timeout=TIMEOUT_S) as http:
+        assert (await http.get(f"{url}/v1/models")).status_code == httpx.codes.UNAUTHORIZED
+        try:
+            await http.get(f"{url.replace('https://', 'http://')}/v1/models")
+        except httpx.TransportError:
+            return
+    raise AssertionError("it answers without TLS")
+
+
+async def main(url: str, kill: str, ca: Path | None, key: str) -> None:
+    trusted = ssl.create_default_context(cafile=ca)
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    if url.startswith("https://"):
+        await refuse_strangers(url, trusted)
+    async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, verify=trusted, headers=headers) as http:
         model = (await http.get("/v1/models")).raise_for_status().json()["data"][0]["id"]
         answer = await ask_about_image(http, model)
         print(f"{QUESTION} {answer}", flush=True)
@@ -141,5 +157,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url")
     parser.add_argument("--kill", required=True, help="shell command that kills a worker and prints which")
+    parser.add_argument("--ca", type=Path, help="PEM file of the authority, for https")
+    parser.add_argument("--key", type=Path, help="file with the API key")
     arguments = parser.parse_args()
-    asyncio.run(main(arguments.url, arguments.kill))
+    secret = arguments.key.read_text().strip() if arguments.key is not None else ""
+    asyncio.run(main(arguments.url, arguments.kill, arguments.ca, secret))

@@ -1,7 +1,8 @@
 """Locust users that ask a running mesh, over HTTP and over gRPC, with real images.
 
 `headrace load` runs it headless; `locust -f loadtest/locustfile.py --host URL` with the web page. The environment says
-where and what: HEADRACE_LOAD_GRPC (host:port), HEADRACE_LOAD_SCENARIO (name or file) and HEADRACE_LOAD_SEED.
+where and what: HEADRACE_LOAD_GRPC (host:port), HEADRACE_LOAD_SCENARIO (name or file) and HEADRACE_LOAD_SEED; and how to
+get in, as for any client (HEADRACE_API_KEY, HEADRACE_TLS_CA).
 """
 
 import base64
@@ -10,14 +11,16 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
+import gevent.ssl
 import grpc.experimental.gevent  # type: ignore[import-not-found]
 from locust import User, events, task
 from locust.contrib.fasthttp import FastHttpUser
 from locust.env import Environment
 
-from headrace.client import Client, HeadraceError, Image, Message
+from headrace.client import Client, Door, HeadraceError, Image, Message
 from loadtest.scenario import Asked, ask, closed_loop
 
 grpc.experimental.gevent.init_gevent()
@@ -25,6 +28,7 @@ grpc.experimental.gevent.init_gevent()
 SCENARIO, USERS = closed_loop(os.environ.get("HEADRACE_LOAD_SCENARIO", "mixed"))
 GRPC_ADDRESS = os.environ.get("HEADRACE_LOAD_GRPC", "127.0.0.1:50051")
 SEED = int(os.environ.get("HEADRACE_LOAD_SEED") or SCENARIO.seed)
+DOOR = Door.of_env()  # of a mesh that was started with --secure; open otherwise
 NUMBERS = itertools.count()
 
 
@@ -52,6 +56,8 @@ class HttpUser(Asker, FastHttpUser):
     """As an OpenAI client does: server-sent events, images as data URIs."""
 
     weight = max(1, round(100 * (1 - USERS.grpc_share)))
+    insecure = not DOOR.ca
+    ssl_context_factory = partial(gevent.ssl.create_default_context, cafile=DOOR.ca) if DOOR.ca else None
 
     @task
     def question(self) -> None:
@@ -63,10 +69,11 @@ class HttpUser(Asker, FastHttpUser):
             "stream": True,
             "stream_options": {"include_usage": True},
         }
+        headers = dict(DOOR.metadata)
         began_s = time.perf_counter()
         # The gateway answers with its first token, so Locust's own measurement of this call is the time to it.
         name = f"first token {asked.kind}"
-        reply = self.client.post("/v1/chat/completions", json=body, stream=True, name=name)
+        reply = self.client.post("/v1/chat/completions", json=body, stream=True, name=name, headers=headers)
         if reply.status_code == 200:
             problem = _read(_lines(reply.iter_content(decode_content=False)))  # type: ignore[no-untyped-call]
             report("POST", f"ask {asked.kind}", began_s, 0, LoadError(problem) if problem else None)
@@ -114,7 +121,7 @@ class GrpcUser(Asker):
     weight = max(1, round(100 * USERS.grpc_share))
 
     def on_start(self) -> None:
-        self.sdk = Client(GRPC_ADDRESS)
+        self.sdk = Client(GRPC_ADDRESS, tls=DOOR)
 
     def on_stop(self) -> None:
         self.sdk.close()

@@ -12,6 +12,7 @@ from random import Random
 
 from headrace.client import Image, Message
 from headrace.client.aio import AsyncClient, AsyncStream
+from headrace.client.door import Door
 from headrace.client.errors import Cancelled, DeadlineExceeded, HeadraceError
 from headrace.core.slo import CLASSES
 from headrace.workload.arrival import Arrival, Part
@@ -34,8 +35,10 @@ async def replay(
     *,
     in_flight_max: int = IN_FLIGHT_MAX,
     say: Callable[[str], None] = _silent,
+    door: Door | None = None,
 ) -> Replayed:
-    """Replays an open-loop scenario at the gateways of a running mesh, host:port each; `say` hears how it goes.
+    """Replays an open-loop scenario at the gateways of a running mesh, host:port each; `say` hears how it goes. door:
+    how they are entered, where it is not open.
 
     Ends when all requests have, or drain_s after the last one was sent.
 
@@ -45,7 +48,7 @@ async def replay(
     """
     arrivals = list(scenario.arrivals())
     _check(scenario, arrivals)
-    async with AsyncClient(addresses) as client:
+    async with AsyncClient(addresses, tls=door) as client:
         models = await _models(client, arrivals, say)
         lexicon = await calibrate(client, next(iter(models.values()), ""))
         pictures = _pictures(arrivals)

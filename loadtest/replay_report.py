@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from headrace.cli.view import Console
+from headrace.client.door import Door
 from headrace.client.errors import HeadraceError
 from headrace.report.compare import Compared
 from headrace.report.digest import digest
@@ -22,13 +23,13 @@ _VALUE_COLUMNS = 9
 _SIMULATED = ("gpu_hours", "wall_s", "sim_requests_per_s")  # figures that only a simulation has
 
 
-def run(scenario: Scenario, addresses: Sequence[str], *, as_json: bool, out: Path | None) -> int:
+def run(scenario: Scenario, addresses: Sequence[str], door: Door, *, as_json: bool, out: Path | None) -> int:
     """The exit code. With as_json all but the JSON object goes to standard error."""
     with redirect_stdout(sys.stderr if as_json else sys.stdout):
         console = Console()
         console.step(f"{scenario.name}: {scenario.about}")
         try:
-            done = asyncio.run(replay(scenario, addresses, say=console.step))
+            done = asyncio.run(replay(scenario, addresses, say=console.step, door=door))
         except (ScenarioError, HeadraceError) as error:
             console.error(str(error))
             return 1

@@ -13,16 +13,25 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from headrace.mesh import servers
 
-# Tests that start whole meshes and mostly wait for leases and restarts: all in one of pytest-xdist's workers, so that
-# no two meshes share the cores, while the other worker runs the rest file by file. They come first: the longest unit.
-_MESHES = tuple(f"tests/{name}/" for name in ("chaos", "deploy", "e2e", "parity"))
+# Tests that start whole meshes mostly wait, for leases and restarts. They go one after the other in two of
+# pytest-xdist's workers: those that kill in one, those that answer in the other; the third runs the rest file by file,
+# which is what the processor does while they wait. They come first: the longest units.
+_MESHES = {
+    name: group
+    for group, names in {"killing": ("chaos", "deploy", "worker"), "answering": ("e2e", "parity")}.items()
+    for name in names
+}
 
 
-class _OneMeshAtATime(LoadScopeScheduling):
+class _FewMeshesAtATime(LoadScopeScheduling):
     """By file. Not xdist_group marks: with pytest 9.2 xdist 3.8 no longer sees them, silently (its issue 1386)."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "meshes" if nodeid.startswith(_MESHES) else nodeid.split("::", 1)[0]
+        return _MESHES.get(nodeid.split("/")[1], nodeid.split("::", 1)[0])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.nodeid.split("/")[1] not in _MESHES)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -30,7 +39,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
     if config.getoption("dist") != "loadgroup":
         return None
     config.option.loadscopereorder = False  # in the order of collection, not the unit with most tests first
-    return _OneMeshAtATime(config, log)
+    return _FewMeshesAtATime(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Makes Grafana's boards from the short tables in deploy/grafana/boards: python deploy/grafana/boards.py
 
 A table lists panels, three to a row, each with PromQL and legends; what Grafana wants beside that is always the same.
+Quantiles show exemplars: dots that lead to the trace of one request.
 """
 
 import json
@@ -71,7 +72,8 @@ def _panel(n: int, panel: dict[str, Any]) -> dict[str, Any]:
 
 
 def _target(letter: str, query: str, legend: str) -> dict[str, Any]:
-    return {"refId": letter, "datasource": SOURCE, "expr": query, "legendFormat": legend}
+    made = {"refId": letter, "datasource": SOURCE, "expr": query, "legendFormat": legend}
+    return made | {"exemplar": True} if "_bucket" in query else made
 
 
 def names() -> list[str]:

@@ -9,12 +9,16 @@ check() {
   "$@" || failed+=("$name")
 }
 
+typescript=clients/typescript
+
 stubs() { # the committed stubs are what the protos give
   local out same=0
   out=$(mktemp -d)
-  python -m grpc_tools.protoc -I protos --python_out="$out" --pyi_out="$out" --grpc_python_out="$out" protos/headrace/*/*.proto &&
+  mkdir "$out/ts"
+  bash deploy/setup/stubs.sh "$out" "$out/ts" &&
     diff -r -x __init__.py -x __pycache__ "$out/headrace/v1" libs/headrace/v1 &&
     diff -r -x __init__.py -x __pycache__ "$out/headrace/oip" libs/headrace/oip || same=1
+  [[ ! -d $out/ts/headrace ]] || diff -r "$out/ts" $typescript/src/gen || same=1
   rm -rf "$out"
   return $same
 }
@@ -26,6 +30,11 @@ check "mypy" mypy
 check "import contracts" lint-imports
 check "buf lint" buf lint protos
 check "stubs" stubs
+if [[ -d $typescript/node_modules ]]; then
+  check "typescript" npm --prefix $typescript run --silent check
+else
+  echo "== typescript: skipped, there is no npm here"
+fi
 check "tidy" python -m pytest -q tests/test_tidy.py
 
 if ((${#failed[@]})); then

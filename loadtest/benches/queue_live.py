@@ -16,12 +16,14 @@ from typing import Any
 
 from headrace.cli.plan import MeshConfig
 from headrace.cli.supervisor import Mesh
+from headrace.client import operator
 from headrace.core.cost import StepCost
 from headrace.core.slo import CLASSES as SLO_CLASSES
 from headrace.core.slo import SloClass
 from headrace.engines.families.profile_tiny import SPEC
 from headrace.sim.fleet import kind_of
 from headrace.sim.kind import Kind
+from headrace.v1 import queue_pb2
 from headrace.workload.arrival import Arrival
 from headrace.workload.scenario import Scenario, parse
 from headrace.workload.traces.headrace import save
@@ -91,11 +93,12 @@ async def _run(cell: Live, policy: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as name:
         folder = Path(name)
         async with Mesh(mesh_config(cell, policy, folder)) as mesh:
-            return _row(cell, await replay(scenario(cell, folder), mesh.grpc_addr))
+            done = await replay(scenario(cell, folder), mesh.grpc_addr)
+            return _row(cell, done) | _told(cell, await operator.inspect(mesh.addresses.grpc["qm-0"]))
 
 
 def _row(cell: Live, done: Replayed) -> dict[str, Any]:
-    """In unscaled seconds. Utilisation and operations are the mesh's to tell, and are not here."""
+    """In unscaled seconds. Utilisation is the workers' to tell, and is not here."""
     requests, met = done.requests, done.result.met()
     in_time = requests.finished & (requests.end_s <= cell.horizon_s / cell.scale)
     return {
@@ -111,31 +114,54 @@ def _row(cell: Live, done: Replayed) -> dict[str, Any]:
     }
 
 
+def _told(cell: Live, seen: queue_pb2.InspectResponse) -> dict[str, Any]:
+    """By the queue manager at the end: what it has done, and how far off its expected waits were, by how many requests
+    stood ahead; of each such number the latest thousand count."""
+    return {
+        "swaps": float(seen.operations["load_cold"] + seen.operations["load_warm"]),
+        "evictions": float(seen.operations["evict"]),
+        "plans": float(seen.planner.plans_applied),
+        "wait_errors": [
+            {
+                "ahead_from": row.ahead_from,
+                "requests": row.requests,
+                "median_s": row.median_s * cell.scale,
+                "p90_s": row.p90_s * cell.scale,
+                "median_share": row.median_share,
+                "within_bound": row.within_bound,
+            }
+            for row in seen.wait_errors
+        ],
+    }
+
+
 # --- what the mesh and its client are told ---
 
 
 def mesh_config(cell: Live, policy: str, folder: Path) -> MeshConfig:
     kinds = _kinds(cell.shape)
-    models = ",".join(cell.shape.models)
+    models = live_names(cell.shape)
     common = {
         "HEADRACE_PREFIX_CACHE_MB": "0",  # prompts of a replay are made of few words
         "HEADRACE_SLOTS": str(SLOTS),
+        "HEADRACE_REPLAN_S": repr(max(0.05, 1.0 / cell.scale)),  # the core looks whether to plan four times a second
+        "HEADRACE_EVICT_REST_S": repr(1.0 / cell.scale),
         "HEADRACE_CLASSES_FILE": str(_classes_file(cell.scale, folder)),
-        **({"HEADRACE_MODELS": models, "HEADRACE_WARM_MODELS": "2"} if len(cell.shape.models) > 1 else {}),
+        **({"HEADRACE_MODELS": ",".join(models.values()), "HEADRACE_WARM_MODELS": "2"} if len(models) > 1 else {}),
         **POLICIES[policy],
     }
     own = {
         f"worker-{at}": {
             "HEADRACE_PROFILE": str(_profile_file(kind, cell.scale, folder)),
             "HEADRACE_BLOCKS": str(kind.blocks),
-            **({"HEADRACE_MODEL": kind.model} if len(cell.shape.models) > 1 else {}),
+            "HEADRACE_MODEL": models[kind.model],
         }
         for at, kind in enumerate(kinds)
     }
     return MeshConfig(
         data_dir=folder / "mesh",
         engine="profile",
-        model=cell.shape.models[0] if len(cell.shape.models) > 1 else SPEC.name,
+        model=models[cell.shape.models[0]],
         profile="zero",
         prefill=len(kinds),
         decode=len(kinds),
@@ -144,6 +170,13 @@ def mesh_config(cell: Live, policy: str, folder: Path) -> MeshConfig:
         environment=common,
         service_environment=own,
     )
+
+
+def live_names(workload: Workload) -> dict[str, str]:
+    """By the workload's own: the family without weights, under as many names as there are models."""
+    if len(workload.models) == 1:
+        return {workload.models[0]: SPEC.name}
+    return {name: f"{SPEC.name}-{''.join(filter(str.isalnum, name))}" for name in workload.models}
 
 
 def _kinds(workload: Workload) -> list[Kind]:
@@ -197,14 +230,14 @@ def _classes_file(scale: float, folder: Path) -> Path:
 
 def arrivals(cell: Live) -> list[Arrival]:
     """The simulated cell's, faster; answers end where they did, for a live engine knows no other length."""
-    asked = cell.shape.arrivals(cell.rate_rps, SEED, cell.horizon_s)
+    asked, names = cell.shape.arrivals(cell.rate_rps, SEED, cell.horizon_s), live_names(cell.shape)
     return [
         replace(
             each,
             at_s=each.at_s / cell.scale,
             input_tokens=min(each.input_tokens, PROMPT_TOKENS_MAX),
             max_tokens=each.output_tokens,
-            model=each.model if len(cell.shape.models) > 1 else SPEC.name,
+            model=names[each.model],
         )
         for each in asked
     ]
@@ -219,7 +252,7 @@ def scenario(cell: Live, folder: Path) -> Scenario:
         "seed": SEED,
         "duration_s": cell.horizon_s / cell.scale,
         "drain_s": DRAIN_S / cell.scale,
-        "model": cell.shape.models[0] if len(cell.shape.models) > 1 else SPEC.name,
+        "model": live_names(cell.shape)[cell.shape.models[0]],
         "workload": {"kind": "trace", "file": str(trace), "format": "headrace"},
         "classes": {name: {"ttft_s": slo.ttft_s, "timeout_s": slo.timeout_s} for name, slo in slos.items()},
     }

@@ -23,10 +23,10 @@ from loadtest.benches.queue_workloads import CLASSES, HORIZON_S, WORKLOADS, Work
 # lengths' predictor and the hops are the live mesh's.
 CLOCKS = {"heartbeat_s": 2.0, "lease_s": 8.0, "tick_s": 1.0}
 PREDICTOR = "blurred:0.6"  # the trained predictor's Kendall tau on its test split; the simulator has no prompts' words
-# A plan in the simulator takes the wall time that it takes: a short search, without the mixed-integer program, and no
-# more than one in so many seconds. Live the default is one a second, with the program and thirty times as many moves;
-# what the moves beyond these few hundred gain is within what two seeds differ by (docs/figures.md).
-PLANNING = {"plan_nodes": 0, "plan_moves": 1_000, "replan_s": 10.0}
+# A plan in the simulator takes the wall time that it takes: a short search, without the mixed-integer program. Live it
+# has thirty times as many moves; what those beyond these few hundred gain is within what two seeds differ by. A plan a
+# second is the live default: with one in ten seconds a fleet of several models keeps a fifth less (docs/figures.md).
+PLANNING = {"plan_nodes": 0, "plan_moves": 1_000, "replan_s": 1.0}
 SHEPHERD_FACTOR = "shepherd_factor"  # among settings: of the baseline itself, not of the queue manager
 _ONE_LINE = {"fcfs": "fcfs", "edf": "edf"}  # one line for all instances: what a single model's deployment does
 _SWAPPING = {"fcfs": "vq-fcfs", "edf": "vq-edf"}  # several models: a queue for each instance, swapped as its head asks

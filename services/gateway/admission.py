@@ -11,7 +11,6 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Protocol
 
 from headrace.core.errors import (
@@ -21,7 +20,7 @@ from headrace.core.errors import (
     InvalidInput,
     Unavailable,
 )
-from headrace.core.slo import BUILT_IN, Classes, SloClass
+from headrace.core.slo import BUILT_IN, Classes, SloClass, effective_target_s
 from headrace.core.types import Request, Sampling
 from headrace.engines.families import Family
 from headrace.engines.grammar import calls_tools, json_schema
@@ -29,8 +28,9 @@ from headrace.mesh.errors import Uncertain
 from headrace.mesh.faults import reach
 from services.gateway import capacity, drafts
 from services.gateway.ask import Ask, Caller, body_hash, check
-from services.gateway.auth import check_class, patient
+from services.gateway.auth import check_at_once, check_class, patient
 from services.gateway.drafts import Draft
+from services.gateway.gate import Gate
 from services.gateway.limits import Limiter, Taken
 from services.gateway.live import Facts, Live
 from services.gateway.lookup import Lookup
@@ -57,6 +57,7 @@ class Mesh(Protocol):
     streams: Streams
     lookup: Lookup
     metrics: GatewayMetrics
+    on_first_token: list[Callable[[Live, float], None]]
     on_end: list[Callable[[Live, float], None]]
 
 
@@ -67,11 +68,19 @@ class Blobs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What is served, and on which terms. early_rejection: what could not begin before its deadline is refused."""
+    """What is served, and on which terms. early_rejection: what could not begin in time is refused."""
 
     models: Models
     classes: Classes = BUILT_IN
     early_rejection: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Of a request that is let in: seconds until its first token, and how long it may take."""
+
+    wait_s: float = 0.0
+    patience_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,7 @@ class Place:
     content_hash: bytes
     choice: int = 0
     choices: int = 0  # of the first of several: how many
+    expected: Expected = Expected()
 
 
 class Admission:
@@ -96,6 +106,8 @@ class Admission:
         self._blobs = blobs
         self._fetcher = fetcher
         self._limiter = limiter
+        self._gate = Gate()
+        gateway.on_first_token.append(self._gate.began)
         gateway.on_end.append(self._settle)
         self.draining = False
 
@@ -111,10 +123,20 @@ class Admission:
         request_id, content_hash = _identity(ask, caller.tenant)
         if ask.idempotency_key and (known := await self._lookup.ended_or_here(request_id)) is not None:
             return _same(known, content_hash)
-        self._bid(ask, caller, family, slo, 1)
-        draft = await self._draft(family, ask, prefix)
-        reach("gateway.validated", request_id)
-        return await self._charged(Place(request_id, content_hash), ask, caller, slo, draft, traceparent)
+        with self._gateway.metrics.objectives.admitting(slo.name):
+            expected = self._bid(ask, caller, family, slo, 1)
+            draft = await self._draft(family, ask, prefix)
+            reach("gateway.validated", request_id)
+            place = Place(request_id, content_hash, expected=expected)
+            return await self._charged(place, ask, caller, slo, draft, traceparent)
+
+    async def admit_all(
+        self, asks: Sequence[Ask], caller: Caller, traceparent: str = "", prefix: str = ""
+    ) -> Sequence[Live]:
+        """One request or the choices of one question. Raises as they do."""
+        if len(asks) == 1:
+            return (await self.admit(asks[0], caller, traceparent, prefix),)
+        return await self.admit_several(asks, caller, traceparent, prefix)
 
     async def admit_several(
         self, asks: Sequence[Ask], caller: Caller, traceparent: str = "", prefix: str = ""
@@ -136,7 +158,9 @@ class Admission:
         there = [live for live in known if live is not None]
         if len(there) == len(places):
             return there
-        self._bid(first, caller, family, slo, len(asks) - len(there))
+        with self._gateway.metrics.objectives.admitting(slo.name):
+            expected = self._bid(first, caller, family, slo, len(asks) - len(there))
+        places = [replace(place, expected=expected) for place in places]
         written = list[Draft]()
         for index, ask in enumerate(asks):
             if index and ask is asks[index - 1]:
@@ -147,7 +171,8 @@ class Admission:
         lives = list[Live]()
         try:
             for place, ask, draft, live in zip(places, asks, written, known, strict=True):
-                lives.append(live or await self._charged(place, ask, caller, slo, draft, traceparent))
+                with self._gateway.metrics.objectives.admitting(slo.name):
+                    lives.append(live or await self._charged(place, ask, caller, slo, draft, traceparent))
         except (asyncio.CancelledError, HeadraceError, OSError):
             for live in lives if not first.idempotency_key else ():
                 self._streams.cancel(live, time.monotonic())
@@ -159,23 +184,30 @@ class Admission:
         live = await self._lookup.ended_or_here(place.request_id)
         return None if live is None else _same(live, place.content_hash)
 
-    def _begin(self, ask: Ask, caller: Caller, prefix: str) -> tuple[Family, SloClass]:
+    def check_beside(self, caller: Caller) -> None:
+        """Of what is computed beside the queue. Raises Unavailable, PermissionDenied."""
+        self._check_open()
+        check_at_once(caller.key)
+
+    def _check_open(self) -> None:
         if self.draining:
             raise Unavailable("this gateway is shutting down", retry_after_s=1.0)
+
+    def _begin(self, ask: Ask, caller: Caller, prefix: str) -> tuple[Family, SloClass]:
+        self._check_open()
         self._limiter.check(caller.key)
         check(ask, prefix)
         family, slo = self._terms.models.family(ask.model), self._class(ask)
         check_class(caller.key, slo.name, self._terms.classes)
         return family, slo
 
-    def _bid(self, ask: Ask, caller: Caller, family: Family, slo: SloClass, count: int) -> None:
+    def _bid(self, ask: Ask, caller: Caller, family: Family, slo: SloClass, count: int) -> Expected:
         check_media(ask.media, family.spec)
         modalities = {source.modality for source in ask.media}
-        bid = capacity.Bid(family.spec.name, slo.name, modalities, self._left_s(ask, caller, slo), count)
-        capacity.admit(self._gateway.cell, time.monotonic(), bid, partial(self._streams.of_class, slo.name))
-        if caller.key.id:
-            mine = partial(self._streams.of_tenant, slo.name, caller.tenant)
-            capacity.leave_room(self._gateway.cell, bid, mine)
+        left_s, patience_s = self._patience_s(ask, caller, slo)
+        bid = capacity.Bid(family.spec.name, slo.name, modalities, left_s, patience_s, count)
+        wait_s = self._gate.admit(self._gateway.cell, time.monotonic(), bid, self._streams, caller)
+        return Expected(wait_s, patience_s)
 
     async def _charged(
         self, place: Place, ask: Ask, caller: Caller, slo: SloClass, draft: Draft, traceparent: str
@@ -212,7 +244,7 @@ class Admission:
         try:
             await asyncio.shield(asyncio.wrap_future(compiled))
         except InvalidInput as error:
-            where = prefix + (ask.grammar_field if not ask.tools else await self._bad_tool(ask))
+            where = await self._bad_tool(ask) if ask.tools else prefix + ask.grammar_field
             raise InvalidInput(error.message, field=where) from error
 
     async def _bad_tool(self, ask: Ask) -> str:
@@ -225,12 +257,14 @@ class Admission:
                 return ask.tools_field.format(index)
         return ask.grammar_field
 
-    def _left_s(self, ask: Ask, caller: Caller, slo: SloClass) -> float:
-        """Until its deadline; inf where it is let in all the same: of one that goes before its class the estimate for
-        the class says nothing."""
-        if not self._terms.early_rejection or patient(caller.key, ask.targets, slo.ttft_s).before(slo.ttft_s):
-            return math.inf
-        return _deadline_s(ask, caller, slo) - time.time()
+    def _patience_s(self, ask: Ask, caller: Caller, slo: SloClass) -> tuple[float, float]:
+        """Until its deadline, and what it may wait for its first token; inf where it is let in all the same: of one
+        that goes before its class the estimate for the class says nothing."""
+        targets = patient(caller.key, ask.targets, slo.ttft_s)
+        if not self._terms.early_rejection or targets.before(slo.ttft_s):
+            return math.inf, math.inf
+        wanted_s = effective_target_s(targets.ttft_s or slo.ttft_s, targets.priority)
+        return _deadline_s(ask, caller, slo) - time.time(), max(wanted_s, slo.refuse_s)
 
     def _class(self, ask: Ask) -> SloClass:
         """The one that it names; else the first that something about it hints at; else the default."""
@@ -283,6 +317,7 @@ class Admission:
         )
         live = self._streams.open(facts_of(request), time.monotonic())
         live.opened_s, live.received_s, live.taken = caller.arrived_s, caller.received_s, taken
+        live.expected_s, live.patience_s = place.expected.wait_s, place.expected.patience_s
         try:
             await self._store(request, draft.data, live)
         except asyncio.CancelledError:

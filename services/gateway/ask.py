@@ -69,6 +69,7 @@ class Caller:
     traceparent: str = ""  # the caller's own
     trace: bool = False  # sample this request
     key: Key = ANYBODY
+    again: bool = False  # its client library comes back by itself
 
 
 def check(ask: Ask, prefix: str = "") -> None:

@@ -8,7 +8,7 @@ from headrace.core.slo import Classes, effective_target_s
 from headrace.mesh.keyring import Keys
 from services.gateway.targets import Targets
 
-__all__ = ["Keys", "asking", "check_class", "patient"]
+__all__ = ["Keys", "asking", "check_at_once", "check_class", "patient"]
 
 
 def asking(keys: Keys, authorization: str) -> Key:
@@ -30,3 +30,9 @@ def check_class(key: Key, slo_class: str, classes: Classes) -> None:
         raise PermissionDenied(
             f"this key has the scope batch alone: name another SLO class than {slo_class}", field="slo_class"
         )
+
+
+def check_at_once(key: Key) -> None:
+    """For what is in no class, since it does not wait. Raises PermissionDenied: the key may ask for batches alone."""
+    if "generate" not in key.scopes:
+        raise PermissionDenied("this key has the scope batch alone: make a batch of it (POST /v1/batches)")

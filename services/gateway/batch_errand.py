@@ -93,6 +93,9 @@ class _InClass(Admission):
         """All else is the gateway's own."""
         return getattr(self._inner, name)
 
+    def check_beside(self, caller: Caller) -> None:
+        """A batch may hold whatever its endpoint takes."""
+
     async def admit(self, ask: Ask, caller: Caller, traceparent: str = "", prefix: str = "") -> Live:
         live = await self._inner.admit(self._mine(ask), caller, traceparent, prefix)
         self.lives.append(live)

@@ -102,7 +102,11 @@ class Check:
     def _wrong_body(self, body: bytes, number: int) -> LineError | None:
         if not body.startswith(b"{"):
             return LineError("invalid_request", "the body is not an object", number, "body")
-        if b'"stream"' in body and msgspec.json.decode(body).get("stream"):
+        try:  # a Raw is only skipped: what stands in it has not been read before
+            streamed = b'"stream"' in body and msgspec.json.decode(body).get("stream")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return LineError("invalid_json_line", f"not a request: {error}", number, "body")
+        if streamed:
             return LineError("invalid_request", "a batch's answers are not streamed", number, "body.stream")
         return None
 

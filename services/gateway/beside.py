@@ -26,7 +26,7 @@ class Beside:
         """Raises BadSetup: settings of batches that make no sense."""
         self._front = front
         self._embedders = Embedders(front.gateway.bus, tls)
-        embedding = self.embedding = Embedding(self._embedders, list(front.models), front.fetcher)
+        embedding = self.embedding = Embedding(self._embedders, list(front.models), front.fetcher, front.limiter)
         path = embeddings_route.PATH
         self._desk = Desk(front, settings, {path: lambda posing, _: EmbeddingsRoute(posing, embedding)})
         inference, self._disconnects = Inference(front, embedding), Disconnects()

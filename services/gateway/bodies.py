@@ -50,7 +50,14 @@ class VideoUrlPart(msgspec.Struct, tag="video_url", tag_field="type"):
     video_url: MediaUrl | str
 
 
-Part = TextPart | ImageUrlPart | InputAudioPart | AudioUrlPart | VideoUrlPart
+class MediaUrlPart(msgspec.Struct, tag="media_url", tag_field="type"):
+    """Of any modality that the model takes, by its name."""
+
+    modality: str
+    media_url: MediaUrl | str
+
+
+Part = TextPart | ImageUrlPart | InputAudioPart | AudioUrlPart | VideoUrlPart | MediaUrlPart
 
 
 class FunctionCall(msgspec.Struct):

@@ -87,12 +87,19 @@ class CallReader:
     def _arguments(self, said: Said) -> bool:
         length = self._object_end()
         if length:
-            said.calls.append(bodies.DeltaCall(self._count - 1, bodies.DeltaFunction(self._held[:length])))
+            self._say(said, self._held[:length])
             self._held = self._held[length:]
         if self._depth or not length:
             return False
         self._state = self._between
         return True
+
+    def _say(self, said: Said, arguments: str) -> None:
+        """A call stands once in a chunk, as with OpenAI: clients look at the first entry alone."""
+        if said.calls and said.calls[-1].index == self._count - 1:
+            said.calls[-1].function.arguments += arguments
+        else:
+            said.calls.append(bodies.DeltaCall(self._count - 1, bodies.DeltaFunction(arguments)))
 
     def _object_end(self) -> int:
         """How many of the held characters belong to the object; depth 0 behind them: they end it."""
@@ -120,7 +127,8 @@ class CallReader:
 
 
 def call_id(request_id: str, index: int) -> str:
-    return f"call_{request_id[:24]}{index:02d}"
+    """The end of the request's id: that tells several answers to one question apart."""
+    return f"call_{request_id[-24:]}{index:02d}"
 
 
 def collected(pieces: Sequence[bodies.DeltaCall]) -> list[bodies.ToolCall]:

@@ -1,18 +1,25 @@
 """Whether the cell can take one more request now, by the queue manager's last status: 429 when a class is full or the
 request could not begin in time, 503 when nobody serves the model. The core refuses exactly what slips through between
 two statuses.
+
+In time means before its deadline, and within what its class promises: a line that is longer serves everybody late, and
+as many. What is refused is told when to come back, one after the other.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from headrace.core.errors import Overloaded, TooLate, Unavailable
 from headrace.v1 import queue_pb2
+from services.gateway.served import ANSWERED, Served
 
 STALE_S = 5.0  # statuses come every 0.25 s: after this the queue manager is between two leaderships
 SETTLE_S = 1.2  # two heartbeats and a margin, as for adoption: by then a leadership has heard every worker that lives
 # A client that is told more than a minute gives up (the OpenAI SDK then waits as it likes, a few seconds).
 RETRY_S_MIN, RETRY_S_MAX = 1.0, 60.0
+# Standard deviations above the expected wait within which nine of ten begin; statuses tell the mean and -2.33.
+LIKELY, TOLD = 1.28, 2.33
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +29,12 @@ class ClassLoad:
     oldest_wait_s: float
     estimated_wait_s: float = -1.0  # of a request that came now, until its first token; negative: no estimate
     least_wait_s: float = -1.0
+
+    @property
+    def likely_wait_s(self) -> float:
+        """Nine of ten wait no longer; negative: no estimate."""
+        mean_s = self.estimated_wait_s
+        return mean_s + (mean_s - self.least_wait_s) * LIKELY / TOLD if self.least_wait_s >= 0.0 else mean_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +47,8 @@ class Cell:
     modalities: Mapping[str, frozenset[str]] = field(default_factory=dict)
     epoch: int = 0
     led_s: float = float("-inf")  # when this leadership took over from one that this gateway had heard
+    served: Served = field(default_factory=Served)
+    let_in: Counter[str] = field(default_factory=Counter)  # by this gateway since this status, by class
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +59,19 @@ class Bid:
     slo_class: str
     modalities: Collection[str] = ()
     time_left_s: float = float("inf")  # until its deadline; inf: it is let in however long the queue is
+    patience_s: float = float("inf")  # that its first token may be expected to take at most; inf: the same
     count: int = 1  # requests that come together: all or none
 
 
 def cell_of(status: queue_pb2.CellStatus, last: Cell | None, now_s: float) -> Cell:
+    classes = {told.slo_class: _load_of(told) for told in status.classes}
     return Cell(
         now_s,
-        {told.slo_class: _load_of(told) for told in status.classes},
+        classes,
         {model.model: frozenset((*model.modalities, *model.startable)) for model in status.models if model.servable},
         status.epoch,
         led_since_s(last, status.epoch, now_s),
+        _served(last, status, classes, now_s),
     )
 
 
@@ -61,6 +79,14 @@ def _load_of(told: queue_pb2.ClassStatus) -> ClassLoad:
     return ClassLoad(
         told.queued, told.queue_limit, told.oldest_wait_s, told.estimated_wait_s, told.estimated_wait_least_s
     )
+
+
+def _served(last: Cell | None, status: queue_pb2.CellStatus, classes: Mapping[str, ClassLoad], now_s: float) -> Served:
+    total = sum(status.ended_by_reason[reason] for reason in ANSWERED if reason in status.ended_by_reason)
+    if last is None or last.epoch != status.epoch:
+        return Served(total)
+    waited = all(any(load.queued for load in told.values()) for told in (last.classes, classes))
+    return last.served.then(total, now_s - last.heard_s, waited)
 
 
 def led_since_s(last: Cell | None, epoch: int, now_s: float) -> float:
@@ -71,8 +97,17 @@ def led_since_s(last: Cell | None, epoch: int, now_s: float) -> float:
     return last.led_s if last.epoch == epoch else now_s
 
 
-def admit(cell: Cell | None, now_s: float, bid: Bid, open_here: Callable[[], int]) -> None:
-    """open_here: this gateway's own open requests of the class, the only count there is while statuses are missing.
+def _never() -> bool:
+    return False
+
+
+def admit(
+    cell: Cell | None, now_s: float, bid: Bid, open_here: Callable[[], int], modest: Callable[[], bool] = _never
+) -> float:
+    """The seconds that its first token is expected to take; 0 where nothing is known, or nobody waits.
+
+    open_here: this gateway's own open requests of the class, the only count there is while statuses are missing.
+    modest: whether its tenant has far less than its share of them; it will be served before the others.
 
     Raises:
         Overloaded, TooLate, Unavailable: with a time after which trying again makes sense.
@@ -86,8 +121,9 @@ def admit(cell: Cell | None, now_s: float, bid: Bid, open_here: Callable[[], int
         _servable(cell, bid.model, bid.modalities)
     load = cell.classes.get(bid.slo_class)
     if load is None or not load.limit:
-        return
-    if (open_here() if stale else load.queued) + bid.count > load.limit:
+        return 0.0
+    let_in = cell.let_in[bid.slo_class]
+    if (open_here() if stale else load.queued + let_in) + bid.count > load.limit:
         wait_s = load.estimated_wait_s if load.estimated_wait_s >= 0.0 else load.oldest_wait_s
         message = f"the queue of class {bid.slo_class!r} is full ({load.limit} requests)"
         raise Overloaded(message, retry_after_s=_retry_s(wait_s))
@@ -97,6 +133,19 @@ def admit(cell: Cell | None, now_s: float, bid: Bid, open_here: Callable[[], int
             f" this one has {bid.time_left_s:.1f} s until its deadline"
         )
         raise TooLate(message, retry_after_s=_retry_s(load.least_wait_s - bid.time_left_s))
+    wait_s = _wait_now_s(cell, load, let_in) if known and load.queued else 0.0  # an empty queue gets no shorter
+    if wait_s > bid.patience_s and not modest():
+        message = f"requests of class {bid.slo_class!r} now wait about {wait_s:.1f} s for their first token"
+        raise Overloaded(message, retry_after_s=_retry_s(wait_s - bid.patience_s))
+    cell.let_in[bid.slo_class] += bid.count
+    return wait_s
+
+
+def _wait_now_s(cell: Cell, load: ClassLoad, let_in: int) -> float:
+    """As the engines' pace has it, or by the rate of answers where that says longer; and behind those who were let in
+    since the status."""
+    each_s = cell.served.each_s
+    return max(load.likely_wait_s, load.queued * each_s) + let_in * each_s
 
 
 def leave_room(cell: Cell | None, bid: Bid, open_here: Callable[[], int]) -> None:

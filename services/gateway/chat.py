@@ -100,6 +100,8 @@ def part_of(part: bodies.Part, where: str, media: list[MediaSource]) -> TextPart
             source = source_of_url("audio", _url(part.audio_url), f"{where}.audio_url")
         case bodies.VideoUrlPart():
             source = source_of_url("video", _url(part.video_url), f"{where}.video_url")
+        case bodies.MediaUrlPart():
+            source = source_of_url(part.modality, _url(part.media_url), f"{where}.media_url")
         case bodies.InputAudioPart():
             source = input_audio(part.input_audio.data, part.input_audio.format, f"{where}.input_audio")
     media.append(source)

@@ -2,11 +2,11 @@
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from headrace.core.errors import HeadraceError, InvalidInput, PayloadTooLarge
-from services.gateway.ask import Ask, Caller
+from services.gateway.ask import Caller
 from services.gateway.asking import Question
 from services.gateway.auth import asking
 from services.gateway.front import Front
@@ -22,7 +22,6 @@ from services.gateway.http_reply import (
     send_error,
 )
 from services.gateway.ids import checked_id
-from services.gateway.live import Live
 from services.gateway.readings import ChatShape
 
 Scope = dict[str, Any]
@@ -40,6 +39,7 @@ def caller_of(front: Front, headers: dict[bytes, bytes]) -> Caller:
         traceparent=get(b"traceparent", b"").decode("latin-1"),
         trace=get(b"x-headrace-trace") == b"1",
         key=key,
+        again=get(b"x-stainless-retry-count", b"0") != b"0",
     )
 
 
@@ -67,7 +67,7 @@ class AnswerRoute:
             question = self._question(await read_body(receive, headers), headers, key_of(headers))
             model = self._front.models.family(question.asks[0].model).spec.name
             with self._front.tracer.request(caller, model) as trace:
-                lives = await self._lives(question.asks, caller, trace.traceparent)
+                lives = await self._front.admission.admit_all(question.asks, caller, trace.traceparent)
                 trace.follow(lives[0])
                 echo.append((b"x-request-id", lives[0].facts.id.encode()))
                 style = Style(question.stream, wants_extras(headers), 0, trace.trace_id, question.answers)
@@ -78,12 +78,6 @@ class AnswerRoute:
             if isinstance(error, PayloadTooLarge) and error.field == "body":
                 await discard(receive, headers)
             await send_error(send, error, echo)
-
-    async def _lives(self, asks: Sequence[Ask], caller: Caller, traceparent: str) -> Sequence[Live]:
-        admission = self._front.admission
-        if len(asks) == 1:
-            return (await admission.admit(asks[0], caller, traceparent),)
-        return await admission.admit_several(asks, caller, traceparent)
 
 
 class EventsRoute:

@@ -1,10 +1,12 @@
 """From texts, tokens and media parts to vectors: checked, counted, cut into pieces that encoders take, put together.
 
-HTTP and the Open Inference Protocol share it. Every refusal names the input.
+HTTP and the Open Inference Protocol share it, and the caller's key is charged for both. Every refusal names the input.
 """
 
 import asyncio
 import hashlib
+import math
+import secrets
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,8 +22,9 @@ from headrace.engines.families import Family
 from headrace.predictor import sentences
 from headrace.v1 import encoder_pb2 as pb
 from headrace.wire import convert
-from services.gateway.ask import MediaSource
-from services.gateway.embedders import Embedders
+from services.gateway.ask import Caller, MediaSource
+from services.gateway.embedders import EMBED_S_MAX, Embedders
+from services.gateway.limits import Limiter, Taken
 from services.gateway.media import Fetcher, check_media, read_media
 
 INPUTS_MAX = 2_048  # OpenAI's
@@ -41,18 +44,30 @@ class Embedded:
     vectors: Vectors
     tokens: int
     joules: float
+    taken: Taken | None = None  # what its key was charged
+
+
+@dataclass(slots=True)
+class _Work:
+    """What has been computed of a request."""
+
+    vectors: Vectors
+    tokens: int = 0
+    joules: float = 0.0
 
 
 class Embedding(Collector):
-    def __init__(self, embedders: Embedders, families: Sequence[Family], fetcher: Fetcher) -> None:
+    def __init__(self, embedders: Embedders, families: Sequence[Family], fetcher: Fetcher, limiter: Limiter) -> None:
         self.embedders = embedders
+        self._limiter = limiter
         self._families = {family.spec.name: family for family in families}
         self._fetcher = fetcher
         self._tokens: Counter[str] = Counter()
         self._inputs: Counter[str] = Counter()
 
-    async def embed(self, model: str, inputs: Sequence[Input], traceparent: str = "") -> Embedded:
+    async def embed(self, model: str, inputs: Sequence[Input], caller: Caller, traceparent: str = "") -> Embedded:
         """model empty: the text encoder. Raises HeadraceError, naming input[i]."""
+        self._limiter.check(caller.key)
         model = model or sentences.NAME
         offer = self.embedders.offer(model)
         if not 1 <= len(inputs) <= INPUTS_MAX:
@@ -64,10 +79,18 @@ class Embedding(Collector):
         counts = [_tokens_of(one) for one in parts]
         if sum(counts) > TOKENS_MAX:
             raise InvalidInput(f"{sum(counts)} tokens; at most {TOKENS_MAX} a request", field="input")
-        found, joules = await self._compute(model, offer.width, parts, counts, traceparent)
+        pieces = list(_pieces(counts))
+        runs_s = EMBED_S_MAX * math.ceil(len(pieces) / PIECES_AT_ONCE)
+        taken = await self._limiter.take(caller.key, secrets.token_hex(16), sum(counts), runs_s, field="input")
+        work = _Work(np.empty((len(parts), offer.width), np.float32))
+        try:
+            await self._compute(model, parts, counts, pieces, work, traceparent)
+        finally:
+            if taken is not None:
+                self._limiter.settle(taken, work.tokens)
         self._tokens[model] += sum(counts)
         self._inputs[model] += len(parts)
-        return Embedded(model, found, sum(counts), joules)
+        return Embedded(model, work.vectors, work.tokens, work.joules, taken)
 
     # --- inputs ---
 
@@ -109,26 +132,31 @@ class Embedding(Collector):
     # --- pieces ---
 
     async def _compute(
-        self, model: str, width: int, parts: Sequence[pb.EmbedInput], counts: Sequence[int], traceparent: str
-    ) -> tuple[Vectors, float]:
-        found, joules = np.empty((len(parts), width), np.float32), [0.0]
+        self,
+        model: str,
+        parts: Sequence[pb.EmbedInput],
+        counts: Sequence[int],
+        pieces: Sequence[Sequence[int]],
+        work: _Work,
+        traceparent: str,
+    ) -> None:
         room = asyncio.Semaphore(PIECES_AT_ONCE)
 
         async def one(places: Sequence[int]) -> None:
             async with room:
                 inputs, tokens = [parts[i] for i in places], sum(counts[i] for i in places)
                 response = await self.embedders.embed(model, inputs, tokens, traceparent)
-            joules[0] += response.joules
+            work.tokens += tokens
+            work.joules += response.joules
             for place, vector in zip(places, response.vectors, strict=True):
-                found[place] = np.frombuffer(vector.values, "<f4")
+                work.vectors[place] = np.frombuffer(vector.values, "<f4")
 
-        tasks = [asyncio.ensure_future(one(places)) for places in _pieces(counts)]
+        tasks = [asyncio.ensure_future(one(places)) for places in pieces]
         try:
             await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
-        return found, joules[0]
 
     # --- figures ---
 

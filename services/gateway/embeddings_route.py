@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from headrace.core.errors import HeadraceError, InvalidInput, PayloadTooLarge, Unavailable
+from headrace.core.errors import HeadraceError, InvalidInput, PayloadTooLarge
 from headrace.mesh import genai
 from headrace.predictor import sentences
 from services.gateway import asking, bodies, chat
@@ -71,17 +71,18 @@ class EmbeddingsRoute:
         try:
             caller = caller_of(self._front, headers)
             asked = _decode(await read_body(receive, headers))
-            if self._front.admission.draining:
-                raise Unavailable("this gateway is shutting down", retry_after_s=1.0)
+            self._front.admission.check_beside(caller)
             width = self._embedding.embedders.offer(asked.model).width
             if asked.dimensions not in (None, width):
                 raise InvalidInput(f"{asked.model} has {width} dimensions", field="dimensions")
             with self._front.tracer.request(caller, asked.model, genai.OPERATION_EMBEDDINGS) as trace:
-                found = await self._embedding.embed(asked.model, inputs_of(asked), trace.traceparent)
+                found = await self._embedding.embed(asked.model, inputs_of(asked), caller, trace.traceparent)
                 trace.input_tokens = found.tokens
             body = await _body(found, asked.encoding_format == "base64")
-            request_id = (b"x-request-id", secrets.token_hex(16).encode())
-            await send_all(send, 200, [*JSON_HEADERS, request_id], body)
+            told = [(b"x-request-id", secrets.token_hex(16).encode())]
+            if found.taken is not None:
+                told += found.taken.headers
+            await send_all(send, 200, [*JSON_HEADERS, *told], body)
         except HeadraceError as error:
             self._front.gateway.metrics.refused[error.code] += 1
             if isinstance(error, PayloadTooLarge) and error.field == "body":

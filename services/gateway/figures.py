@@ -1,13 +1,19 @@
 """What is counted of one model's requests, and the vllm:* families that it makes. Observing costs an index and two
-additions; families are made when somebody scrapes.
+additions; families are made when somebody scrapes. Of traced requests each bucket remembers the newest, as its
+exemplar: from a slow bucket to the trace of one that was slow.
 """
 
+import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from prometheus_client.samples import Exemplar
+
 from headrace.core.types import End
-from services.gateway.live import Live
+from services.gateway.live import Facts, Live
+
+Bucket = tuple[str, float] | tuple[str, float, Exemplar]  # upper bound, cumulative count
 
 LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 60.0, 300.0, 3600.0)
 GAP_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 10.0)
@@ -17,24 +23,34 @@ EVICTED = "evicted"  # the stage of a request whose KV cache has left the engine
 
 
 class Histogram:
-    __slots__ = ("_bounds", "_counts", "total")
+    __slots__ = ("_bounds", "_counts", "_traced", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
+        self._traced: dict[int, tuple[Facts, float, float]] = {}  # bucket -> the newest traced: whose, value, when
         self.total = 0.0
 
-    def observe(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
+    def observe(self, value: float, facts: Facts) -> None:
+        at = bisect_left(self._bounds, value)
+        self._counts[at] += 1
         self.total += value
+        if facts.traceparent:
+            self._traced[at] = facts, value, time.time()
 
-    def buckets(self) -> list[tuple[str, float]]:
+    def buckets(self) -> list[Bucket]:
         """Cumulative, as Prometheus wants them."""
-        buckets, total = [], 0
-        for bound, count in zip((*map(str, map(float, self._bounds)), "+Inf"), self._counts, strict=True):
+        buckets: list[Bucket] = []
+        total = 0.0
+        for at, (bound, count) in enumerate(zip((*map(float, self._bounds), "+Inf"), self._counts, strict=True)):
             total += count
-            buckets.append((bound, float(total)))
+            traced = self._traced.get(at)
+            buckets.append((str(bound), total) if traced is None else (str(bound), total, _exemplar(*traced)))
         return buckets
+
+
+def _exemplar(facts: Facts, value: float, at_s: float) -> Exemplar:
+    return Exemplar({"trace_id": facts.traceparent[3:35], "request_id": facts.id}, value, at_s)
 
 
 class Figures:
@@ -50,20 +66,20 @@ class Figures:
         self.prompt_tokens = self.generated_tokens = self.cached_tokens = self.evictions = 0
 
     def ended(self, live: Live, end: End, now_s: float) -> None:
-        tokens = len(live.stream.tokens)
+        facts, tokens = live.facts, len(live.stream.tokens)
         self.ends[end.reason] += 1
         self.generated_tokens += tokens
         self.prompt_tokens += end.usage.prompt_tokens
         self.cached_tokens += end.usage.cached_tokens
-        self.prompt.observe(end.usage.prompt_tokens)
-        self.generated.observe(tokens)
+        self.prompt.observe(end.usage.prompt_tokens, facts)
+        self.generated.observe(tokens, facts)
         if live.received_s:
-            self.e2e.observe(now_s - live.opened_s)
+            self.e2e.observe(now_s - live.opened_s, facts)
         if tokens > 1 and live.first_token_s is not None:
-            self.per_token.observe((now_s - live.first_token_s) / (tokens - 1))
-        self._stages(end)
+            self.per_token.observe((now_s - live.first_token_s) / (tokens - 1), facts)
+        self._stages(end, facts)
 
-    def _stages(self, end: End) -> None:
+    def _stages(self, end: End, facts: Facts) -> None:
         """Once a request: one that was evicted, or begun anew, was in a stage several times."""
         took_s: dict[str, float] = {}
         for span in end.timeline:
@@ -71,8 +87,8 @@ class Figures:
             if span.stage in STAGE_TIMES:
                 took_s[span.stage] = took_s.get(span.stage, 0.0) + max(0.0, span.end_s - span.start_s)
         for stage, stage_s in took_s.items():
-            getattr(self, STAGE_TIMES[stage]).observe(stage_s)
-        self.inference_s.observe(sum(stage_s for stage, stage_s in took_s.items() if stage != "queue"))
+            getattr(self, STAGE_TIMES[stage]).observe(stage_s, facts)
+        self.inference_s.observe(sum(stage_s for stage, stage_s in took_s.items() if stage != "queue"), facts)
 
     def histograms(self) -> Iterator[tuple[str, str, Histogram]]:
         yield from (

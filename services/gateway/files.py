@@ -172,7 +172,7 @@ def page_of(
     """The page that `after` and `limit` ask for, and whether there is more behind it."""
     query = request.query_params
     limit = query.get("limit", str(default))
-    if not limit.isdigit() or not 1 <= int(limit) <= most:
+    if not re.fullmatch(r"[0-9]{1,9}", limit) or not 1 <= int(limit) <= most:
         raise InvalidInput(f"limit is a number from 1 to {most}", field="limit")
     begin = 0
     if after := query.get("after"):

@@ -47,14 +47,15 @@ class Front:
     models: Models
     console: Console
     fetcher: Fetcher
+    limiter: Limiter
 
     @staticmethod
     def of(name: str, parts: Parts) -> "Front":
         journal, models = JournalPort(parts.journal), parts.terms.models
-        gateway = Gateway(name, parts.bus, journal, GatewayMetrics(models.known))
+        gateway = Gateway(name, parts.bus, journal, GatewayMetrics(models.known, parts.terms.classes))
         admission = Admission(gateway, parts.terms, journal, parts.blobs, parts.fetcher, parts.limiter)
         console = Console(gateway, parts.keys, parts.terms.classes, parts.managers)
-        return Front(gateway, admission, parts.keys, parts.tracer, models, console, parts.fetcher)
+        return Front(gateway, admission, parts.keys, parts.tracer, models, console, parts.fetcher, parts.limiter)
 
     async def find(self, request_id: str, tenant: str) -> Live:
         """A request of this tenant, wherever it runs or ran, to be listened to here.

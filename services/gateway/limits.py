@@ -1,4 +1,5 @@
-"""Each API key's rate limits and quota at admission: charged by prompt and max_tokens, settled by what was used.
+"""Each API key's rate limits and quota at admission: charged by prompt and max_tokens (of embeddings, by what is to be
+embedded), settled by what was used.
 
 Keys without limits cost nothing. With limits it is one round trip to Redis; while Redis is away each gateway keeps
 the limits by itself, going on from what it saw last: neither open nor closed, N gateways let N times as much in.
@@ -71,8 +72,8 @@ class Limiter:
         self.refused += 1
         raise error
 
-    async def take(self, key: Key, request: str, cost: int, runs_s: float) -> Taken | None:
-        """Charges one request of at most so many tokens. None: this key has no limits.
+    async def take(self, key: Key, request: str, cost: int, runs_s: float, field: str = "max_tokens") -> Taken | None:
+        """Charges one request of at most so many tokens. None: this key has no limits. field: says how many they are.
 
         Raises:
             RateLimited: with the exact time after which the same request would have been let in.
@@ -81,10 +82,8 @@ class Limiter:
         if not key.limits:
             return None
         if cost > most(key.limits):
-            raise InvalidInput(
-                f"{cost} tokens (prompt and max_tokens); this key may use {most(key.limits):.0f} at once",
-                field="max_tokens",
-            )
+            what = f"{cost} tokens" + (" (prompt and max_tokens)" if field == "max_tokens" else "")
+            raise InvalidInput(f"{what}; this key may use {most(key.limits):.0f} at once", field=field)
         verdict, local = await self._verdict(key, request, cost, runs_s)
         if verdict.refused:
             raise self._refusal(key, verdict)

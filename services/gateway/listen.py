@@ -9,8 +9,9 @@ import grpc.aio
 
 from headrace.mesh import rpc
 from headrace.mesh.config import Settings
+from headrace.mesh.health import common_readings
 from headrace.mesh.lifecycle import Lifecycle, collect_less
-from headrace.mesh.metrics import serve_metrics
+from headrace.mesh.metrics import Readings, serve_metrics
 from headrace.mesh.tls import Tls
 from headrace.oip.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from headrace.v1.gateway_pb2_grpc import add_GatewayServiceServicer_to_server
@@ -51,7 +52,7 @@ class Doors:
 async def serve(front: Front, settings: Settings, tls: Tls | None, life: Lifecycle) -> None:
     """Until the lifecycle says stop and everything has drained."""
     doors = Doors.of(tls)
-    sock = bind(settings.http_addr)
+    sock, metrics = bind(settings.http_addr), front.gateway.metrics
     beside = Beside(front, settings, tls)
     web = http_server(front, doors.web, beside.routes, beside.listed)
     serving = asyncio.ensure_future(web.serve(sockets=[sock]))
@@ -62,7 +63,8 @@ async def serve(front: Front, settings: Settings, tls: Tls | None, life: Lifecyc
         [SERVICE, oip_rpc.SERVICE],
         credentials=doors.calls,
     )
-    scraped = await serve_metrics(settings.metrics_addr, front.gateway.metrics.registry, doors.scraped)
+    metrics.registry.register(Readings(common_readings(front.gateway.bus, settings)))
+    scraped = await serve_metrics(settings.metrics_addr, metrics.registry, doors.scraped)
     await front.gateway.start()
     await front.console.feed.start()
     await beside.start()

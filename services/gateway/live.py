@@ -98,6 +98,8 @@ class Live:
     missing: int = 0  # times that neither RESULTS nor the journal knew it
     received_s: float = 0.0  # wall clock, for the timeline; 0: another gateway received it
     admitted_s: float = 0.0
+    expected_s: float = 0.0  # until its first token, when it was let in; 0: nothing was known, or nobody waited
+    patience_s: float = 0.0  # ... and what it may be at most
     taken: Taken | None = None  # what its API key was charged, until it is settled
 
     @property

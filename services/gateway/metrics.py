@@ -7,14 +7,19 @@ whatever clients ask for.
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import get_args
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from headrace.core.errors import Overloaded, TooLate, Unavailable
+from headrace.core.slo import BUILT_IN, Classes
+from headrace.core.types import FinishReason
+from headrace.mesh.metrics import registry
 from headrace.v1 import queue_pb2
 from services.gateway.figures import Figures
 from services.gateway.live import Live
+from services.gateway.objectives import Objectives
 
 MODEL = "model_name"
 
@@ -62,31 +67,34 @@ class CellGauges:
 
 
 class GatewayMetrics(Collector):
-    def __init__(self, models: Sequence[str]) -> None:
+    def __init__(self, models: Sequence[str], classes: Classes = BUILT_IN) -> None:
         self._models = tuple(models)
+        self.objectives = Objectives(classes)
         self._figures = {model: Figures() for model in models}
         self.open_streams: Callable[[], int] = int
         self.cell = CellGauges()
-        self.refused: Counter[str] = Counter()
-        self.ends: Counter[str] = Counter()
+        # Zeros from the beginning: what appears with its first count has no rate then.
+        self.refused: Counter[str] = Counter(dict.fromkeys((Overloaded.code, TooLate.code, Unavailable.code), 0))
+        self.ends: Counter[str] = Counter(dict.fromkeys(get_args(FinishReason), 0))
         self.accepted = self.untold = 0
-        self.registry = CollectorRegistry()
-        self.registry.register(self)
+        self.registry = registry(self)
 
     # A stream of another model was attached to here: whoever is configured for that counts it.
 
     def began(self, live: Live, now_s: float) -> None:
         if (figures := self._figures.get(live.facts.model)) is not None:
-            figures.ttft.observe(now_s - live.opened_s)
+            figures.ttft.observe(now_s - live.opened_s, live.facts)
+        self.objectives.first_token(live, now_s)
 
     def gap(self, live: Live, gap_s: float) -> None:
         if (figures := self._figures.get(live.facts.model)) is not None:
-            figures.inter_token.observe(gap_s)
+            figures.inter_token.observe(gap_s, live.facts)
 
     def ended(self, live: Live, now_s: float) -> None:
         end = live.end
         assert end is not None
         self.ends[end.reason] += 1
+        self.objectives.ended(live)
         if live.facts.logprobs:
             self.untold += len(live.stream.tokens) - len(live.stream.logprobs)
         if (figures := self._figures.get(live.facts.model)) is not None:
@@ -95,6 +103,7 @@ class GatewayMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self.cell.families(self._models)
         yield from self._histograms()
+        yield from self.objectives.families()
         yield _gauge("headrace_open_streams", "Requests whose stream this gateway holds", {"": self.open_streams()}, "")
         yield _counter("headrace_accepted", "Requests journaled by this gateway", {"": self.accepted}, "")
         yield _counter("headrace_ended", "Requests whose end this gateway has seen", self.ends, "reason")

@@ -120,6 +120,11 @@ class Inference:
         parameters = found[0][1] if len(found) == 1 else _together([told for _, told in found])
         return _with(question, Answer((Output(TEXT_OUT, (len(texts),), texts),), parameters))
 
+    def check_answers(self, question: Question) -> None:
+        """Raises ModelNotFound; InvalidInput: the model has vectors, no text."""
+        if self._resolve(question.model, question.version) is not None:
+            raise InvalidInput(f"{question.model} embeds, it does not generate: call infer", field="model")
+
     async def _answer(self, ask: Ask, caller: Caller, watch: Watch) -> tuple[str, Parameters]:
         parts: list[str] = []
         async with aclosing(self._pieces(ask, caller, watch, whole=True)) as pieces:
@@ -131,8 +136,7 @@ class Inference:
 
     async def stream(self, question: Question, caller: Caller, watch: Watch = _nobody) -> AsyncGenerator[Piece, None]:
         """One answer as it comes. Raises as infer(); also under way."""
-        if self._resolve(question.model, question.version) is not None:
-            raise InvalidInput(f"{question.model} embeds: nothing of it is streamed", field="model")
+        self.check_answers(question)
         asks = _asks(self.front.models.family(question.model), question)
         if len(asks) > 1:
             raise InvalidInput(f"{len(asks)} texts; one is streamed", field=TEXT_IN)
@@ -161,6 +165,7 @@ class Inference:
                 front.gateway.leave(listener)
 
     async def _embed(self, model: str, modality: str, question: Question, caller: Caller) -> Answer:
+        self.front.admission.check_beside(caller)
         field = TEXT_IN if modality == "text" else modality
         _only(question, (field,))
         if unknown := question.parameters.keys() - _IGNORED:
@@ -171,7 +176,7 @@ class Inference:
             for i, one in enumerate(elements)
         ]
         with self.front.tracer.request(caller, question.model, genai.OPERATION_EMBEDDINGS) as trace:
-            found = await self._embedding.embed(model, inputs, trace.traceparent)
+            found = await self._embedding.embed(model, inputs, caller, trace.traceparent)
             trace.input_tokens = found.tokens
         shape = (len(found.vectors), found.vectors.shape[1])
         return Answer((Output(EMBEDDING, shape, found.vectors),), {"prompt_tokens": found.tokens})
@@ -267,7 +272,7 @@ def _sampling(parameters: Parameters) -> tuple[Sampling, bool]:
 def _number(name: str, value: Value) -> float:
     try:
         return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise InvalidInput(f"{str(value)[:32]!r} is not a number", field=f"parameters.{name}") from None
 
 
@@ -278,7 +283,7 @@ def _stop(value: Value) -> tuple[str, ...]:
         return (text,) if text else ()
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise InvalidInput("stop is a string, or a JSON list of strings", field="parameters.stop")

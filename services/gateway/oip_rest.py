@@ -25,6 +25,7 @@ from services.gateway.oip import EXTENSIONS, TEXT_IN, TEXT_OUT, VERSION, Inferen
 from services.gateway.oip_tensors import Answer, Output, Question, TensorFacts, Value, checked, unpacked
 
 HEADER_LENGTH = b"inference-header-content-length"  # Triton's: the JSON's bytes, binary tensors follow
+DIGITS_MAX = 12  # of that length: Python refuses to read numbers of thousands of digits
 _encode = msgspec.json.Encoder().encode
 Page = Callable[[Request], Awaitable[Response]]
 
@@ -152,7 +153,9 @@ class OipPages:
         caller = caller_of(self.inference.front, headers)
         asked = _decoded(_generate, await read_body(request.receive, headers))
         model, version = _model(request)
-        answer = await self.inference.infer(_generating(asked, model, version), caller, self._watch(request))
+        question = _generating(asked, model, version)
+        self.inference.check_answers(question)
+        answer = await self.inference.infer(question, caller, self._watch(request))
         (output,) = answer.outputs
         assert isinstance(output.data, tuple)
         return _json(_generated(asked, model, output.data[0].decode()) | dict(answer.parameters))
@@ -201,7 +204,7 @@ def _parted(body: bytes, headers: dict[bytes, bytes]) -> tuple[bytes, bytes]:
     length = headers.get(HEADER_LENGTH, b"")
     if not length:
         return body, b""
-    if not length.isdigit() or int(length) > len(body):
+    if not length.isdigit() or len(length) > DIGITS_MAX or int(length) > len(body):
         raise InvalidInput("the JSON is longer than the body", field=HEADER_LENGTH.decode())
     return body[: int(length)], body[int(length) :]
 

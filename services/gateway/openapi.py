@@ -9,10 +9,16 @@ from services.gateway.targets import CLASS_HEADERS, FLOW_HEADERS, TBT_HEADERS, T
 
 JSON = "application/json"
 SSE = "text/event-stream"
-PLAIN_HEADERS = (
-    *("x-request-id", "idempotency-key", "x-headrace-slo-class", "x-headrace-trace", "x-headrace-timeline"),
-    *("x-stainless-read-timeout", "traceparent"),
-)
+PLAIN_HEADERS = {
+    "x-request-id": "As idempotency-key, which comes first; in an answer, the id that the request got",
+    "idempotency-key": "The same key with the same body is the same request; with another body it is a 409",
+    "x-headrace-slo-class": "As slo_class, which comes first",
+    "x-headrace-trace": "1: traced, whatever the sampling",
+    "x-headrace-timeline": "1: the answer says where its time went",
+    "x-stainless-read-timeout": "As timeout_s, which comes first",
+    "x-stainless-retry-count": "How often the client's library has asked before: retries have a budget in overload",
+    "traceparent": "W3C trace context: the request's spans join it",
+}
 MS_HEADERS = [
     *[(name, "As ttft_target_ms, which comes first") for name in TTFT_HEADERS],
     *[(name, "As tbt_target_ms, which comes first") for name in TBT_HEADERS],
@@ -65,7 +71,7 @@ def _paths() -> dict[str, Any]:
 
 
 def _answer(summary: str, request: str, whole: str, event: str) -> dict[str, Any]:
-    headers = [_header(name) for name in PLAIN_HEADERS]
+    headers = [_header(name, about) for name, about in PLAIN_HEADERS.items()]
     headers += [_header(name.decode(), about, "number") for name, about in MS_HEADERS]
     headers += [_header(name.decode(), about) for name, about in NAME_HEADERS]
     operation = _operation(summary, {JSON: whole, SSE: event}, headers)
@@ -85,4 +91,16 @@ def _operation(summary: str, content: dict[str, str], parameters: list[dict[str,
 
 
 def _content(content: dict[str, str]) -> dict[str, Any]:
-    return {mime: {"schema": {"$ref": _REF.format(name=name)} if name else {}} for mime, name in content.items()}
+    found = dict[str, Any]()
+    for mime, name in content.items():
+        schema = {"$ref": _REF.format(name=name)} if name else {}
+        found[mime] = {"schema": _event(schema) if mime == SSE else schema}
+    return found
+
+
+def _event(schema: dict[str, Any]) -> dict[str, Any]:
+    """Of a stream: OpenAPI 3.1 has no word for it, so that tools take the schema for each event's."""
+    piece = {"type": "string", "contentMediaType": JSON, "contentSchema": schema}
+    data = {"anyOf": [{"const": "[DONE]"}, piece]}  # which ends a stream of chat or completions
+    event = {"type": "string", "description": "Its type, where events have one"}
+    return {"type": "object", "required": ["data"], "properties": {"data": data, "event": event}}

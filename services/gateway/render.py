@@ -174,15 +174,18 @@ def error_json(error: HeadraceError) -> bytes:
 
 
 def error_headers(error: HeadraceError) -> list[tuple[bytes, bytes]]:
-    """Retry-After in whole seconds for everybody, not before the time is over; in milliseconds for the OpenAI SDK."""
+    """Retry-After in whole seconds for everybody, in milliseconds for the OpenAI SDK, neither too early."""
     headers = [(b"content-type", b"application/json")]
     if error.retry_after_s > 0:
-        headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after_s)))
-        headers.append((b"retry-after-ms", b"%d" % round(error.retry_after_s * 1000)))
+        told_ms = math.ceil(error.retry_after_s * 1000)
+        headers.append((b"retry-after", b"%d" % math.ceil(told_ms / 1000)))
+        headers.append((b"retry-after-ms", b"%d" % told_ms))
     elif http_status(error) >= 500 or error.code in ("idempotency_conflict", "cancelled"):
         headers.append((b"x-should-retry", b"false"))
     if isinstance(error, Overloaded):
         headers += [(name.encode(), error.dropped.encode()) for name in DROPPED_HEADERS]
+        if not error.come_back:
+            headers.append((b"x-should-retry", b"false"))
     if isinstance(error, RateLimited):
         headers += [(name.encode(), value.encode()) for name, value in error.headers]
     if error.code == "payload_too_large":

@@ -5,10 +5,10 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
+from typing import Any
 
 import msgspec
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from headrace.core.errors import HeadraceError, InvalidInput, ModelNotFound, NotFound
 from headrace.engines.base import ModelSpec
+from headrace.mesh.metrics import exposition
 from services.gateway import bodies, chat, completions, openapi, render, responses
 from services.gateway.chat_route import AnswerRoute, EventsRoute, Scope, caller_of
 from services.gateway.front import Front
@@ -111,7 +112,8 @@ class Pages:
 
     async def metrics(self, request: Request) -> Response:
         self._front.keys.require(request.headers.get("authorization", ""), "metrics", "operate")
-        return Response(generate_latest(self._front.gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        kind, body = exposition(self._front.gateway.metrics.registry, request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": kind})
 
     async def openapi(self, request: Request) -> Response:
         return Response(self._openapi, media_type="application/json")
@@ -154,8 +156,13 @@ def bind(address: str) -> socket.socket:
 def http_server(
     front: Front, context: ssl.SSLContext | None = None, more: Sequence[Route] = (), listed: Listed = list
 ) -> HttpServer:
+    return server_of(app(front, more, listed), context)
+
+
+def server_of(answering: Callable[..., Any], context: ssl.SSLContext | None = None) -> HttpServer:
+    """answering: an ASGI app."""
     config = uvicorn.Config(
-        app(front, more, listed),
+        answering,
         http="httptools",
         loop="none",
         ws="none",

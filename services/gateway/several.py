@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Protocol, TypeVar
 
 from headrace.core.errors import HeadraceError
 from headrace.core.types import Usage
@@ -75,9 +76,20 @@ class Choice:
         return out, error
 
 
-async def news_of(choices: Sequence[Choice]) -> AsyncGenerator[Choice, None]:
+class Newsworthy(Protocol):
+    """What news are waited for of: a Choice here, or another protocol's."""
+
+    listener: Listener
+    over: bool
+    failed: HeadraceError | None
+
+
+C = TypeVar("C", bound=Newsworthy)
+
+
+async def news_of(choices: Sequence[C]) -> AsyncGenerator[C, None]:
     """Each choice whenever it has news, until all are over."""
-    waiting: dict[asyncio.Task[None], Choice] = {}
+    waiting: dict[asyncio.Task[None], C] = {}
     try:
         while True:
             for choice in choices:

@@ -3,7 +3,7 @@
 No I/O and no clock: messages and times come in, sweep() says what to send. One sweep serves every stream.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -46,6 +46,7 @@ class Streams:
         observe_gap_s: Callable[[Live, float], None] = _ignore,
     ) -> None:
         self._lives: dict[str, Live] = {}
+        self._open: dict[str, Counter[str]] = {}  # class -> tenant -> requests, none of them 0
         self._ended: OrderedDict[str, Live] = OrderedDict()
         self._on_first_token = on_first_token
         self._on_end = on_end
@@ -71,11 +72,15 @@ class Streams:
             live.fail(error)
 
     def of_class(self, slo_class: str) -> int:
-        return sum(live.facts.slo_class == slo_class for live in self._lives.values())
+        return self._open[slo_class].total() if slo_class in self._open else 0
 
     def of_tenant(self, slo_class: str, tenant: str) -> int:
-        wanted = (slo_class, tenant)
-        return sum((live.facts.slo_class, live.facts.tenant) == wanted for live in self._lives.values())
+        return self._open[slo_class][tenant] if slo_class in self._open else 0
+
+    def modest(self, slo_class: str, tenant: str) -> bool:
+        """Whether the tenant has less than half of an equal share of the class's open requests."""
+        tenants = self._open.get(slo_class, Counter())
+        return 2 * len({*tenants, tenant}) * tenants[tenant] < tenants.total() and len({*tenants, tenant}) > 1
 
     # --- a request comes and goes ---
 
@@ -87,6 +92,7 @@ class Streams:
         live = Live(facts, now_s, heard_s=now_s, ask_s=now_s + SILENT_S, adopting=adopting)
         self._ended.pop(facts.id, None)
         self._lives[facts.id] = live
+        self._open.setdefault(facts.slo_class, Counter())[facts.tenant] += 1
         return live
 
     def listen(self, live: Live, now_s: float, whole: bool = False) -> Listener:
@@ -104,7 +110,16 @@ class Streams:
         return not live.listeners and live.end is None and live.facts.id in self._lives
 
     def forget(self, live: Live) -> None:
-        self._lives.pop(live.facts.id, None)
+        self._pop(live.facts.id)
+
+    def _pop(self, request_id: str) -> Live | None:
+        live = self._lives.pop(request_id, None)
+        if live is not None:
+            tenants = self._open[live.facts.slo_class]
+            tenants[live.facts.tenant] -= 1
+            if not tenants[live.facts.tenant]:
+                del tenants[live.facts.tenant]
+        return live
 
     def cancel(self, live: Live, now_s: float, deadline: bool = False) -> None:
         """From now on each sweep says so, until the end is heard."""
@@ -161,7 +176,7 @@ class Streams:
             live.wake()
 
     def moved(self, request_id: str) -> None:
-        live = self._lives.pop(request_id, None)
+        live = self._pop(request_id)
         if live is not None:
             live.fail(moved_error())
 

@@ -1,4 +1,5 @@
-"""The root span of a request and the gateway's own stages. An unsampled request costs one comparison.
+"""The root span of a request, the gateway's own stages, and its line in the log. An unsampled request costs two
+comparisons; it has a line only where it has failed, and then without a trace.
 
 Sampled: the caller asked (x-headrace-trace: 1), or its traceparent says so, or chance decides for requests without one.
 """
@@ -12,9 +13,13 @@ from typing import Protocol
 
 from headrace.core.errors import HeadraceError
 from headrace.mesh import genai
+from headrace.mesh.logs import get_logger
 from services.gateway.ask import Caller
 from services.gateway.live import Live
+from services.gateway.objectives import BROKEN
 from services.gateway.render import end_error
+
+log = get_logger("gateway")
 
 TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 Value = str | int | float | bool | Sequence[str]
@@ -54,19 +59,38 @@ class Trace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        live, start_s = self._live, self._caller.received_s
+        broken = live is not None and live.end is not None and live.end.reason in BROKEN
+        if not (self.traceparent or broken):
+            return
+        failed = error if isinstance(error, HeadraceError) else _failure(live)
+        code = failed.code if failed is not None else "cancelled" if error is not None else ""
+        if live is not None:
+            self._log(live, code)
         if self._spans is None:
             return
-        live, start_s = self._live, self._caller.received_s
         if live is not None and live.admitted_s:
             self._spans.emit_child(self.traceparent, "admit", start_s, live.admitted_s)
         if live is not None and live.end is not None and live.end.timeline:
             done_s = max(span.end_s for span in live.end.timeline)
             self._spans.emit_child(self.traceparent, "deliver", min(done_s, time.time()), time.time())
-        failed = error if isinstance(error, HeadraceError) else _failure(live)
-        code = failed.code if failed is not None else "cancelled" if error is not None else ""
         attributes = self._attributes(live)
         name, parent = f"{self._operation} {self._model}", self._caller.traceparent
         self._spans.emit_root(self.traceparent, parent, name, start_s, time.time(), attributes, code)
+
+    def _log(self, live: Live, code: str) -> None:
+        first_s, end = live.first_token_s, live.end
+        log.info(
+            "request",
+            request_id=live.facts.id,
+            reason=end.reason if end is not None else "",
+            code=code,
+            slo_class=live.facts.slo_class,
+            ttft_ms=round((first_s - live.opened_s) * 1e3, 3) if first_s is not None else None,
+            took_ms=round((time.time() - self._caller.received_s) * 1e3, 3),
+            tokens=len(live.stream.tokens),
+            traceparent=self.traceparent,
+        )
 
     def _attributes(self, live: Live | None) -> Attributes:
         attributes: dict[str, Value] = {

@@ -22,7 +22,7 @@ from services.governor.heat import Heat
 from services.governor.history import History
 from services.governor.keeping import Keeping
 from services.governor.options import Mode, Options
-from services.governor.roll import Roll
+from services.governor.roll import Roll, Told
 from services.governor.wire import row_states, stage_budgets, worker_caps
 
 STEP_S = 1.0
@@ -42,6 +42,7 @@ class Governing:
         self.mode: Mode = options.mode
         self.audit = Audit(options.audit_file)
         self.step_s = 0.0  # that the last step took
+        self.stepped_s = clock()  # when it ended
         self.decision: Decision | None = None
         self.batch = governor_pb2.CapBatch(governor=name, epoch=time.time_ns(), lease_s=LEASE_S)
         self.core = Governor(lease_s=LEASE_S, obeyed=options.mode == "enforce")
@@ -92,7 +93,7 @@ class Governing:
         if self.beside is not None:
             self.audit.add(self.beside.entries(), time.time())
         self._tell(self.decision, now_s)
-        self.step_s = time.perf_counter() - began_s
+        self.step_s, self.stepped_s = time.perf_counter() - began_s, self._clock()
 
     def _tell(self, decision: Decision, now_s: float) -> None:
         del self.batch.workers[:], self.batch.stages[:]
@@ -174,6 +175,16 @@ class Governing:
         return self.rows()
 
     # --- what operators see ---
+
+    @property
+    def told(self) -> list[Told]:
+        """Each device as it was told last, in the order of the decision's fleet."""
+        return self._roll.told
+
+    @property
+    def idle_s(self) -> float:
+        """Since the last step; it makes none while NATS is away."""
+        return self._clock() - self.stepped_s
 
     def rows(self) -> list[governor_pb2.RowState]:
         return row_states(self.decision, self.core.emergency.events) if self.decision is not None else []

@@ -21,15 +21,15 @@ GAP_MOST = 0.1  # [I] of a player's work over a whole horizon: a published polic
 class Options:
     """Without a budget and with cool devices `enforce` caps nothing: it is the default."""
 
-    mode: Mode = "enforce"
-    rows: Rows = field(default_factory=one_row)
-    thermal: str = DEFAULT
-    audit_file: Path | None = None
-    learnt: Learnt = "off"
-    network: str = NETWORKS[0]
-    budget_policy: BudgetPolicy = "central"
-    policy_file: Path | None = None  # of budget_policy game
-    gap_most: float = GAP_MOST
+    mode: Mode = "enforce"  # or observe: caps are worked out and not sent; off
+    rows: Rows = field(default_factory=one_row)  # a TOML file; without one all workers are one row
+    thermal: str = DEFAULT  # a name of headrace.control.thermal
+    audit_file: Path | None = None  # a JSON line for each action; none: the log alone
+    learnt: Learnt = "off"  # a learnt thermal controller beside: shadow, or act behind the safety filter
+    network: str = NETWORKS[0]  # which learnt one
+    budget_policy: BudgetPolicy = "central"  # who says how a row is shared: central, equal, game
+    policy_file: Path | None = None  # of budget_policy game: what `headrace governor learn-policy` wrote
+    gap_most: float = GAP_MOST  # of game: who could gain more of its work by leaving suspends the row
 
     @staticmethod
     def from_env(env: Mapping[str, str]) -> "Options":

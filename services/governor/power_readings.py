@@ -7,6 +7,8 @@ from headrace.mesh.metrics import Reading, Values
 from services.governor.beside import Beside
 from services.governor.governing import Governing
 
+_DEVICE = ("worker", "device")
+
 
 def power_readings(governing: Governing) -> list[Reading]:
     def rows(value: Callable[[RowView], float]) -> Callable[[], Values]:
@@ -41,6 +43,15 @@ def power_readings(governing: Governing) -> list[Reading]:
             lambda: _played(governing),
             ("row",),
         ),
+        Reading("headrace_governed_power_watts", "Drawn, of one GPU", lambda: _told(governing, "power_w"), _DEVICE),
+        Reading("headrace_governed_temperature_celsius", "Of it", lambda: _told(governing, "temp_c"), _DEVICE),
+        Reading("headrace_governed_limit_celsius", "That it may reach", lambda: _limits_c(governing), _DEVICE),
+        Reading("headrace_governor_mode", "1 in the mode it is in", lambda: {(governing.mode,): 1.0}, ("mode",)),
+        Reading(
+            "headrace_governor_step_age_seconds",
+            "Since its last step; nothing where it is off",
+            lambda: {(): governing.idle_s} if governing.mode != "off" else {},
+        ),
         Reading("headrace_governor_step_seconds", "That the last step took", lambda: {(): governing.step_s}),
         *_learnt(governing),
     ]
@@ -71,6 +82,20 @@ def _learnt(governing: Governing) -> list[Reading]:
 
 def _rows(governing: Governing) -> tuple[RowView, ...]:
     return () if governing.decision is None else governing.decision.rows
+
+
+def _told(governing: Governing, field: str) -> Values:
+    """Negative: cannot be read."""
+    found = {(one.worker, one.reading.device): float(getattr(one.reading, field)) for one in governing.told}
+    return {labels: value for labels, value in found.items() if value >= 0.0}
+
+
+def _limits_c(governing: Governing) -> Values:
+    if governing.decision is None:
+        return {}
+    fleet = governing.decision.fleet
+    pairs = (key.partition("/")[::2] for key in fleet.keys)
+    return {(worker, device): float(limit_c) for (worker, device), limit_c in zip(pairs, fleet.limit_c, strict=True)}
 
 
 def _gains(governing: Governing) -> Values:

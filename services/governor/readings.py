@@ -47,7 +47,9 @@ def readings(governor: Governor, clock: Callable[[], float] = time.monotonic) ->
         Reading(
             "headrace_worker_telemetry_age_seconds",
             "Since a worker's last telemetry",
-            lambda: {(name,): clock() - one.sampled_s for name, one in governor.history if one.samples},
+            lambda: {
+                (name,): clock() - one.sampled_s for name, one in governor.history if one.samples and not one.leaving
+            },
             ("worker",),
         ),
         Reading("headrace_governor_unreadable_messages_total", "Dropped", lambda: {(): float(governor.unread)}),
@@ -56,6 +58,11 @@ def readings(governor: Governor, clock: Callable[[], float] = time.monotonic) ->
 
 def _of_workers(governor: Governor, field: str) -> Values:
     return {(name,): float(getattr(sample, field)) for name, sample in governor.history.latest()}
+
+
+def _ages_s(governor: Governor, now_s: float) -> Values:
+    """One that has taken its leave is not late."""
+    return {(name,): now_s - one.sampled_s for name, one in governor.history if one.samples and not one.leaving}
 
 
 def _busy(governor: Governor) -> Values:

@@ -8,6 +8,7 @@ from headrace.mesh.binding import Inner
 from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
 from headrace.mesh.guard import operators
+from headrace.mesh.health import common_readings
 from headrace.mesh.lifecycle import Lifecycle
 from headrace.mesh.sensors import Sensors
 from headrace.mesh.store import Store
@@ -33,9 +34,8 @@ async def main(process: str, settings: Settings, options: Options, lifecycle: Li
 
     guards = operators(settings.api_keys_file, [NAME])
     server = await rpc.serve(settings.grpc_addr, add, [NAME], guards=guards, credentials=inner.credentials)
-    scraped = await metrics.serve_metrics(
-        settings.metrics_addr, metrics.registry(*readings(governor), *power_readings(governing)), inner.context
-    )
+    known = (*readings(governor), *power_readings(governing), *common_readings(bus, settings))
+    scraped = await metrics.serve_metrics(settings.metrics_addr, metrics.registry(*known), inner.context)
     await governor.listen()
     lifecycle.ready(process, grpc=settings.advertised(server.port), metrics_port=scraped.port)
     async with asyncio.TaskGroup() as group:

@@ -24,6 +24,7 @@ class Inbox:
     def __init__(self, on_events: Callable[[list[Event]], None]) -> None:
         self._on_events = on_events
         self._events: list[Event] = []
+        self.unreadable = 0  # messages and records that were left out
         self._loop = asyncio.get_running_loop()
 
     def put(self, event: Event) -> None:
@@ -43,6 +44,7 @@ class Inbox:
                 for event in read(data):
                     self.put(event)
             except (DecodeError, ValueError) as error:
+                self.unreadable += 1
                 log.error("unreadable_message", why=str(error))
 
         return on_message
@@ -52,7 +54,14 @@ class Inbox:
             try:
                 request = request_from_proto(queue_pb2.RequestRecord.FromString(record.data))
             except DecodeError as error:
-                log.error("unreadable_record", seq=record.seq, request_id=record.request_id, why=str(error))
+                self.unreadable += 1
+                log.error(
+                    "unreadable_record",
+                    seq=record.seq,
+                    request_id=record.request_id,
+                    traceparent=record.traceparent,
+                    why=str(error),
+                )
                 continue
             reach("queue.read", request.id)
             self.put(RequestAccepted(request, record.seq))

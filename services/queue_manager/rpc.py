@@ -1,6 +1,7 @@
 """The queue manager's gRPC face: the cell as it is now, and why a request waits. A standby knows neither."""
 
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import grpc
@@ -24,6 +25,7 @@ class QueueManagerService(queue_pb2_grpc.QueueManagerServiceServicer):
         self.core: QueueCore | None = None  # set once this process leads
         self.scaling: Scaling | None = None  # also None where nothing is scaled
         self.switching: Switching | None = None  # with the core
+        self.unreadable: Callable[[], int] = int
 
     async def GetStatus(
         self, request: queue_pb2.GetStatusRequest, context: "grpc.aio.ServicerContext[Any, Any]"

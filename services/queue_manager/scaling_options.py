@@ -34,12 +34,14 @@ class PoolOptions:
 
 @dataclass(frozen=True, slots=True)
 class ScalingOptions:
-    policy: str
+    policy: str  # off, headrace or published
+    # stages:least-most, as in `encode:0-4 prefill+decode:1-2:900@name`: tokens a second of one instance and the
+    # Deployment's name may be left out
     pools: tuple[PoolOptions, ...]
-    way: str = "supervisor"
-    look_s: float = 5.0  # [I] as in the simulator
-    epoch_s: float = 300.0  # ModServe's
-    start_s: float = 30.0  # [I] until a start has been measured
+    way: str = "supervisor"  # or kubernetes: who carries orders out
+    look_s: float = 5.0  # from look to look [I] as in the simulator
+    epoch_s: float = 300.0  # the longest window, ModServe's
+    start_s: float = 30.0  # [I] that a start takes, until one has been measured
     most: int = 0  # instances of all pools; 0: the sum of their own limits
 
     @property

@@ -68,6 +68,11 @@ class QueueManager:
         self._outbox = Outbox(bus, config.epoch)
         self._tasks = asyncio.TaskGroup()
 
+    @property
+    def unreadable(self) -> int:
+        """Messages and journal records that were left out."""
+        return self._inbox.unreadable
+
     async def run(self, stopping: asyncio.Event) -> None:
         """Lead until `stopping`. Nothing needs to be put in order first: the next leadership reads the journal."""
         async with self._tasks as tasks, self._planning():

@@ -17,7 +17,7 @@ from headrace.core.queue import QueueConfig
 from headrace.core.queue.config import EncoderSharing, Roles
 from headrace.core.slo import Classes
 from headrace.engines.families import family
-from headrace.mesh import metrics, rpc, telemetry
+from headrace.mesh import metrics, rpc, subjects, telemetry
 from headrace.mesh.binding import Inner
 from headrace.mesh.blobs import DirectoryBlobs
 from headrace.mesh.bus import Bus
@@ -25,6 +25,7 @@ from headrace.mesh.classes import read_classes
 from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup
 from headrace.mesh.guard import operators
+from headrace.mesh.health import StreamWatch, common_readings, redis_reading
 from headrace.mesh.journal import Journal
 from headrace.mesh.kubernetes import Cluster, Kubernetes
 from headrace.mesh.leader import Leadership
@@ -59,8 +60,8 @@ class Options:
     tape: str  # where to record what happens; empty: nowhere
     order: str = ""  # a name of headrace.core.ordering: lines in this order, unless a planner is named, too
     planner: str = ""  # of headrace.core.planning, or off: lines; empty: off where an order is named, else headrace
-    without: tuple[str, ...] = ()  # operations that are switched off
-    roles: Roles = "fixed"  # of workers that prefill and decode
+    without: tuple[str, ...] = ()  # operations that are switched off: solve, pull, evict, swap, balance, move, fair
+    roles: Roles = "fixed"  # of workers that prefill and decode: both, always; elastic: as the load asks
     predict: str = "auto"  # the length predictor for each request: auto is on where all of it is installed
     governor_coupling: str = "on"  # off: the governor is not listened to, and its caps are learnt from what workers do
     scaling: ScalingOptions | None = None  # None: the instances are those that somebody starts
@@ -91,12 +92,15 @@ async def main(options: Options, lifecycle: Lifecycle) -> None:
     classes = read_classes(options.settings.classes_file)
     async with AsyncExitStack() as stack:
         face = QueueManagerService()
-        address = await _open_faces(options, face, stack)
+        inner = Inner.of(options.settings)
+        stack.callback(inner.close)
+        address = await _open_face(options, face, inner, stack)
         bus = await Bus.open(options.settings, options.id)
         stack.push_async_callback(bus.close)
         journal = await Journal.open(bus, options.settings)
         store = await Store.open(options.settings)
         stack.push_async_callback(store.close)
+        await _open_metrics(options, face, bus, store, inner, stack)
         lost = partial(lifecycle.fail, Unavailable("another queue manager has taken over"))
         leadership = Leadership(bus, options.id, secrets.token_hex(8), lost, options.settings.journal_replicas)
         stack.push_async_callback(leadership.release)
@@ -108,6 +112,7 @@ async def main(options: Options, lifecycle: Lifecycle) -> None:
         scaling = await _scaling(options, classes, bus, epoch, stack)
         manager = _manager(options, classes, epoch, bus, journal, store, predictor, scaling)
         face.core, face.scaling, face.switching = manager.core, scaling, manager.switching
+        face.unreadable = lambda: manager.unreadable
         collect_less()
         await manager.run(lifecycle.stopping)
 
@@ -124,23 +129,37 @@ async def _acquire(leadership: Leadership, stopping: asyncio.Event) -> int | Non
     return None
 
 
-async def _open_faces(options: Options, face: QueueManagerService, stack: AsyncExitStack) -> str:
-    """gRPC and metrics; a standby answers too, that it is one. Returns the gRPC address."""
+async def _open_face(options: Options, face: QueueManagerService, inner: Inner, stack: AsyncExitStack) -> str:
+    """gRPC; a standby answers too, that it is one. Returns its address."""
 
     def add(server: grpc.aio.Server) -> None:
         queue_pb2_grpc.add_QueueManagerServiceServicer_to_server(face, server)  # type: ignore[no-untyped-call]
 
     settings = options.settings
-    inner = Inner.of(settings)
-    stack.callback(inner.close)
     guards = operators(settings.api_keys_file, [SERVICE])
     server = await rpc.serve(settings.grpc_addr, add, [SERVICE], guards=guards, credentials=inner.credentials)
     stack.push_async_callback(server.stop, 0.5)
-    scraped = await metrics.serve_metrics(
-        settings.metrics_addr, queue_registry(lambda: face.core, lambda: face.scaling), inner.context
-    )
-    stack.push_async_callback(scraped.stop)
     return settings.advertised(server.port)
+
+
+async def _open_metrics(
+    options: Options, face: QueueManagerService, bus: Bus, store: Store, inner: Inner, stack: AsyncExitStack
+) -> None:
+    """Of a standby, too: those of its own, and what it knows of others."""
+    streams = StreamWatch(bus, (subjects.STREAM_REQUESTS, subjects.STREAM_RESULTS, subjects.STREAM_LEADER))
+    watching = asyncio.get_running_loop().create_task(streams.run(), name="stream-watch")
+    stack.callback(watching.cancel)
+    redis = redis_reading(lambda: {(): float(store.up)} if face.core is not None else {})
+    registry = queue_registry(
+        lambda: face.core,
+        lambda: face.scaling,
+        lambda: face.unreadable() if face.core is not None else 0,
+        *common_readings(bus, options.settings),
+        *streams.readings(),
+        redis,
+    )
+    scraped = await metrics.serve_metrics(options.settings.metrics_addr, registry, inner.context)
+    stack.push_async_callback(scraped.stop)
 
 
 def _manager(
@@ -165,6 +184,8 @@ def _manager(
         predict_lengths=predictor is not None,
         roles=options.roles,
         classes=classes.named,
+        replan_s=options.settings.replan_s,
+        evict_rest_s=options.settings.evict_rest_s,
         early_rejection=options.settings.early_rejection,
         overlap=options.settings.overlap,
         prefix_tokens=prefixes,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from headrace.core.slo import classes_of
+from headrace.engines.families import family
 from headrace.profiles import engine_profile
 from headrace.sim.fleet import kind_of
 from headrace.sim.policy import Policy
@@ -222,6 +223,8 @@ def test_mesh_and_client_agree_on_classes_models_and_lengths(workload: str, tmp_
     assert len(arrivals) == len(WORKLOADS[workload].arrivals(1.2, queue_live.SEED, 600.0))
     assert max(each.at_s for each in arrivals) < 30.0
     assert all(each.input_tokens <= queue_live.PROMPT_TOKENS_MAX for each in arrivals)
-    served = {config.model_name, *config.environment.get("HEADRACE_MODELS", "").split(",")}
+    served = {config.model_name, *filter(None, config.environment.get("HEADRACE_MODELS", "").split(","))}
     assert {each.model for each in arrivals} <= served
+    assert {each["HEADRACE_MODEL"] for each in config.service_environment.values()} <= served
+    assert all(family(name).spec.name == name for name in served), "a live mesh knows them"
     assert len(config.service_environment) == config.prefill == config.decode == 2

@@ -9,6 +9,7 @@ from headrace.calibration.shape import Limits, PoolShape, Shape
 from headrace.calibration.work import prefill_works
 from headrace.client.types import Stage
 from headrace.core.cost import Curve, EncodeCost, StepCost, StepWork
+from headrace.core.stages.encoder_batch import batch_of
 
 CHUNK = 8192
 APART = Shape(
@@ -21,6 +22,7 @@ APART = Shape(
     ),
     Limits(8192, 16, CHUNK, 0, 16),
 )
+PART_S = 0.0015
 PICTURES = EncodeCost(Curve((1.0, 2.0, 4.0), (0.02, 0.03, 0.05)), 0.004, 0.01)
 
 
@@ -96,15 +98,17 @@ class Clockwork:
 
     def _pictured(self, probe: Pictured) -> Answer:
         pixels, began_s = probe.width * probe.height, self.now_s + self.admit_s + self.queue_s + 0.001 * probe.count
-        read_s = began_s + probe.count * PICTURES.preprocess_s(pixels)
-        encoded_s = read_s + PICTURES.tiles_s(probe.count)
-        ready_s = encoded_s + 0.002
+        parts, encoded_s, waiting = list[Stage](), began_s - PART_S, probe.count
+        while waiting:
+            size = batch_of(waiting, 8)
+            taken_s = encoded_s + PART_S
+            read_s = taken_s + size * PICTURES.preprocess_s(pixels)
+            encoded_s, waiting = read_s + PICTURES.tiles_s(size), waiting - size
+            for part in range(waiting, waiting + size):
+                parts.append(Stage("preprocess", taken_s, read_s, "encode-0", part))
+                parts.append(Stage("encode", read_s, encoded_s, "encode-0", part))
+        ready_s = encoded_s + PART_S + 0.0005
         prefilled_s = ready_s + self.queue_s + self.step.step_s(StepWork(40, 820))
-        parts = [
-            Stage(name, begin_s, end_s, "encode-0", part)
-            for part in range(probe.count)
-            for name, begin_s, end_s in (("preprocess", began_s, read_s), ("encode", read_s, encoded_s))
-        ]
         spans = (
             Stage("admit", self.now_s, began_s, "gateway-0"),
             *parts,

@@ -10,6 +10,7 @@ from headrace.calibration.writing import Origin, write
 from headrace.cli.main import main
 from headrace.core.cost import Curve, StepCost
 from headrace.profiles import encoder, gpu, holds_encoder, instance
+from headrace.report.assumptions import assumptions
 from headrace.report.provenance import Provenance
 from headrace.sim.fleet import kind_of
 from headrace.sim.run import simulate
@@ -59,6 +60,9 @@ def test_the_fleet_has_the_meshs_shape_and_can_be_simulated(tmp_path: Path, foun
     assert requests.finished.all()
     assert requests.media_tokens.max() >= 6
     assert requests.media_tokens.max() % 6 == 0
+    told = {each.name: each.source for each in assumptions(scenario, path.read_text(), {})}
+    assert [name.split()[0] for name in told] == ["Scenario", "Encoder", "Instance"]
+    assert all("[M] " in told[name][0] for name in list(told)[1:]), "measured, and how"
 
 
 def test_no_mesh_no_calibration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """A calibration finds the costs again that made the timelines, and refuses what it cannot foresee."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from random import Random
 
@@ -8,13 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.calibration import CalibrationError, Plan, PoorFit, shape_of
+from headrace.calibration.asking import Answer
 from headrace.calibration.calibrate import derive
+from headrace.calibration.encoder import Batch, Encoded, fit_encoder
 from headrace.calibration.engine import Observed, fit_engine
-from headrace.calibration.fits import Row, fit
+from headrace.calibration.fits import HeldOut, Row, fit
+from headrace.calibration.probes import Pictured
 from headrace.calibration.shape import Limits, PoolShape
 from headrace.calibration.work import prefill_works
 from headrace.core.cost import Curve, StepCost, StepWork
-from tests.calibration.synthetic import APART, PICTURES, Clockwork
+from tests.calibration.synthetic import APART, PART_S, PICTURES, Clockwork
 
 PLAN = Plan(rounds=3, lengths=(50, 100, 200, 400, 800, 1600), batches=(2, 4, 8, 16))
 GPU = StepCost(Curve((0.0, 8192.0), (7.7e-3, 278e-3)), 1.2e-9, 4.1e-5, 4.4e-8)
@@ -53,6 +57,19 @@ def test_what_made_the_timelines_is_found_again(cost: StepCost, queue_s: float) 
     assert found.mesh["handover_s"].value == pytest.approx(0.003 - 0.0004)
 
 
+def test_answers_that_come_in_one_message_tell_no_pace() -> None:
+    """A busy machine, or an engine that is faster than what it says is sent."""
+    measured = Clockwork(GPU).measured(PLAN)
+    for probe, rounds in measured.answers.items():
+        measured.answers[probe] = [[_at_once(answer) for answer in answers] for answers in rounds]
+    with pytest.raises(CalibrationError, match="too few messages"):
+        derive(measured, APART)
+
+
+def _at_once(answer: Answer) -> Answer:
+    return replace(answer, token_s=(answer.token_s[0], *(answer.token_s[-1] for _ in answer.token_s[1:])))
+
+
 @pytest.mark.parametrize("noise", [0.05, 0.15])
 def test_a_noisy_machine(noise: float) -> None:
     """Medians of rounds: the fit is nearer to the truth than single measurements are."""
@@ -84,11 +101,33 @@ def test_pictures() -> None:
     cost = found.encoder.cost
     assert cost.preprocess_part_s == pytest.approx(PICTURES.preprocess_part_s, rel=0.01)
     assert cost.preprocess_megapixel_s == pytest.approx(PICTURES.preprocess_megapixel_s, rel=0.01)
-    for tiles in (1, 2, 4):
+    for tiles in (1, 2, 3):
         assert cost.tiles_s(tiles) == pytest.approx(PICTURES.tiles_s(tiles), rel=0.01)
     assert found.encoder.fixed_tokens == 6
     assert found.mesh["admit_part_s"].value == pytest.approx(0.001, rel=0.05)
-    assert found.mesh["part_s"].value == pytest.approx(0.002 - 0.0005, rel=0.01)
+    assert found.mesh["part_s"].value == pytest.approx(PART_S, rel=0.01)
+
+
+def test_what_reading_is_missed_by_counts_by_the_picture() -> None:
+    """A larger one takes 0.8 ms longer than its pixels say, and four of them 3.2 ms."""
+    fits = []
+    for count in (1, 4):
+        sizes = {64: 0.002, 320: 0.0028, 640: 0.002, 1280: 0.002}
+        each = [Encoded(str(px), px * px, 6, (Batch(count, count * read_s, 0.01),)) for px, read_s in sizes.items()]
+        fits.append(fit_encoder(each).held_out.seconds)
+    assert 0.0 < fits[0] <= 0.001
+    assert fits[1] == pytest.approx(fits[0])
+
+
+def test_what_lies_between_is_held_out_in_whatever_order_it_was_measured() -> None:
+    sizes = {64: 0.0020, 320: 0.0021, 640: 0.0024, 1280: 0.0036}  # 2 ms and 1 ms a megapixel
+    encoded = [Encoded(str(px), px * px, 6, (Batch(1, read_s, 0.01),)) for px, read_s in sizes.items()]
+    found = []
+    for seed in range(5):
+        Random(seed).shuffle(encoded)
+        found.append(fit_encoder(encoded).held_out.error)
+    assert found == pytest.approx([found[0]] * 5)
+    assert found[0] < 0.02
 
 
 def test_the_curve_never_falls() -> None:
@@ -110,6 +149,28 @@ def test_what_cannot_be_foreseen_is_refused() -> None:
     ]
     with pytest.raises(PoorFit, match=r"is missed by \d+%.*while the machine does nothing else"):
         fit_engine(observed).held_out.check("iterations")
+
+
+@pytest.mark.parametrize(
+    ("error", "missed_s", "refused"), [(0.19, 1.0, False), (0.7, 0.9e-3, False), (0.7, 1.1e-3, True)]
+)
+def test_misses_too_small_to_matter_are_taken(error: float, missed_s: float, refused: bool) -> None:
+    with pytest.raises(PoorFit) if refused else nullcontext():
+        HeldOut(error, missed_s).check("iterations")
+
+
+def test_pictures_of_an_earlier_calibration_are_not_taken_for_quick_ones() -> None:
+    """The encoders have kept them."""
+    measured = Clockwork(GPU).measured(PLAN)
+    for probe, rounds in measured.answers.items():
+        if isinstance(probe, Pictured):
+            measured.answers[probe] = [[_kept(answer) for answer in answers] for answers in rounds]
+    with pytest.raises(CalibrationError, match="another seed"):
+        derive(measured, APART)
+
+
+def _kept(answer: Answer) -> Answer:
+    return replace(answer, spans=tuple(span for span in answer.spans if span.stage not in ("preprocess", "encode")))
 
 
 def test_relative_errors_count() -> None:

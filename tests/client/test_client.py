@@ -31,8 +31,9 @@ from headrace.client import (
     Unavailable,
     UnsupportedModality,
 )
+from headrace.client.protocol import Answer
 from headrace.core.types import End, Failure
-from headrace.v1 import gateway_pb2
+from headrace.v1 import common_pb2, gateway_pb2
 from headrace.v1.gateway_pb2_grpc import GatewayServiceStub
 from tests.gateway.conftest import Edge, Edges, until
 from tests.gateway.standin import Script, StandIn
@@ -155,6 +156,18 @@ async def test_cancel(edge: Edge, cell: StandIn) -> None:
                 await answer.cancel()
         assert answer.end is not None
         assert answer.end.reason == "cancelled"
+
+
+async def test_what_it_cancelled_itself_is_no_error() -> None:
+    """As workers tell it: the end holds a failure, too."""
+    mine, others = Answer(None, "a" * 32), Answer(None, "b" * 32)
+    mine.cancelled = True
+    failure = common_pb2.Failure(code="cancelled", message="the request was cancelled")
+    end = common_pb2.End(reason=common_pb2.FINISH_REASON_CANCELLED, failure=failure)
+    for answer in (mine, others):
+        answer.take(gateway_pb2.GenerateEvent(end=end))
+    assert mine.error is None
+    assert isinstance(others.error, Cancelled)
 
 
 async def test_closing_early_cancels_within_a_second(edge: Edge, cell: StandIn) -> None:

@@ -200,6 +200,28 @@ def test_a_worker_with_room_serves_what_waits_at_another() -> None:
     world.calm()
 
 
+def test_a_planner_is_told_where_every_group_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each plan would begin from nothing and forget what the one before has found."""
+    told, standing = [], []
+
+    def watched(world: World, effect: fx.Effect) -> None:
+        if isinstance(effect, fx.SolvePlan):
+            queues = enumerate(world.core.inspect(world.now_s).queues)
+            standing.append({(group.id, at, place) for at, queue in queues for place, group in enumerate(queue.groups)})
+            told.append({(group.id, group.instance, group.position) for group in effect.problem.groups})
+        carry_out(world, effect)
+
+    carry_out = World.carry_out
+    monkeypatch.setattr(World, "carry_out", watched)
+    world = world_of(slots=1, workers=2, models=("m", "n"))
+    for number in range(12):
+        world.submit(max_tokens=8 + number, model="mn"[number % 2])
+    world.pass_time(8.0)
+    assert told == standing
+    assert max(map(len, told)) > 2
+    world.calm()
+
+
 def test_tenants_share_what_one_of_them_would_take() -> None:
     world = world_of(slots=1)
     greedy = [world.submit(tenant="greedy", slo_class="batch-2", max_tokens=4) for _ in range(12)]

@@ -140,3 +140,18 @@ def test_weather(seed: int) -> None:
     for _ in range(60):
         weather.blow()
     weather.world.calm()
+
+
+def test_a_queue_longer_than_every_lease_fails_nobody() -> None:
+    """Prefill is sent only what decode has room for, and a deadline begins at admission: nobody's clock is another's
+    queue. 40 requests through two slots wait for many leases of 2 s; none is lost, none is tried twice."""
+    world = World()
+    world.add_worker("p", "prefill", slots=4)
+    world.add_worker("d", "decode", slots=2)
+    ids = [world.submit(max_tokens=8) for _ in range(40)]
+    world.pass_time(10.0)
+    waiting = [request_id for request_id in ids if request_id not in world.gateway.ends]
+    assert len(waiting) > 20, "they have waited for five leases by now"
+    world.calm()
+    assert {world.gateway.ends[request_id].reason for request_id in ids} == {"length"}
+    assert {world.gateway.fence[request_id] for request_id in ids} == {4096 + 1}, "the first attempt"

@@ -34,6 +34,7 @@ ROOT = Path(__file__).parents[2]
 CORE = ROOT / "compose.yaml"
 SECURE = ROOT / "deploy/compose.secure.yaml"
 OVERLAYS = (ROOT / "deploy/compose.observability.yaml", ROOT / "deploy/compose.gpu.yaml", SECURE)
+CLUSTER = ROOT / "deploy/compose.cluster.yaml"  # a file of its own: test_cluster_files.py
 SERVICES = sorted(folder.parent.name.replace("_", "-") for folder in (ROOT / "services").glob("*/__init__.py"))
 CHOICE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 # Read where the model's files are built, apart from the settings of the mesh.
@@ -239,7 +240,8 @@ def test_every_choice_is_told_in_the_example_with_its_default() -> None:
     from_environment = {name for name in told if name.startswith("PIP_")}
     overlaid = {name: default for path in OVERLAYS for name, default in CHOICE.findall(path.read_text())}
     assert {name: told.get(name) for name in taken} == taken
-    assert set(told) == set(taken) | set(overlaid) | from_environment
+    clustered = set(re.findall(r"\$\{(\w+)", CLUSTER.read_text()))
+    assert set(told) == set(taken) | set(overlaid) | from_environment | clustered
 
 
 @pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.name)

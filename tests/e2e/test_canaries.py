@@ -4,8 +4,10 @@ Prompts, media, keys and answers stand in the journal, the blobs, the results an
 (SECURITY.md). They never stand in a log, a span, a metric, the audit file or the state that commands read.
 """
 
+import asyncio
 import base64
 import io
+import json
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -38,6 +40,18 @@ WORDS = (
     "url",
     "wrongkey",
     "schema",
+    "completion",
+    "instructions",
+    "item",
+    "callarguments",
+    "tool",
+    "regex",
+    "embedding",
+    "tensor",
+    "customid",
+    "filename",
+    "line",
+    "metadata",
 )
 CANARY = {word: f"kanarienvogel-{word}-7f3a" for word in WORDS}
 
@@ -104,6 +118,90 @@ def bodies() -> Iterator[tuple[str, dict[str, Any], int]]:
     yield "stop", good | {"stop": [CANARY["stop"] * 100]}, 400
 
 
+def others() -> Iterator[tuple[str, str, dict[str, Any], int]]:
+    """The same of the endpoints beside the chat."""
+    word, media = CANARY["completion"], "data:image/png;base64," + base64.b64encode(picture()).decode()
+    text = {"prompt": [word, CANARY["prompt"]], "max_tokens": 20, "ignore_eos": True, "stop": CANARY["stop"]}
+    yield "completions", "/v1/completions", text, 200
+    yield "completions: role", "/v1/completions", text | {"suffix": word}, 400
+    yield "completions: a field", "/v1/completions", text | {word: word}, 400
+    parts = [{"type": "input_text", "text": CANARY["item"]}, {"type": "input_image", "image_url": media}]
+    call = {
+        "type": "function_call",
+        "call_id": "c",
+        "name": "f",
+        "arguments": json.dumps({"x": CANARY["callarguments"]}),
+    }
+    items = [call, {"type": "function_call_output", "call_id": "c", "output": CANARY["item"]}]
+    tool = {"type": "function", "name": "f", "description": CANARY["tool"], "parameters": {"type": "object"}}
+    asked = {
+        "input": [{"role": "user", "content": parts}, *items],
+        "instructions": CANARY["instructions"],
+        "tools": [tool],
+        "metadata": {"x": CANARY["metadata"]},
+        "max_output_tokens": 20,
+    }
+    yield "responses", "/v1/responses", asked | {"tool_choice": "none", "ignore_eos": True}, 200
+    yield "responses: a call", "/v1/responses", asked | {"tool_choice": "required", "max_output_tokens": 60}, 200
+    yield "responses: an item", "/v1/responses", asked | {"input": [{"type": CANARY["item"]}]}, 400
+    yield "responses: kept", "/v1/responses", asked | {"previous_response_id": CANARY["item"]}, 400
+    yield "a regex", CHAT, next(bodies())[1] | {"guided_regex": f"({CANARY['regex']}"}, 400
+    yield "embeddings", "/v1/embeddings", {"input": [CANARY["embedding"]]}, 200
+    yield "embeddings: too long", "/v1/embeddings", {"input": [CANARY["embedding"] * 200]}, 400
+    yield "embeddings: model", "/v1/embeddings", {"input": "x", "model": CANARY["model"]}, 404
+    tensor = {"text_input": CANARY["tensor"], "parameters": {"max_tokens": 20, "ignore_eos": True}}
+    yield "tensors", "/v2/models/profile-tiny/generate", tensor, 200
+    yield (
+        "tensors: a parameter",
+        "/v2/models/profile-tiny/generate",
+        tensor | {"parameters": {CANARY["tensor"]: 1}},
+        400,
+    )
+
+
+def answers_of(reply: Any) -> Iterator[str]:
+    """Whatever endpoint said them."""
+    yield from (choice.get("text") or choice["message"]["content"] for choice in reply.get("choices", ()))
+    yield from (part["text"] for item in reply.get("output", ()) for part in item.get("content", ()))
+    yield from filter(None, [reply.get("text_output")])
+
+
+async def test_asked_beside_the_chat(scene: Scene) -> None:
+    async with httpx.AsyncClient(base_url=scene.mesh.http_url, timeout=60, headers=scene.auth) as http:
+        for name, path, body, status in others():
+            reply = await http.post(path, json=body)
+            assert reply.status_code == status, (name, reply.text)
+            scene.answers += answers_of(reply.json()) if status == 200 else ()
+
+
+async def test_asked_in_a_batch(scene: Scene) -> None:
+    """A line that is answered and one that is refused; and a file with lines that are none."""
+    body = {"messages": [{"role": "user", "content": CANARY["line"]}], "max_tokens": 20, "ignore_eos": True}
+    line = {"method": "POST", "url": CHAT}
+    lines = [
+        line | {"custom_id": CANARY["customid"], "body": body},
+        line | {"custom_id": "2", "body": body | {"model": CANARY["model"]}},
+    ]
+    good, broken = "\n".join(map(json.dumps, lines)), json.dumps(lines[0] | {"url": CANARY["line"]})
+    async with httpx.AsyncClient(base_url=scene.mesh.http_url, timeout=60, headers=scene.auth) as http:
+        ended = [await _batch(http, data.encode()) for data in (good, broken)]
+        assert [batch["status"] for batch in ended] == ["completed", "failed"]
+        answers = (await http.get(f"/v1/files/{ended[0]['output_file_id']}/content")).text.splitlines()
+        scene.answers += [one for line in answers for one in answers_of(json.loads(line)["response"]["body"])]
+    assert len(answers) == 1
+
+
+async def _batch(http: httpx.AsyncClient, data: bytes) -> Any:
+    """To its end."""
+    file = await http.post("/v1/files", files={"file": (CANARY["filename"], data)}, data={"purpose": "batch"})
+    made = {"input_file_id": file.json()["id"], "endpoint": CHAT, "completion_window": "24h"}
+    batch = (await http.post("/v1/batches", json=made | {"metadata": {"x": CANARY["metadata"]}})).json()
+    while batch["status"] in ("validating", "in_progress", "finalizing"):
+        await asyncio.sleep(0.2)
+        batch = (await http.get(f"/v1/batches/{batch['id']}")).json()
+    return batch
+
+
 async def test_asked_in_every_way(scene: Scene) -> None:
     async with httpx.AsyncClient(base_url=scene.mesh.http_url, timeout=30) as http:
         for name, body, status in bodies():
@@ -151,7 +249,7 @@ async def test_and_is_found_nowhere(scene: Scene) -> None:
     assert len([name for name in told if name.endswith(".log")]) >= 9, sizes
     assert sizes["spans.jsonl"] > 5_000, "it was traced"
     words = [*CANARY.values(), scene.shown, scene.shown.split("-", 2)[2], *filter(None, scene.answers)]
-    assert len(scene.answers) == 2
+    assert len(scene.answers) == 7, "a chat, two completions, a response, tensors, a line, a stream"
     for word in words:
         for form in (word.encode(), base64.b64encode(word.encode()), word.encode().hex().encode()):
             places = [name for name, data in told.items() if form.rstrip(b"=") in data]

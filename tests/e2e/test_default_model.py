@@ -140,7 +140,7 @@ async def test_the_sdk_shows_where_the_time_went(model_mesh: Mesh) -> None:
     async with AsyncClient(model_mesh.grpc_addr, trace=True) as client:
         stream = client.generate("What color is it?", images=[image("red-circle-top-left")], max_tokens=20)
         assert "red" in (await stream.text()).lower()
-        stages = {span.stage for span in stream.timeline}
+        stages = {span.stage for span in stream.timeline} - {"wait"}  # a busy machine may make a picture wait
         assert stages == {"gateway", "admit", "media", "preprocess", "encode", "queue", "transfer", "prefill", "decode"}
         assert stream.trace_id
 

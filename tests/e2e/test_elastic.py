@@ -24,6 +24,7 @@ from tests.e2e.meshes import small_mesh
 pytestmark = pytest.mark.timeout(90)
 
 PROFILE = Path(__file__).parent / "elastic.toml"
+HEARD_S = 1.0  # several times what lies between two statuses that a gateway hears
 CLASSES = """
 [classes.interactive]
 ttft_s = 4.0
@@ -84,8 +85,9 @@ async def until(mesh: Mesh, holds: Callable[[PoolStatus], bool], within_s: float
 
 
 async def until_none(mesh: Mesh) -> None:
-    """Also no process that is on its way out."""
+    """Also no process that is on its way out; and the gateway has heard that there could be one."""
     await until(mesh, lambda pool: not (pool.ready or pool.starting or pool.draining or encoders(mesh)))
+    await asyncio.sleep(HEARD_S)
 
 
 def encoders(mesh: Mesh) -> list[str]:

@@ -46,7 +46,11 @@ async def test_every_answer_tells_what_it_has_cost(tmp_path: Path) -> None:
         tmp_path / "mesh",
         gateways=1,
         profile=str(profile),
-        environment={"HEADRACE_PLANT": "h100x2", "HEADRACE_TRACE_FILE": str(spans)},
+        environment={
+            "HEADRACE_PLANT": "h100x2",
+            "HEADRACE_TRACE_FILE": str(spans),
+            "HEADRACE_TRACE_SAMPLE": "0",  # who asks is traced, nobody else by chance
+        },
         service_environment={name: {"HEADRACE_METRICS_ADDR": address} for name, address in metrics.items()},
     )
     async with Mesh(config) as mesh:
@@ -67,9 +71,9 @@ async def test_every_answer_tells_what_it_has_cost(tmp_path: Path) -> None:
         assert counted["encode"] == pytest.approx(told["encode"])
         assert sum(counted.values()) == pytest.approx(sum(told.values()) + usage["joules"])
     lines = [json.loads(line) for line in spans.read_text().splitlines()]
-    traced = {one["name"]: one["attributes"].get("headrace.joules", 0.0) for one in lines}
-    for stage in ("encode", "prefill", "decode"):
-        assert traced[stage] == pytest.approx(cost[stage])
+    for stage in ("encode", "prefill", "decode"):  # a stage that a busy machine interrupts has several spans
+        traced = [float(one["attributes"].get("headrace.joules", 0.0)) for one in lines if one["name"] == stage]
+        assert sum(traced) == pytest.approx(cost[stage])
 
 
 async def test_a_lost_attempt_was_paid_for(tmp_path: Path) -> None:

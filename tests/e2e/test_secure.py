@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import signal
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +20,14 @@ from headrace.cli import credentials, runstate
 from headrace.cli.environment import secrets_dir
 from headrace.cli.supervisor import Mesh, MeshFailed
 from headrace.client import AsyncClient, Door, Image, Message, Unauthenticated, Unavailable, operator
-from headrace.mesh import keyfile
+from headrace.core.access import Limits
+from headrace.mesh import keyfile, keyring
 from headrace.mesh.bus import Bus
 from headrace.mesh.errors import BadSetup
 from headrace.mesh.login import NatsLogin
 from tests.e2e.asking import picture
 from tests.e2e.meshes import small_mesh
+from tests.e2e.node import run_tests
 from tests.gateway.batching import begin, content, ended, jsonl, line
 
 pytestmark = pytest.mark.timeout(120)
@@ -98,6 +102,78 @@ async def test_a_killed_worker_loses_nothing(secured: Mesh) -> None:
     assert tokens == undisturbed
 
 
+async def _keys(mesh: Mesh, *limits: Limits) -> list[str]:
+    """A new key with each of them, good by now."""
+    path = _held(mesh) / "keys.toml"
+    made = [keyfile.make("tester", ("generate",), one) for one in limits]
+    keyfile.write(path, [*keyfile.read(path), *(key for _, key in made)])
+    await asyncio.sleep(2 * keyring.RELOAD_S)
+    return [shown for shown, _ in made]
+
+
+async def test_embeddings_are_charged_as_chat_is(secured: Mesh) -> None:
+    """Over HTTP and the Open Inference Protocol, on one account with chat."""
+    context = ssl.create_default_context(cafile=str(_held(secured) / "ca.crt"))
+    requests, tokens, quota, one = await _keys(
+        secured,
+        Limits(requests_per_min=3),
+        Limits(tokens_per_min=2_000),
+        Limits(tokens_per_day=30),
+        Limits(concurrent=1),
+    )
+    texts = ["a cat on a mat"] * 4  # of 7 tokens, two marks among them
+    infer = {"inputs": [{"name": "text_input", "datatype": "BYTES", "shape": [4], "data": texts}]}
+    chat = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
+    async with httpx.AsyncClient(base_url=secured.http_url, verify=context, timeout=30, trust_env=False) as http:
+
+        async def post(key: str, path: str, body: Any) -> httpx.Response:
+            return await http.post(path, json=body, headers={"authorization": f"Bearer {key}"})
+
+        async def embed(key: str, given: list[str] = texts) -> httpx.Response:
+            return await post(key, "/v1/embeddings", {"model": "minilm", "input": given})
+
+        first = await embed(requests)
+        assert (first.status_code, first.headers["x-ratelimit-remaining-requests"]) == (200, "2"), first.text
+        assert (await post(requests, "/v2/models/minilm/infer", infer)).status_code == 200
+        assert (await post(requests, "/v1/chat/completions", chat)).status_code == 200
+        for path, body in (
+            ("/v1/embeddings", {"input": texts}),
+            ("/v2/models/minilm/infer", infer),
+            ("/v1/chat/completions", chat),
+        ):
+            refused = await post(requests, path, body)
+            assert refused.status_code == 429, path
+            assert 0 < int(refused.headers["retry-after-ms"]) <= 20_000
+
+        used = (await embed(tokens)).json()["usage"]["total_tokens"]
+        assert used == 28
+        left = int((await embed(tokens, ["x", ""])).headers.get("x-ratelimit-remaining-tokens", "-1"))
+        assert left == -1, "refused for its input, and not charged"
+        left = int((await embed(tokens)).headers["x-ratelimit-remaining-tokens"])
+        assert 2_000 - 2 * used <= left <= 2_000 - used, "what a second gives back lies between"
+        too_large = await embed(tokens, ["word " * 400] * 6)
+        assert (too_large.status_code, too_large.json()["error"]["param"]) == (400, "input")
+
+        assert [(await embed(quota)).status_code for _ in range(2)] == [200, 429]
+        assert (await embed(quota)).json()["error"]["code"] == "insufficient_quota"
+
+        many = [f"number {n} " * 30 for n in range(24)]
+        statuses = [reply.status_code for reply in await asyncio.gather(*(embed(one, many) for _ in range(4)))]
+        assert 200 in statuses
+        assert 429 in statuses
+        await asyncio.sleep(0.2)
+        assert (await embed(one)).status_code == 200
+
+
+async def test_the_typescript_client(secured: Mesh) -> None:
+    held = _held(secured)
+    (shown,) = await _keys(secured, Limits(requests_per_min=1))
+    files = {name: str(held / file) for name, file in (("ca", "ca.crt"), ("cert", "client.crt"), ("key", "client.key"))}
+    key = {"apiKey": (held / "trial.key").read_text().strip(), "limitedKey": shown}
+    addresses = {"grpc": [secured.grpc_addr], "queueManager": secured.addresses.grpc["qm-0"]}
+    await run_tests("secured", {**addresses, **files, **key})
+
+
 async def _workers(mesh: Mesh) -> list[tuple[str, int]]:
     cell = await operator.cell_status(mesh.addresses.grpc["qm-0"], door=mesh.door)
     return [(worker.worker, worker.slots_used) for worker in cell.workers if "decode" in worker.stages]
@@ -157,13 +233,13 @@ def test_nothing_secret_is_written_down_elsewhere(secured: Mesh) -> None:
     """No password and no key in the logs, the run state, or the command lines and environments of processes."""
     held = _held(secured)
     words = [(held / f"{name}.key").read_text().strip() for name in ("trial", "operator")]
-    words += [(held / "redis.password").read_text().strip()]
+    words += [(held / f"{name}.password").read_text().strip() for name in ("redis", "redis-replica")]
     words += [path.read_text().strip().partition(":")[2] for path in held.glob("nats-*.creds")]
     told = [path.read_bytes() for path in (secured.data_dir / "logs").iterdir()]
     told += [(secured.data_dir / "run.json").read_bytes(), (secured.data_dir / "nats" / "nats.log").read_bytes()]
     for service in secured.ids:
         told += [Path(f"/proc/{secured.pid(service)}/{file}").read_bytes() for file in ("cmdline", "environ")]
-    assert len(words) == 8
+    assert len(words) == 10
     for word in words:
         assert not any(word.encode() in text for text in told)
 
@@ -204,6 +280,78 @@ async def test_the_launcher_and_keys(
     with pytest.raises(MeshFailed, match="HEADRACE_API_KEY"):
         async with Mesh(config):
             raise AssertionError("it has started")
+
+
+SMALL = """
+about = "a second of short questions"
+duration_s = 1.0
+drain_s = 20
+model = "profile-tiny"
+[workload]
+"""
+OPEN = """kind = "generated"
+rate_rps = 6
+image_share = 0
+profile = "flat"
+bursty = false
+clip = { input_tokens = 80, output_tokens = 6 }
+"""
+USERS = """kind = "users"
+users = 2
+pause_s = [0.1, 0.1]
+max_tokens = [4, 4]
+prompt_words = [4, 8]
+spawn_per_s = 10
+"""
+STORM = """[drill]
+kind = "abort-storm"
+aborts = 40
+abort_tokens = 60
+storms = 1
+saturation_rps = 8
+grpc_share = 0.5
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "scenario", "says"),
+    [
+        (["load"], SMALL + OPEN, "finished"),
+        (["load"], SMALL + USERS, "first token text"),
+        (["load"], SMALL + OPEN + STORM, "more than before the storms"),
+        (["calibrate"], "", "profile-tiny on the profile engine"),
+        (["characterize", "--live", "--quick"], "", "profile-tiny at"),
+        (["trace"], "", "traced"),
+    ],
+    ids=["load, an open loop", "load, users", "load, a drill", "calibrate", "characterize", "trace"],
+)
+async def test_commands_that_ask_a_mesh_find_their_papers(
+    secured: Mesh, tmp_path: Path, words: list[str], scenario: str, says: str
+) -> None:
+    """As an operator calls them, without a word of keys; those that take minutes until they have been let in."""
+    file = tmp_path / "small.toml"
+    file.write_text(scenario)
+    words = [*words, *([str(file)] if scenario else []), "--data-dir", str(secured.data_dir)]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "headrace.cli.main", *words),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=tmp_path,
+        env=clean,
+        start_new_session=True,
+    )
+    assert child.stdout is not None
+    told, found = "", False
+    async with asyncio.timeout(60):
+        while line := (await child.stdout.readline()).decode():
+            told += line
+            found = found or says in line
+            if found and not scenario:
+                child.terminate()
+        await child.wait()
+    assert found, told
+    assert not any(word in told for word in ("UNAUTHENTICATED", "401", "UNAVAILABLE", "Traceback")), told
 
 
 async def test_a_batch_and_an_embedding(secured: Mesh) -> None:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from headrace.cli.supervisor import Mesh
-from headrace.client import AsyncClient
+from headrace.client import AsyncClient, Tool
 from tests.e2e.meshes import until_heard
 from tests.e2e.schemas import keeps_to, random_schema
 
@@ -87,3 +87,33 @@ def _arguments(events: str) -> str:
     chunks = [json.loads(line[6:]) for line in events.split("\n\n") if line.startswith("data: {")]
     deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
     return "".join(call["function"]["arguments"] for delta in deltas for call in delta.get("tool_calls", []))
+
+
+async def test_over_grpc_they_are_those_of_http(mesh: Mesh) -> None:
+    """Three forced calls by the SDK, the gateway killed under it: as undisturbed, and as over HTTP."""
+    note = Tool("note", parameters=LONG)
+    asked: dict[str, Any] = {"tools": [note], "tool_choice": note, "n": 3, "temperature": 1.0, "seed": 3}
+    body = {
+        "messages": [{"role": "user", "content": "note it"}],
+        "tools": TOOLS,
+        "tool_choice": {"type": "function", "function": {"name": "note"}},
+        "n": 3,
+        "temperature": 1.0,
+        "seed": 3,
+        "max_tokens": 400,
+    }
+    addresses = [mesh.addresses.grpc[name] for name in ("gateway-0", "gateway-1")]
+    async with httpx.AsyncClient(timeout=30.0) as http, AsyncClient(addresses) as client:
+        whole = (await http.post(f"{mesh.http_url}/v1/chat/completions", json=body)).json()["choices"]
+        calls = []
+        for killed in ("", "gateway-0"):
+            answer, heard = client.generate("note it", max_tokens=400, **asked), 0
+            async for _ in answer:
+                heard += 1
+                if killed and heard == 30:
+                    mesh.kill(killed)
+            assert [end and end.reason for end in answer.ends] == ["tool_calls"] * 3
+            calls.append([(call.name, call.arguments) for calls in answer.all_tool_calls for call in calls])
+    assert calls[0] == calls[1]
+    told = [choice["message"]["tool_calls"][0]["function"] for choice in whole]
+    assert calls[0] == [(function["name"], function["arguments"]) for function in told]

@@ -5,6 +5,7 @@ A target takes bytes and returns; it may raise what its callers answer with (typ
 """
 
 import asyncio
+import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -16,16 +17,31 @@ from google.protobuf.message import DecodeError, Message
 from nats.errors import ProtocolError
 
 from headrace.core.errors import HeadraceError
+from headrace.engines.families import family
 from headrace.mesh import keyfile
 from headrace.mesh.errors import BadSetup
 from headrace.mesh.nats_wire import Reader, header, parse_headers, status
 from headrace.modalities import image
 from headrace.modalities.audio import probe_sound
 from headrace.modalities.video import probe_video
+from headrace.oip import open_inference_pb2 as oip_pb2
 from headrace.v1 import common_pb2, gateway_pb2, governor_pb2, queue_pb2
 from headrace.wire import convert, work
 from headrace.wire.governed import governed_from_proto
-from services.gateway import chat, completions, fetch, responses, rpc
+from services.gateway import (
+    batch_lines,
+    chat,
+    completions,
+    embeddings_route,
+    fetch,
+    multipart,
+    oip,
+    oip_rest,
+    oip_rpc,
+    oip_tensors,
+    responses,
+    rpc_ask,
+)
 from services.gateway.ask import body_hash, check
 from services.gateway.media import source_of_url
 
@@ -36,8 +52,8 @@ ASSETS = Path(image.__file__).parents[1] / "assets" / "demo"
 def grpc_request(data: bytes) -> None:
     """GenerateRequest to an Ask that has been checked."""
     try:
-        ask = rpc.to_ask(gateway_pb2.GenerateRequest.FromString(data))
-        check(ask, rpc.SAMPLING)
+        ask = rpc_ask.to_ask(gateway_pb2.GenerateRequest.FromString(data))
+        check(ask, rpc_ask.SAMPLING)
     except (DecodeError, HeadraceError):
         return
     body_hash(ask)
@@ -55,6 +71,60 @@ def http_request(data: bytes) -> None:
         except HeadraceError:
             continue
         body_hash(asks[0])
+
+
+def _embeddings(_head: bytes, body: bytes) -> None:
+    embeddings_route.inputs_of(embeddings_route._decode(body))
+
+
+def _asked(question: oip_tensors.Question) -> None:
+    for ask in oip._asks(family("profile-tiny"), question):
+        check(ask)
+
+
+def _tensors(head: bytes, body: bytes) -> None:
+    said, binary = oip_rest._parted(body, {oip_rest.HEADER_LENGTH: head})
+    _asked(oip_rest._question(oip_rest._decoded(oip_rest._infer, said), "m", "", binary))
+
+
+def _generate(_head: bytes, body: bytes) -> None:
+    _asked(oip_rest._generating(oip_rest._decoded(oip_rest._generate, body), "m", ""))
+
+
+def _tensors_grpc(_head: bytes, body: bytes) -> None:
+    _asked(oip_rpc._question(oip_pb2.ModelInferRequest.FromString(body)))
+
+
+def _upload(head: bytes, body: bytes) -> None:
+    multipart.fields_of(head, body)
+
+
+def _batch(_head: bytes, body: bytes) -> None:
+    """Its lines are judged as a whole file; those without fault are read again when they run."""
+    judge = batch_lines.Check("/v1/chat/completions", 50)
+    for line in body.split(b"\n"):
+        before = len(judge.errors)
+        judge.feed(line)
+        if judge.hopeless:
+            break
+        if len(judge.errors) == before:
+            with suppress(HeadraceError):
+                check(chat.question(bytes(batch_lines.read(line).body), {}, "").asks[0])
+    judge.end()
+
+
+BESIDE = (_embeddings, _tensors, _generate, _tensors_grpc, _upload, _batch)
+
+
+def http_beside(data: bytes) -> None:
+    """What stands beside the answers: a byte that says which of them, a header up to the first NUL, the body."""
+    if not data:
+        return
+    head, _, body = data[1:].partition(b"\0")
+    try:
+        BESIDE[data[0] % len(BESIDE)](head, body)
+    except (DecodeError, HeadraceError):
+        return
 
 
 # Messages between services: read by whoever subscribes, so also what a worker that was taken over makes up.
@@ -179,6 +249,7 @@ TARGETS: Mapping[str, Target] = {
     for target in (
         grpc_request,
         http_request,
+        http_beside,
         wire_message,
         media_header,
         picture,
@@ -205,6 +276,8 @@ def seeds(name: str) -> Iterable[bytes]:
         yield b'x-slo-ttft-ms: 5\n\0{"messages":[{"role":"user","content":"hi"}],"stream":true,"stop":["a"]}'
         part = b'{"type":"image_url","image_url":{"url":"data:image/png;base64,AA=="}}'
         yield b'{"messages":[{"role":"user","content":[' + part + b"]}]}"
+    elif name == "http_beside":
+        yield from _seeds_beside()
     elif name == "wire_message":
         for at, (kind, _) in enumerate(WIRE):
             yield bytes([at]) + kind().SerializeToString()
@@ -228,6 +301,29 @@ def seeds(name: str) -> Iterable[bytes]:
             + b"0" * 64
             + b"'\ntenant='t'\nscopes=['batch']\nexpires=2027-01-01T00:00:00Z\n"
         )
+
+
+def _seeds_beside() -> Iterable[bytes]:
+    yield (
+        b"\0\0" + b'{"input": ["a", [1, 2], {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]}'
+    )
+    infer = b'{"inputs":[{"name":"text_input","datatype":"BYTES","shape":[1],"parameters":{"binary_data_size":6}}]'
+    infer += b',"parameters":{"max_tokens":5,"stop":"[\\"a\\"]"}}'
+    yield b"\1" + b"%d\0" % len(infer) + infer + b"\2\0\0\0hi"
+    yield b"\2\0" + b'{"text_input":"hi","parameters":{"max_tokens":5,"stop":["a","b"],"seed":7,"temperature":0.5}}'
+    tensor = oip_pb2.ModelInferRequest.InferInputTensor(name="text_input", datatype="BYTES", shape=[1])
+    parameters = {"max_tokens": oip_pb2.InferParameter(int64_param=5), "stop": oip_pb2.InferParameter(string_param="a")}
+    asked = oip_pb2.ModelInferRequest(inputs=[tensor], raw_input_contents=[b"\2\0\0\0hi"], parameters=parameters)
+    yield b"\3\0" + asked.SerializeToString()
+    body = b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--b--\r\n'
+    yield b"\4multipart/form-data; boundary=b\0" + body
+    line = {
+        "custom_id": "a",
+        "method": "POST",
+        "url": "/v1/chat/completions",
+        "body": {"messages": [], "stream": False},
+    }
+    yield b"\5\0" + b"\n".join(json.dumps(line | {"custom_id": name}).encode() for name in "abc")
 
 
 def _media() -> gateway_pb2.MediaInput:

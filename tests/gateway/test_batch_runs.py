@@ -102,6 +102,8 @@ BAD_FILES: dict[str, tuple[bytes, list[tuple[str, int | None]]]] = {
     "a stream": (jsonl([line(0, stream=True), line(1, stream=False)]), [("invalid_request", 1)]),
     "too many lines": (jsonl([line(number) for number in range(101)]), [("too_many_tasks", None)]),
     "bytes": (b"\xff\xfe\n", [("invalid_json_line", 1)]),
+    "bytes in a body": (jsonl([line(0, stream="x")]).replace(b'"x"', b'"\xff"'), [("invalid_json_line", 1)]),
+    "a number beyond all": (jsonl([line(0, stream=7)]).replace(b"7", b"1e999"), [("invalid_json_line", 1)]),
 }
 
 

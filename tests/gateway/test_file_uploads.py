@@ -66,6 +66,9 @@ async def test_pages(desk: Office) -> None:
         if not page["has_more"]:
             break
     assert names[-3:] == ["0.jsonl", "1.jsonl", "2.jsonl"]
+    for wrong in ("0", "-1", "\N{SUPERSCRIPT TWO}", "9" * 5_000):
+        reply = await desk.http.get("/v1/files", params={"limit": wrong})
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, "limit"), wrong[:9]
 
 
 async def test_a_file_belongs_to_its_tenant(edges: Edges, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from headrace.core.errors import InvalidInput
 from headrace.core.types import End, Failure
-from headrace.mesh import rpc
+from headrace.mesh import keyfile, rpc
 from headrace.oip import open_inference_pb2 as pb
 from headrace.oip.open_inference_pb2_grpc import (
     GRPCInferenceServiceStub,
@@ -55,7 +55,7 @@ class Open:
 
 async def opened(edges: Edges, stack: AsyncExitStack, options: Options | None = None) -> Open:
     edge = await edges.start("gw-oip", options)
-    embedding = Embedding(Embedders(edge.front.gateway.bus), list(edge.front.models), NoFetcher())
+    embedding = Embedding(Embedders(edge.front.gateway.bus), list(edge.front.models), NoFetcher(), edge.front.limiter)
     inference, disconnects = Inference(edge.front, embedding), Disconnects()
     edge.front.gateway.on_sweep.append(disconnects.sweep)
     servicer = OipServicer(inference)
@@ -302,14 +302,30 @@ async def test_refused_over_http_in_the_protocols_own_form(door: Open, cell: Sta
         (f"{MODEL}/infer", {"inputs": []}, 400),
         (f"{MODEL}/infer", {"oops": 1}, 400),
         (f"{MODEL}/generate", {"text_input": "hi", "parameters": {"top_p": 2}}, 400),
+        (f"{MODEL}/generate", {"text_input": "hi", "parameters": {"max_tokens": 10**400}}, 400),
+        (f"{MODEL}/generate", {"text_input": "hi", "parameters": {"stop": "[" * 100_000}}, 400),
+        ("/v2/models/minilm/generate", {"text_input": "hi"}, 400),
+        ("/v2/models/minilm/generate_stream", {"text_input": "hi"}, 400),
         ("/v2/models/no-such/generate", {"text_input": "hi"}, 404),
         ("/v2/models/no-such/generate_stream", {"text_input": "hi"}, 404),
     ):
         reply = await door.http.post(path, json=asked)
         assert (reply.status_code, list(reply.json())) == (status, ["error"]), path
+    longer = {"inference-header-content-length": "9" * 5_000}
+    assert (await door.http.post(f"{MODEL}/infer", json={"inputs": []}, headers=longer)).status_code == 400
     cell.script = lambda _: Script((), End("error", Failure("ttl_expired", "waited", retry_after_s=2.0)))
     reply = await door.http.post(f"{MODEL}/generate_stream", json={"text_input": "hi"})
     assert (reply.status_code, reply.headers["retry-after"], reply.json()) == (429, "2", {"error": "waited"})
+
+
+async def test_a_key_for_batches_alone_embeds_nothing_here(edges: Edges) -> None:
+    shown, key = keyfile.make("ann", ["batch"])
+    text = {"name": "text_input", "datatype": "BYTES", "shape": [1], "data": ["hi"]}
+    async with AsyncExitStack() as stack:
+        door = await opened(edges, stack, Options(keys=Keys([key])))
+        headers = {"authorization": f"Bearer {shown}"}
+        reply = await door.http.post("/v2/models/minilm/infer", json={"inputs": [text]}, headers=headers)
+    assert (reply.status_code, "make a batch" in reply.json()["error"]) == (403, True)
 
 
 async def test_keys_are_asked_for(edges: Edges, tmp_path: Any) -> None:

@@ -229,8 +229,11 @@ async def test_openapi_describes_all_endpoints_that_answer(edge: Edge) -> None:
     }.items():
         operation = document["paths"][path]["post"]
         content = operation["responses"]["200"]["content"]
-        said = [operation["requestBody"]["content"]["application/json"], *content.values()]
-        assert [one["schema"]["$ref"].rpartition("/")[2] for one in said] == [request, whole, event]
+        last, piece = content["text/event-stream"]["schema"]["properties"]["data"]["anyOf"]
+        said = [operation["requestBody"]["content"]["application/json"], content["application/json"]]
+        schemas = [*(one["schema"] for one in said), piece["contentSchema"]]
+        assert [one["$ref"].rpartition("/")[2] for one in schemas] == [request, whole, event]
+        assert last == {"const": "[DONE]"}
     referred = set(re.findall(r'"#/components/schemas/(\w+)"', text))
     assert referred <= document["components"]["schemas"].keys()
 

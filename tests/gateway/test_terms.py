@@ -7,8 +7,10 @@ import pytest
 from openai import AsyncOpenAI, RateLimitError
 
 from headrace.client import AsyncClient, Client, Expired, InvalidInput, Overloaded, TooLate
+from headrace.core import errors
 from headrace.core.slo import Classes, SloClass
 from headrace.core.types import End, Failure
+from services.gateway import render
 from services.gateway.auth import Keys
 from tests.gateway.conftest import Edge, Edges, Options, until
 from tests.gateway.standin import Script, StandIn
@@ -110,6 +112,15 @@ async def test_a_full_class_says_how_long_its_queue_takes(edge: Edge, cell: Stan
     assert (reply.headers["retry-after"], reply.headers["retry-after-ms"]) == ("13", "12500"), "not before its time"
     assert [reply.headers[name] for name in REASONS] == ["capacity", "capacity"]
     assert 'headrace_estimated_wait_seconds{slo_class="interactive"} 12.5' in (await edge.http.get("/metrics")).text
+
+
+@pytest.mark.parametrize(
+    ("after_s", "seconds", "milliseconds"), [(12.5, 13, 12_500), (3.0, 3, 3_000), (3.0003, 4, 3_001), (0.0002, 1, 1)]
+)
+def test_no_header_sends_anybody_back_before_the_time(after_s: float, seconds: int, milliseconds: int) -> None:
+    """And the two of them say the same."""
+    told = dict(render.error_headers(errors.Overloaded("full", retry_after_s=after_s)))
+    assert (int(told[b"retry-after"]), int(told[b"retry-after-ms"])) == (seconds, milliseconds)
 
 
 async def test_what_cannot_begin_before_its_deadline_is_refused_at_once(edge: Edge, cell: StandIn) -> None:

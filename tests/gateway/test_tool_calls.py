@@ -44,6 +44,7 @@ def read(pieces: list[str]) -> Said:
     reader, said = CallReader("a" * 32), Said()
     for piece in pieces:
         one = reader.feed(piece)
+        assert len({call.index for call in one.calls}) == len(one.calls), "a call stands once in a chunk"
         said.content += one.content
         said.calls += one.calls
     said.content += reader.finish().content

@@ -1,20 +1,22 @@
 """The journal on a real JetStream: appends, duplicates, replay, restarts, a full stream, a lost storage directory."""
 
 import asyncio
+import json
 import shutil
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headrace.mesh import servers
-from headrace.mesh.bus import Bus
+from headrace.mesh.bus import Bus, Reply
 from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup, BusDown, JournalFull
-from headrace.mesh.jetstream import check_server
-from headrace.mesh.journal import Appended, Journal, Record, _head
+from headrace.mesh.jetstream import check_server, is_deleted
+from headrace.mesh.journal import Appended, Follower, Journal, Record, _head
 from headrace.mesh.servers import NatsServer
 
 SMALL = Settings(journal_bytes=1 << 27, results_bytes=1 << 27)
@@ -120,6 +122,36 @@ async def test_an_empty_journal_is_caught_up_at_once(pair: Pair) -> None:
     await until(lambda: reader.caught_up, 2.0)
     assert reader.records == []
     await reader.follower.stop()
+
+
+class Laggard:
+    """A bus whose new consumers sit at a replica that has nothing yet, as a paused one was seen to say when it went on.
+    The rest is the bus's."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bus, name)
+
+    def call(self, subject: str, data: bytes, **more: Any) -> asyncio.Future[Reply]:
+        answer = self._bus.call(subject, data, **more)
+        return asyncio.ensure_future(self._behind(answer)) if "CONSUMER.CREATE" in subject else answer
+
+    async def _behind(self, answer: asyncio.Future[Reply]) -> Reply:
+        said = json.loads((await answer).data)
+        return Reply(b"", json.dumps(said | {"num_pending": 0}).encode())
+
+
+async def test_the_end_is_the_leaders_not_that_of_a_replica_behind(pair: Pair) -> None:
+    for number in range(100):
+        await pair.journal.append(new_id(), b"%d" % number)
+    bus: Any = Laggard(pair.bus)
+    seen, at_end = list[Record](), list[int]()
+    follower = Follower(bus, "REQUESTS", pair.journal.ensure, seen.extend, lambda: at_end.append(len(seen)))
+    await until(lambda: at_end)
+    assert at_end == [100]
+    await follower.stop()
 
 
 async def test_deleted_records_are_not_replayed(pair: Pair) -> None:
@@ -263,6 +295,20 @@ async def test_no_jetstream_is_found_at_start(tmp_path: Path) -> None:
         await Journal.open(bus, SMALL)
     await bus.close()
     server.stop()
+
+
+@pytest.mark.parametrize(
+    ("answer", "gone"),
+    [
+        (b'{"type":"x","success":true}', True),
+        (b'{"error":{"code":500,"err_code":10057,"description":"no message found"}}', True),
+        (b'{"error":{"code":503,"err_code":10008,"description":"temporarily unavailable"}}', False),
+        (b'{"error":{"code":500,"err_code":10009,"description":"not leader"}}', False),
+    ],
+    ids=["deleted", "was gone before", "no leader elected yet", "another one leads now"],
+)
+def test_a_record_is_gone_when_the_stream_says_so(answer: bytes, gone: bool) -> None:
+    assert is_deleted(answer) == gone
 
 
 def test_an_old_server_is_refused_with_what_to_do() -> None:

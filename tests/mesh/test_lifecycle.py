@@ -89,4 +89,4 @@ log.debug("never")
     _, err = process.communicate(timeout=20)
     line = json.loads(err)
     expected = {"event": "requeued", "level": "info", "process": "p-0", "logger": "queue", "request_id": "ab"}
-    assert line == expected | {"trace_id": "c" * 32, "path": "/x", "time_s": line["time_s"]}
+    assert line == expected | {"trace_id": "c" * 32, "span_id": "d" * 16, "path": "/x", "time_s": line["time_s"]}

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from headrace.mesh.power_limits import FOLDER, PowerLimits, restore_left
+from headrace.mesh.power_limits import FOLDER, NodeLimits, PowerLimits, restore_left
 from headrace.mesh.sensors import Nvml
 
 OWN_MW, LEAST_MW = 600_000, 200_000
@@ -243,3 +243,18 @@ def test_the_real_library_has_all_that_is_used() -> None:
     pynvml = pytest.importorskip("pynvml")
     used = [name for name in dir(Driver) if name.startswith(("nvml", "NVML"))]
     assert [name for name in used if not hasattr(pynvml, name)] == []
+
+
+def test_a_worker_whose_node_sets_limits_tells_what_holds_and_touches_nothing() -> None:
+    driver = Driver()
+    driver.nvmlDeviceGetPowerManagementDefaultLimit = lambda _handle: OWN_MW  # type: ignore[attr-defined]
+    nvml = Nvml(driver, by_uuid=True)
+    assert list(nvml.handles) == ["nvml:GPU-0", "nvml:GPU-1"]
+    found = NodeLimits(nvml)
+    assert found.set("nvml:GPU-0", 300.0) == ""
+    assert driver.limits_mw == [OWN_MW, OWN_MW]
+    assert found.known("nvml:GPU-0") == (0.0, LEAST_MW / 1e3, OWN_MW / 1e3, "h100"), "nobody has carried it out"
+    driver.limits_mw[0] = 300_000
+    assert found.known("nvml:GPU-0") == (300.0, LEAST_MW / 1e3, OWN_MW / 1e3, "h100")
+    assert found.known("nvml:GPU-7") is None
+    assert found.set("nvml:GPU-7", 300.0) == "no such device"

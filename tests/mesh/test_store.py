@@ -118,11 +118,12 @@ async def test_every_key_has_a_time_to_live(store: Store, redis_url: str) -> Non
 
 
 async def test_after_flushall_it_works_on(store: Store, redis_url: str) -> None:
-    await store.append_tokens([TokenChunk(Key("r1", 1), 0, [1])])
+    assert await store.append_tokens([TokenChunk(Key("r1", 1), 0, [1])]) == [1]
     with redis_sync.Redis.from_url(redis_url) as client:
         client.flushall()
         client.script_flush()
-    await store.append_tokens([TokenChunk(Key("r1", 1), 1, [2]), TokenChunk(Key("r2", 1), 0, [3])])
+    chunks = [TokenChunk(Key("r1", 1), 1, [2]), TokenChunk(Key("r2", 1), 0, [3])]
+    assert await store.append_tokens(chunks) == [1, 1], "the first log is no longer than before"
     assert await store.read_tokens(["r1", "r2"]) == {"r1": ((), ()), "r2": ((3,), ())}
 
 

@@ -31,6 +31,7 @@ from tests.parity.replaying import (
 
 FIRST, SECOND, BROKEN = "profile-tiny", "profile-tiny-b", "profile-tiny-c"
 LONG = 500  # tokens: 4 s
+TAKES = 3
 PROFILE = """
 source = "[I] chosen: 8 ms a token, and loads that a test can wait for"
 kv_bytes_per_token = 256
@@ -145,16 +146,28 @@ async def the_idle_one_helps(cell: Cell) -> None:
 
 
 async def the_urgent_evict(cell: Cell) -> None:
-    """Whoever is evicted goes on at the other worker, which has room before the urgent ones have ended."""
+    """Whoever is evicted goes on at the other worker, which has room before the urgent ones have ended: on a machine
+    that is busy with others it may have begun again where it was, and the scene is played anew."""
+    for take in range(1, TAKES + 1):
+        try:
+            await _the_urgent_evict(cell)
+            break
+        except TimeoutError:
+            if take == TAKES:
+                raise
+
+
+async def _the_urgent_evict(cell: Cell) -> None:
     await cell.leave()
+    before = (await cell.inspected()).operations.get("evict", 0)
     for tokens in (350, 600, 350, 600):
         cell.ask(FIRST, "batch-1", tokens)
     await cell.until_at_work(4, 0)
     await asyncio.sleep(1.2)  # nobody is evicted who has just begun
     for _ in range(2):
         cell.ask(FIRST, "interactive", LONG)
-    await cell.until_done("evict")
-    await cell.until_done("move")
+    await cell.until_done("evict", before + 1)
+    await cell.until_done("move", within_s=8.0)
 
 
 async def models_change(cell: Cell) -> None:
@@ -232,6 +245,8 @@ def mesh_config(path: Path) -> MeshConfig:
             "HEADRACE_SLOTS": "2",
             "HEADRACE_PLANNER": "headrace",
             "HEADRACE_PREDICT": "off",
+            "HEADRACE_REPLAN_S": "0.9",
+            "HEADRACE_EVICT_REST_S": "0.8",
             "HEADRACE_CLASSES_FILE": str(classes),
             "HEADRACE_TAPE": str(path / "tape"),
         },
@@ -279,6 +294,10 @@ def test_all_that_the_planner_does_is_on_the_tape(recording: Recording) -> None:
     assert effects.keys() >= PLANNED_EFFECTS
     assert recording.inspected.operations.keys() >= OPERATIONS
     assert recording.inspected.planner.plans_applied
+
+
+def test_the_queue_manager_plans_as_often_as_it_is_told(recording: Recording) -> None:
+    assert (recording.config.replan_s, recording.config.evict_rest_s) == (0.9, 0.8)
 
 
 def test_it_replays_to_every_effect(recording: Recording) -> None:

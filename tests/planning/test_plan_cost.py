@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headrace.core.instance import Pace
-from headrace.core.planning.board import Board
+from headrace.core.planning.board import Board, Place
 from headrace.core.planning.cost import (
     SWAP_COST,
     TARDY_TARGETS_MOST,
@@ -19,6 +19,7 @@ from headrace.core.planning.cost import (
     plan_cost,
     stragglers_s,
 )
+from headrace.core.planning.headrace import Headrace
 from headrace.core.planning.heuristic import replan
 from headrace.core.planning.problem import GroupSpec, InstanceModel, InstanceSpec, Problem
 from loadtest.benches.planner_problems import random_problem
@@ -91,7 +92,9 @@ def test_the_chance_constraint_counts_all_that_lies_before() -> None:
 def test_what_a_plan_costs() -> None:
     problem = Problem(1, (group(1), group(2, "b", due_s=-10.0)), (instance(),), 0.0, 0.0)
     tardiness_s = 10 + 10.1 + 2.25
-    expected = SWAP_COST + 10 * (1 + TARDY_WEIGHT * tardiness_s / 20.0) + 10 * WAIT_COST * (0 + 10)
+    expected = (
+        SWAP_COST + 10 * (1 + TARDY_WEIGHT * tardiness_s / 20.0) + 10 * WAIT_COST * TARDY_WEIGHT / 20.0 * (0 + 10)
+    )
     assert plan_cost(problem, [[1, 2]]) == pytest.approx(expected)
     late = Problem(1, (group(2, due_s=-1e6),), (instance(),), 0.0, 0.0)
     assert plan_cost(late, [[2]]) == pytest.approx(10 * (1 + TARDY_WEIGHT * TARDY_TARGETS_MOST))
@@ -151,6 +154,20 @@ def test_a_board_that_is_changed_step_by_step_is_the_board_of_the_outcome() -> N
     assert board.place(-5) is None
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_board_made_at_once_is_the_one_made_group_by_group(seed: int) -> None:
+    problem = random_problem(seed, 40, 3)
+    queues = replan(problem, 0).queues
+    at_once, one_by_one = Board.of(problem, queues), Board(problem.instances, problem.z, problem.drain_share)
+    by_id = {group.id: group for group in problem.groups}
+    for instance, queue in enumerate(queues):
+        for position, each in enumerate(queue):
+            one_by_one.put(Place(instance, position), by_id[each])
+    assert (at_once.columns == one_by_one.columns).all(), "to the last bit: a simulation must not tell them apart"
+    assert at_once.first.tolist() == one_by_one.first.tolist()
+    assert at_once.groups == one_by_one.groups
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_a_new_group_on_all_instances_at_once_is_it_on_each(seed: int) -> None:
     problem = random_problem(seed, 30, 5)
@@ -167,3 +184,14 @@ def test_a_new_group_on_all_instances_at_once_is_it_on_each(seed: int) -> None:
             if work is not None:
                 model, *rest = work
                 assert guest.block[:, at].tolist() == pytest.approx([*rest, board.load_s(at, model), model, at])
+
+
+def test_of_those_in_time_whoever_was_promised_more_goes_first() -> None:
+    """Though the patient ones are served sooner, and came before: waits are never as expected."""
+    patient = replace(group(1, due_s=3_500.0), target_s=3_600.0, prompt_tokens=100.0, output_mean=1_000.0)
+    urgent = group(2, due_s=100.0)
+    problem = Problem(1, (patient, urgent), (instance(ready_s=2.0),))
+    assert all(each.late_share == 0.0 for each in outlook(problem, [[1, 2]])), "both orders keep all promises"
+    assert replan(problem).queues == ((2, 1),)
+    board = Board.of(replace(problem, groups=(replace(patient, instance=0, position=0),)), [[1]])
+    assert Headrace().insert(board, urgent, 0.0) == Place(0, 0)

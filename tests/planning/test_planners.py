@@ -17,8 +17,9 @@ from headrace.core.planning.edf import Edf
 from headrace.core.planning.fcfs import Fcfs
 from headrace.core.planning.headrace import Headrace
 from headrace.core.planning.heuristic import floor, replan, search
+from headrace.core.planning.lines import Lines
 from headrace.core.planning.problem import GroupSpec, Problem
-from headrace.core.planning.shepherd import Shepherd
+from headrace.core.planning.shepherd import Shepherd, goodput
 from headrace.core.planning.solve import solve
 from loadtest.benches.planner_problems import random_problem
 
@@ -217,3 +218,41 @@ def test_the_search_is_near_the_optimum() -> None:
         gaps.append(terms.cost(search(terms, 3_000)) / max(best, 1e-9) - 1)
     assert min(gaps) >= -1e-9
     assert sorted(gaps)[len(gaps) // 2] < 0.02
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_shepherd_takes_the_batch_with_the_most_goodput(seed: int) -> None:
+    """Batch by batch, each asked by itself what it is worth then."""
+    problem = random_problem(seed, 25, 3, load=1.2)
+    terms = Terms(problem)
+    by_id = {group.id: (number, group) for number, group in enumerate(terms.groups)}
+    taken: set[int] = set()
+    for site, queue in enumerate(Shepherd().replan(problem, 0).queues):
+        state, spec = terms.sites[site].start, problem.instances[site]
+        for each in queue:
+            number, group = by_id[each]
+            if not group.pinned:
+                worth = goodput(spec, group, state.time_s)
+                behind = queue[queue.index(each) + 1 :]
+                assert all(goodput(spec, by_id[other][1], state.time_s) <= worth for other in behind)
+            state, spec = terms.run(site, (number,), state), replace(spec, model=group.model)
+        taken.update(queue)
+    assert taken == set(by_id)
+
+
+@UNHURRIED
+@given(problem=problems(), limit=st.sampled_from([0.0, 0.02, 0.5, 3.0, float("inf")]), data=st.data())
+def test_what_groups_add_is_counted_or_more_than_the_limit(problem: Problem, limit: float, data: st.DataObject) -> None:
+    """A place is given up early only if the whole line would have said so, too."""
+    terms = Terms(replace(problem, groups=_placed(problem)))
+    lines = Lines(terms, 0)
+    numbers = [number for number in range(len(terms.groups)) if not terms.groups[number].pinned]
+    for number in numbers[2:]:
+        lines.append(number)
+    block = [number for number in numbers[:2] if terms.allowed[number] == terms.allowed[numbers[0]]]
+    for site in terms.allowed[block[0]] if block else []:
+        line = lines.lines[site]
+        at = data.draw(st.integers(line.pinned, len(line.order)))
+        added = lines.price(line, at, [*block, *line.order[at:]]) - line.cost
+        found = lines.added(line, at, block, limit)
+        assert found == pytest.approx(added, abs=1e-9) or (found > limit and added > limit - 1e-9)

@@ -178,6 +178,11 @@ async def until(what: Callable[[], object], timeout_s: float = 10.0) -> float:
     return time.monotonic() - begun_s
 
 
+async def servable(mates: Cell) -> None:
+    """A manager's process has begun: on a busy machine that takes longer than anything it does afterwards."""
+    await until(lambda: any(model.servable for model in mates.status.models), 30.0)
+
+
 @asynccontextmanager
 async def cell(nats_url: str, redis_url: str, data_dir: Path) -> AsyncIterator[Cell]:
     settings = Settings(nats_url=nats_url, redis_url=redis_url, data_dir=data_dir)

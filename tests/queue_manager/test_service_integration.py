@@ -18,7 +18,7 @@ from headrace.mesh.servers import NatsServer, RedisServer
 from headrace.mesh.store import Store
 from headrace.mesh.token_log import TokenChunk
 from headrace.v1 import common_pb2, governor_pb2, queue_pb2, queue_pb2_grpc
-from tests.queue_manager.cellmates import Cell, Manager, cell, make_request, until
+from tests.queue_manager.cellmates import Cell, Manager, cell, make_request, servable, until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -52,7 +52,7 @@ async def empty(mates: Cell) -> None:
 
 
 async def test_a_request_from_the_journal_to_oblivion(mates: Cell, manager: Manager) -> None:
-    await until(lambda: any(model.servable for model in mates.status.models))
+    await servable(mates)
     await mates.accept(make_request(1))
     await until(lambda: f"{1:032x}" in mates.released)
     await empty(mates)
@@ -66,7 +66,7 @@ async def test_a_request_from_the_journal_to_oblivion(mates: Cell, manager: Mana
 async def test_killed_with_ten_thousand_in_line_it_is_back_in_five_seconds(mates: Cell, manager: Manager) -> None:
     """What was at the worker stays there, what waited waits on in its order, and nothing runs twice."""
     mates.holding, mates.slots = True, 8
-    await until(lambda: any(model.servable for model in mates.status.models))
+    await servable(mates)
     for first in range(1, 10_001, 2500):
         await mates.accept(*(make_request(number) for number in range(first, first + 2500)))
     await until(lambda: mates.queued() == 9_992 and mates.running() == 8, 30.0)
@@ -89,7 +89,7 @@ START_S = 2.0  # a Python process with gRPC and OpenTelemetry on a busy machine,
 
 
 async def test_ends_that_were_stored_but_not_forgotten_do_not_run_again(mates: Cell, manager: Manager) -> None:
-    await until(lambda: any(model.servable for model in mates.status.models))
+    await servable(mates)
     await manager.kill()
     done, waiting = make_request(1), make_request(2)
     await mates.accept(done, waiting)
@@ -103,7 +103,7 @@ async def test_ends_that_were_stored_but_not_forgotten_do_not_run_again(mates: C
 async def test_a_lost_workers_request_goes_on_from_what_was_seen(mates: Cell, manager: Manager) -> None:
     """The token log has two tokens, the gateway three."""
     mates.holding = True
-    await until(lambda: any(model.servable for model in mates.status.models))
+    await servable(mates)
     request = make_request(1)
     await mates.accept(request)
     await until(lambda: request.id in mates.sent)
@@ -128,7 +128,7 @@ async def test_a_lost_workers_request_goes_on_from_what_was_seen(mates: Cell, ma
 
 async def test_cancel_frees_within_a_second(mates: Cell, manager: Manager) -> None:
     mates.holding, mates.slots = True, 1
-    await until(lambda: any(model.servable for model in mates.status.models))
+    await servable(mates)
     at_worker, in_line = make_request(1), make_request(2)
     await mates.accept(at_worker)
     await until(lambda: at_worker.id in mates.sent)
@@ -171,7 +171,7 @@ async def test_nats_and_redis_restart_under_it(
     mates: Cell, manager: Manager, nats_server: NatsServer, redis_server: RedisServer
 ) -> None:
     mates.holding = True
-    await until(lambda: any(model.servable for model in mates.status.models))
+    await servable(mates)
     await mates.accept(make_request(1))
     await until(lambda: len(mates.sent) == 1)
     await asyncio.to_thread(nats_server.restart, kill=True)
@@ -190,7 +190,7 @@ async def test_nats_and_redis_restart_under_it(
 
 async def test_a_standby_takes_over(mates: Cell, manager: Manager) -> None:
     standby = Manager(mates.settings, "qm-1")
-    await until(lambda: any(model.servable for model in mates.status.models))
+    await servable(mates)
     first = mates.status.epoch
     await standby.start()
     try:
@@ -210,7 +210,7 @@ async def test_its_order_is_a_setting(mates: Cell, manager: Manager) -> None:
     await manager.kill()
     await manager.start(HEADRACE_ORDER="edf")
     mates.holding, mates.slots = True, 1
-    await until(lambda: any(model.servable for model in mates.status.models))
+    await servable(mates)
     await mates.accept(make_request(1))
     await until(lambda: len(mates.sent) == 1)
     await mates.accept(make_request(2, slo_class="batch-2"))
@@ -226,7 +226,7 @@ async def test_it_explains_and_leaves_a_tape_that_replays(mates: Cell, manager: 
     tape, ready = tmp_path / "tape", tmp_path / "ready"
     await manager.start(HEADRACE_TAPE=str(tape), HEADRACE_READY_FILE=str(ready))
     mates.holding, mates.slots = True, 1
-    await until(lambda: any(model.servable for model in mates.status.models))
+    await servable(mates)
     await mates.accept(make_request(1))
     await until(lambda: len(mates.sent) == 1)
     await mates.accept(make_request(2))
@@ -257,7 +257,7 @@ async def test_the_governors_word_is_on_the_tape_and_told(mates: Cell, tmp_path:
     manager, tape = Manager(mates.settings), tmp_path / "tape"
     await manager.start(HEADRACE_TAPE=str(tape), HEADRACE_PLANNER="headrace", HEADRACE_GOVERNOR_COUPLING=coupling)
     try:
-        await until(lambda: any(model.servable for model in mates.status.models))
+        await servable(mates)
         worker = mates.status.workers[0].worker
         for sequence, factor in ((1, float("nan")), (2, 0.7)):
             caps = governor_pb2.WorkerCaps(

@@ -18,7 +18,8 @@ def test_a_run_looked_at_is_one_that_ended_there(name: str) -> None:
     longer, ended = (LEARNERS[name](game, iterations, 0.5) for iterations in (70, 26))
     assert curve(game, longer, (26,)) == pytest.approx([cce_gap(game, ended)])
     assert curve(game, longer, (26,), swapping) == pytest.approx([ce_gap(game, ended)])
-    assert curve(game, longer, (26,), coarse)[0] <= curve(game, longer, (26,), swapping)[0]
+    least, most = (curve(game, longer, (26,), gap)[0] for gap in (coarse, swapping))
+    assert least <= most or least == pytest.approx(most), "every deviation is also a swap"
 
 
 def test_slopes() -> None:

@@ -4,7 +4,9 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,10 +69,24 @@ async def test_many_parts_at_once(mesh: Mesh, peer: Peer) -> None:
         sums = {part: {peer.encoded[key, part].embedding.xxh3 for key in keys} for part in (0, 1)}
         assert [len(sums[0]), len(sums[1]), len(sums[0] | sums[1])] == [1, 1, 2]
         spans = [(span.stage, span.part) for span in peer.encoded[keys[0], 1].timeline]
-        assert spans == [("preprocess", 1), ("encode", 1)]
+        assert spans[-2:] == [("preprocess", 1), ("encode", 1)]
+        check_waits([peer.encoded[key, part].timeline for key in keys for part in (0, 1)])
         for key in keys:
             peer.send("encoder-0", release=key)
         await until(lambda: mesh.workers["encoder-0"].state().mapped_files == 0)
+
+
+def check_waits(timelines: list[Any]) -> None:
+    """Who was taken later waited, and is not said to have been read meanwhile: an encoder does one thing at a time."""
+    for timeline in timelines:
+        assert [span.stage for span in timeline][-2:] == ["preprocess", "encode"]
+        assert all(first.end_s == then.start_s for first, then in pairwise(timeline))
+    assert any(timeline[0].stage == "wait" for timeline in timelines)
+    batches = dict[float, float]()  # when each was taken, and when it was through
+    for *waited, preprocess, encode in timelines:
+        if waited:
+            batches[preprocess.start_s] = max(encode.end_s, batches.get(preprocess.start_s, 0.0))
+    assert all(end_s <= taken_s for (_, end_s), (taken_s, _) in pairwise(sorted(batches.items())))
 
 
 async def test_a_corrupt_picture_is_the_inputs_fault_and_named(mesh: Mesh, peer: Peer) -> None:

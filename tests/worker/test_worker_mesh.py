@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import redis as redis_sync
 
 from headrace.core.commands import JoinCommand, ResendCommand
 from headrace.core.errors import StageError
@@ -323,14 +324,20 @@ async def test_the_token_log_follows(mesh: Mesh, peer: Peer, redis_url: str) -> 
     await store.close()
 
 
-async def test_the_token_log_is_rebuilt(mesh: Mesh, peer: Peer, redis_url: str) -> None:
-    """Redis forgets everything in the middle of a request: what the worker keeps is written again."""
+@pytest.mark.parametrize("lost", [0, 2], ids=["all of it", "the newest"])
+async def test_the_token_log_is_rebuilt(mesh: Mesh, peer: Peer, redis_url: str, lost: int) -> None:
+    """Redis forgets in the middle of a request, by a flush or by a failover to a replica that lacked the last chunks:
+    what the worker keeps is written again."""
     key = Key(request_id(), ATTEMPT)
     store = await Store.connect(redis_url, f"test-{mesh.directory.name}")
     async with mesh.worker("both-0", "prefill", "decode", profile="h100-qwen3-8b"):
         peer.send("both-0", prefill=prefill(key, "both-0", max_tokens=400))
         await until(lambda: len(peer.tokens.get(key, ())) > 20)
-        await store.drop([key.request_id])
+        if lost:
+            with redis_sync.Redis.from_url(redis_url) as client:
+                client.ltrim(store.key("tokens", key.request_id), 0, -1 - lost)
+        else:
+            await store.drop([key.request_id])
         seen = len(peer.tokens[key])
         await until(lambda: len(peer.tokens[key]) > seen + 20)
         logged = list((await store.read_tokens([key.request_id]))[key.request_id].tokens)

@@ -68,9 +68,9 @@ PROFILES: tuple[Profile, ...] = get_args(Profile)
 @settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    image=st.floats(0, 0.5),
-    audio=st.floats(0, 0.25),
-    video=st.floats(0, 0.25),
+    image=st.floats(0, 0.5, allow_subnormal=False),
+    audio=st.floats(0, 0.25, allow_subnormal=False),
+    video=st.floats(0, 0.25, allow_subnormal=False),
     profile=st.sampled_from(PROFILES),
 )
 def test_any_mix_is_ordered_reproducible_and_has_its_shares(

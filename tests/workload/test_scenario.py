@@ -100,6 +100,7 @@ hop_s = 1e-3
     assert scenario.weights == {"interactive": 0.75, "gold": 0.25}
     assert [(slo.ttft_s, slo.timeout_s, slo.queue_limit) for slo in scenario.classes] == [(5, 120, 4096), (1, 30, 7)]
     assert scenario.class_index("gold") == 1
+    assert (scenario.fleet is not None) != (scenario.drill is not None), "simulated, or put on a live mesh"
     assert scenario.fleet is not None
     assert scenario.fleet.gpus == 8
     assert scenario.fleet.pool("llm") == PoolSpec("llm", ("prefill", "decode"), gpu="a100", tp=4, count=2)
@@ -252,7 +253,7 @@ def test_packaged_scenarios(name: str) -> None:
     assert arrivals[-1].at_s < scenario.duration_s
     assert {a.slo_class for a in arrivals} == set(scenario.weights)
     assert scenario.model in {a.model for a in arrivals}
-    assert scenario.fleet is not None
+    assert (scenario.fleet is not None) != (scenario.drill is not None), "simulated, or put on a live mesh"
 
 
 def test_a_burst_comes_on_top_and_leaves_the_others_as_they_were() -> None:

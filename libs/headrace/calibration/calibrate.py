@@ -10,7 +10,7 @@ from headrace.calibration.encoder import EncoderFit, fit_encoder
 from headrace.calibration.engine import EngineFit, Observed, fit_engine
 from headrace.calibration.errors import CalibrationError
 from headrace.calibration.overheads import Seconds, plain
-from headrace.calibration.probes import Measured, Plan, measure
+from headrace.calibration.probes import Measured, Pictured, Plan, measure
 from headrace.calibration.shape import Shape
 from headrace.client.aio import AsyncClient
 from headrace.core.cost import StepCost
@@ -91,6 +91,8 @@ def derive(measured: Measured, shape: Shape, known: StepCost | None = None) -> C
     )
     seconds |= moved
     pictures = observe.pictures(measured)
+    if not pictures and any(measured.of(Pictured)):
+        raise CalibrationError("no picture's encoding was timed: are all in the encoders' caches? Take another seed")
     encoder = fit_encoder(pictures) if pictures else None
     seconds |= overheads.of_pictures(measured, seconds["admit_s"].value, seconds["queue_s"].value, _DEFAULT.event_s)
     step = engine.step if engine is not None else known

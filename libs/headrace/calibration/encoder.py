@@ -11,15 +11,26 @@ PART, MEGAPIXEL = "part", "megapixel"
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """Pictures that went through the tower together."""
+
+    parts: int
+    read_s: float  # from when it was taken to the last one read
+    encode_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Encoded:
-    """A batch of like pictures."""
+    """One request's like pictures at one encoder."""
 
     name: str
-    parts: int
     pixels: int  # of each
     tokens: int  # of each
-    preprocess_s: float  # from the command to the last one read
-    encode_s: float
+    batches: tuple[Batch, ...]  # in the order in which they were taken
+
+    @property
+    def parts(self) -> int:
+        return sum(batch.parts for batch in self.batches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +54,11 @@ def fit_encoder(encoded: Sequence[Encoded]) -> EncoderFit:
     reading = [_reading(each) for each in encoded]
     read = fit(reading)
     tile_tokens = min(each.tokens for each in encoded)
-    tower = _tower([(each.parts * each.tokens / tile_tokens, each.encode_s) for each in encoded])
-    missed = held_out_errors(reading, [row.group for row in reading[1:-1]])
+    towers = [(batch.parts * each.tokens / tile_tokens, batch.encode_s) for each in encoded for batch in each.batches]
+    missed = held_out_errors(reading, [row.group for row in _between(reading)])
     sizes = {each.tokens for each in encoded}
     return EncoderFit(
-        cost=EncodeCost(tower, read.values[PART], read.values[MEGAPIXEL]),
+        cost=EncodeCost(_tower(towers), read.values[PART], read.values[MEGAPIXEL]),
         tile_tokens=tile_tokens,
         fixed_tokens=tile_tokens if len(sizes) == 1 else 0,
         median_error=read.median_error,
@@ -57,8 +68,14 @@ def fit_encoder(encoded: Sequence[Encoded]) -> EncoderFit:
 
 
 def _reading(encoded: Encoded) -> Row:
-    terms = {PART: float(encoded.parts), MEGAPIXEL: encoded.parts * encoded.pixels / 1e6}
-    return Row(encoded.name, encoded.preprocess_s, terms)
+    """Of each picture."""
+    seconds = sum(batch.read_s for batch in encoded.batches)
+    return Row(encoded.name, seconds / encoded.parts, {PART: 1.0, MEGAPIXEL: encoded.pixels / 1e6})
+
+
+def _between(reading: list[Row]) -> list[Row]:
+    """Neither the smallest nor the largest: what the others must be able to tell."""
+    return sorted(reading, key=lambda row: row.terms[MEGAPIXEL])[1:-1]
 
 
 def _tower(points: list[tuple[float, float]]) -> Curve:

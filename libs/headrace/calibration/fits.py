@@ -33,7 +33,7 @@ class HeldOut:
     """How a fit foresaw what it had not seen, in the middle."""
 
     error: float  # relative
-    seconds: float
+    seconds: float  # that it missed by
 
     def check(self, what: str) -> None:
         """Raises PoorFit: it missed by more than HELD_OUT_MAX, and by more than NOISE_S."""

@@ -6,13 +6,14 @@ Medians over the rounds: a round that something disturbed does not count by how 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import median
+from statistics import median, mode
 
 from headrace.calibration.asking import Answer
-from headrace.calibration.encoder import Encoded
+from headrace.calibration.encoder import Batch, Encoded
 from headrace.calibration.engine import Observed
 from headrace.calibration.probes import InARow, Measured, Pictured, Steady
 from headrace.calibration.work import added, chunk_work, prefill_works
+from headrace.client.types import Stage
 from headrace.core.cost import StepWork
 
 STEPS_MIN = 6  # of a window in which nothing but decoding happens
@@ -99,6 +100,8 @@ def _steady(answers: Sequence[Answer]) -> Iterable[tuple[int, float, float]]:
             if len(inside) <= STEPS_MIN:
                 break
             first, last = inside[0], inside[-1]
+            if answer.token_s[last] <= answer.token_s[first]:  # all of them in one message
+                break
             periods.append((answer.token_s[last] - answer.token_s[first]) / (last - first))
             context += answer.prompt_tokens + (first + 1 + last) / 2
         else:
@@ -106,23 +109,50 @@ def _steady(answers: Sequence[Answer]) -> Iterable[tuple[int, float, float]]:
 
 
 def pictures(measured: Measured) -> list[Encoded]:
-    """Batches of one request's pictures at one encoder."""
+    """Each probe's pictures in the batches that most of its rounds had, and the middle of those rounds' seconds."""
     out = list[Encoded]()
     for probe, rounds in measured.of(Pictured):
         assert isinstance(probe, Pictured)
-        read, encoded, tokens = list[float](), list[float](), 0
+        seen, tokens = list[list[Batch]](), 0
         for (answer,) in rounds:
-            spans = answer.all("preprocess")
-            tower = answer.all("encode")
-            if len({span.worker for span in spans}) != 1:
-                continue  # spread over several encoders, or told of by a heartbeat, which has no times
-            read.append(max(span.end_s for span in spans) - min(span.start_s for span in spans))
-            encoded.append(max(span.end_s for span in tower) - max(span.start_s for span in tower))
-            tokens = answer.media_tokens // probe.count
-        if read:
-            pixels = probe.width * probe.height
-            out.append(Encoded(str(probe), probe.count, pixels, tokens, median(read), max(0.0, median(encoded))))
+            if batches := _batches(answer):
+                seen.append(batches)
+                tokens = answer.media_tokens // probe.count
+        if seen:
+            usual = mode(map(_parts, seen))
+            out.append(Encoded(str(probe), probe.width * probe.height, tokens, _middle(seen, usual)))
     return out
+
+
+def _parts(batches: Sequence[Batch]) -> tuple[int, ...]:
+    return tuple(batch.parts for batch in batches)
+
+
+def _middle(seen: Sequence[Sequence[Batch]], parts: tuple[int, ...]) -> tuple[Batch, ...]:
+    alike = zip(*[batches for batches in seen if _parts(batches) == parts], strict=True)
+    return tuple([Batch(of[0].parts, median(b.read_s for b in of), median(b.encode_s for b in of)) for of in alike])
+
+
+def _batches(answer: Answer) -> list[Batch]:
+    """Of one encoder; none if pictures were spread over several, or told of by a heartbeat, which has no times.
+
+    An encoder does one thing after the other, so that pictures whose towers' times overlap were in it together.
+    """
+    reading, towers = answer.all("preprocess"), sorted(answer.all("encode"), key=lambda span: span.start_s)
+    if len({span.worker for span in reading}) != 1 or len(towers) != len(reading):
+        return []
+    together = list[list[Stage]]()
+    for span in towers:
+        if together and span.start_s < min(each.end_s for each in together[-1]):
+            together[-1].append(span)
+        else:
+            together.append([span])
+    taken_s = {span.part: span.start_s for span in reading}
+    found = list[Batch]()
+    for batch in together:
+        read_s, end_s = max(span.start_s for span in batch), max(span.end_s for span in batch)
+        found.append(Batch(len(batch), read_s - min(taken_s[span.part] for span in batch), end_s - read_s))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,8 @@ def of_pictures(measured: Measured, admit_s: float, queue_s: float, event_s: flo
     admitting, told, fetched = list[Row](), list[float](), list[float]()
     for probe, rounds in measured.of(Pictured):
         assert isinstance(probe, Pictured)
-        answers = [each for answers in rounds for each in answers if each.last("media") and each.last("encode")]
+        encoded = ("media", "preprocess", "encode")  # not found in a cache
+        answers = [each for answers in rounds for each in answers if all(map(each.last, encoded))]
         if not answers:
             continue
         began = [min(span.start_s for span in each.all("preprocess")) - each.asked_s for each in answers]

@@ -19,6 +19,8 @@ WARM_UPS = 3
 ANSWER_TOKENS_MAX = 512
 PROBE_S_MAX = 8.0  # a slow engine is measured with smaller batches of shorter prompts
 _COMMENT = b"\xff\xfe\x00\x0a"  # of a JPEG: eight bytes follow
+QUICK_PICTURES = ((64, 64, 1), (400, 300, 1), (640, 480, 1), (800, 600, 1), (400, 300, 6))
+LOOKS = 5  # at pictures in a round: reading one takes milliseconds, and a scheduler's turn as many
 SETTLE_S = 0.05  # between probes: ends are stored and room is freed
 
 
@@ -73,12 +75,13 @@ class Plan:
         (1600, 1200, 1),
         (320, 240, 2),
         (320, 240, 4),
+        (320, 240, 12),
     )
     seed: int = 1
 
     @staticmethod
     def quick(seed: int = 1) -> "Plan":
-        return Plan(3, (48, 128, 320, 640), (2, 4, 8), ((64, 64, 1), (400, 300, 1), (800, 600, 1), (400, 300, 3)), seed)
+        return Plan(3, (48, 128, 320, 640), (2, 4, 8), QUICK_PICTURES, seed)
 
     def with_rounds(self, rounds: int) -> "Plan":
         return replace(self, rounds=rounds)
@@ -127,8 +130,9 @@ async def measure(asker: Asker, shape: Shape, plan: Plan, say: Callable[[str], N
         await asker.ask(asker.text(max(each.tokens for each in probes if isinstance(each, Steady))), 8)
     measured, order = Measured(), Random(plan.seed)
     pictures = {each: _pictures(each, asker.rng) for each in probes if isinstance(each, Pictured)}
-    for each in list(pictures)[:1]:  # an encoder's first picture loads what reads pictures
-        await _ask(asker, each, measured, pictures)
+    for each in await _too_long(asker, pictures, shape.prompt_tokens_max):
+        probes.remove(each)
+        say(f"left out, for a prompt here has at most {shape.prompt_tokens_max} tokens: {each}")
     for number in range(plan.rounds):
         order.shuffle(probes)
         if not number:  # lone prompts tell how long the answers of batches must be
@@ -138,11 +142,24 @@ async def measure(asker: Asker, shape: Shape, plan: Plan, say: Callable[[str], N
                 probes.remove(probe)
                 say(f"left out, for it would take more than {PROBE_S_MAX:g} s: {probe}")
                 continue
-            answers = await _ask(asker, probe, measured, pictures)
-            measured.answers.setdefault(probe, []).append(answers)
-            await asyncio.sleep(SETTLE_S)
+            for _ in range(LOOKS if isinstance(probe, Pictured) else 1):
+                answers = await _ask(asker, probe, measured, pictures)
+                measured.answers.setdefault(probe, []).append(answers)
+                await asyncio.sleep(SETTLE_S)
         say(f"round {number + 1} of {plan.rounds}: {len(probes)} probes")
     return measured
+
+
+async def _too_long(asker: Asker, pictures: dict[Pictured, list[bytes]], tokens_max: int) -> list[Pictured]:
+    """Those that a prompt has no room for, by what one picture of each size takes. The first one asked also loads what
+    an encoder reads pictures with."""
+    tokens: dict[tuple[int, int], int] = {}
+    for probe, data in pictures.items():
+        if (size := (probe.width, probe.height)) not in tokens:
+            answer = await asker.ask("What is this?", 2, [_fresh(data[0], asker.rng)])
+            tokens[size] = answer.media_tokens
+    room = tokens_max - asker.least_tokens
+    return [each for each in pictures if each.count * tokens[each.width, each.height] > room]
 
 
 async def _ask(asker: Asker, probe: Probe, measured: Measured, pictures: dict[Pictured, list[bytes]]) -> list[Answer]:

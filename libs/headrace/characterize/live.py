@@ -12,6 +12,7 @@ from random import Random
 from headrace.characterize.asking import Answer, Asker, Question, median
 from headrace.characterize.errors import LiveError
 from headrace.client.aio import AsyncClient
+from headrace.client.door import Door
 from headrace.client.errors import HeadraceError
 
 ASKED_MAX = 60  # of a kind in one stretch of an open loop
@@ -80,10 +81,16 @@ def ttft_s(answers: Sequence[Answer], share: float = 0.5) -> float:
     return median([answer.ttft_s for answer in known(answers)], share)
 
 
-async def measure(addresses: Sequence[str], plan: Plan, seed: int, say: Callable[[str], None]) -> Measured:
-    """Raises LiveError: the mesh serves nothing, or no request succeeds."""
+async def measure(
+    addresses: Sequence[str], plan: Plan, seed: int, say: Callable[[str], None], door: Door | None = None
+) -> Measured:
+    """door: how the mesh is entered, where it is not open.
+
+    Raises:
+        LiveError: it serves nothing, or no request succeeds.
+    """
     try:
-        async with AsyncClient(addresses) as client:
+        async with AsyncClient(addresses, tls=door) as client:
             model = next((each for each in await client.models() if each.servable), None)
             if model is None:
                 raise LiveError("the mesh serves no model now: see headrace status")

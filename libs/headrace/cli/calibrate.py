@@ -8,6 +8,7 @@ import asyncio
 import json
 import math
 import os
+import secrets
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("profile.toml"), help="the profile; a scenario stands beside")
     parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds")
     parser.add_argument("--rounds", type=int, default=0, help="repetitions of everything, instead of the plan's")
-    parser.add_argument("--seed", type=int, default=1, help="of prompts and of the order of probes")
+    parser.add_argument("--seed", type=int, default=-1, help="of prompts, pictures and the order of probes; else drawn")
     parser.add_argument("--device", default="", help="what the engines run on: a card such as h100, or any word")
     parser.add_argument("--known", default="", help="a profile whose costs are the engine's: only the mesh is measured")
     parser.add_argument("--chunk-tokens", type=int, default=0, help="of one iteration; the engine's own, unless said")
@@ -75,16 +76,18 @@ def run(args: argparse.Namespace) -> int:
 async def _calibrate(
     args: argparse.Namespace, state: RunState, console: Console
 ) -> tuple[Calibration, Origin, Sequence[Path]]:
-    plan = Plan.quick(args.seed) if args.quick else Plan(seed=args.seed)
+    # Drawn: what was asked before is in the caches, and would tell what a cache costs.
+    seed = args.seed if args.seed >= 0 else secrets.randbelow(10**6)
+    plan = Plan.quick(seed) if args.quick else Plan(seed=seed)
     plan = plan.with_rounds(args.rounds) if args.rounds > 0 else plan
     known = engine_profile(args.known) if args.known else None
-    async with AsyncClient(state.grpc_addresses) as client:
+    async with AsyncClient(state.grpc_addresses, tls=runstate.door(state)) as client:
         shape = await find_shape(client, state.services["qm-0"], _limits(args, state))
-        console.step(f"{shape.model} on the {state.engine} engine: " + ", ".join(_pools(shape)))
+        console.step(f"{shape.model} on the {state.engine} engine: " + ", ".join(_pools(shape)) + f"; seed {seed}")
         cost: StepCost | None = known.cost if known is not None else None
         found = await calibrate(client, shape, plan, known=cost, say=console.step)
     device = args.device or ("cpu" if state.engine == "onnx" else state.engine)
-    origin = Origin(device, device in packaged("gpus"), provenance(["headrace", *sys.argv[1:]], [args.seed]))
+    origin = Origin(device, device in packaged("gpus"), provenance(["headrace", *sys.argv[1:]], [seed]))
     return found, origin, write(found, origin, args.out, args.known)
 
 

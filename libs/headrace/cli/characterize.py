@@ -90,6 +90,7 @@ async def _of_mesh(args: argparse.Namespace) -> Document:
     state = runstate.running(args.data_dir)
     if state is None:
         raise LiveError(runstate.NO_MESH)
+    door = runstate.door(state)
     cell = await operator.cell_status(state.services["qm-0"])
     workers = [(entry.worker, list(entry.stages)) for entry in cell.workers]
     encoding = [stages for _, stages in workers if "encode" in stages]
@@ -99,7 +100,7 @@ async def _of_mesh(args: argparse.Namespace) -> Document:
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    found = await live.measure(state.grpc_addresses, live.QUICK if args.quick else live.Plan(), args.seed, say)
+    found = await live.measure(state.grpc_addresses, live.QUICK if args.quick else live.Plan(), args.seed, say, door)
     told = [f"{worker} ({', '.join(stages)})" for worker, stages in sorted(workers)]
     return measured.document(found, told, layout if encoding else "no encoders")
 

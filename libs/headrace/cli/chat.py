@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     messages = [Message("system", args.system)] if args.system else []
     messages.append(Message("user", [*media, args.question]))
     door = Door.of_env()
-    with Client(addresses, trace=args.timeline, api_key=door.api_key, tls=door) as client:
+    with Client(addresses, trace=args.timeline, tls=door) as client:
         return _ask(console, client, messages, args)
 
 

@@ -23,6 +23,7 @@ class Addresses:
     redis_port: int
     http: dict[str, str]  # gateway id -> host:port
     grpc: dict[str, str]  # service id -> host:port
+    metrics: dict[str, str]  # the same
     data_dir: Path
     shm_dir: Path
     secure: bool = False
@@ -37,10 +38,15 @@ class Addresses:
         grpc_port = {gateways[0]: config.grpc_port}
         http = {name: f"{_HOST}:{ports.take(http_port.get(name, 0))}" for name in gateways}
         grpc = {plan.id: f"{_HOST}:{ports.take(grpc_port.get(plan.id, 0))}" for plan in plans}
-        return cls(ports.take(), ports.take(), http, grpc, data_dir, shm_dir, config.secure)
+        metrics = {plan.id: f"{_HOST}:{ports.take()}" for plan in plans}
+        return cls(ports.take(), ports.take(), http, grpc, metrics, data_dir, shm_dir, config.secure)
 
-    def add(self, service: str, port: int) -> None:
-        self.grpc[service] = f"{_HOST}:{port}"
+    def add(self, service: str, ports: Ports) -> None:
+        self.grpc[service] = f"{_HOST}:{ports.take()}"
+        self.metrics[service] = f"{_HOST}:{ports.take()}"
+
+    def remove(self, service: str) -> None:
+        del self.grpc[service], self.metrics[service]
 
     @property
     def nats_url(self) -> str:
@@ -77,6 +83,7 @@ def service_environment(plan: ServicePlan, config: MeshConfig, addresses: Addres
         "HEADRACE_WEIGHTS": config.weights,
         "HEADRACE_THREADS": str(plan.threads),
         "HEADRACE_GRPC_ADDR": addresses.grpc[plan.id],
+        "HEADRACE_METRICS_ADDR": addresses.metrics[plan.id],
         "HEADRACE_SYNC_ALWAYS": "1" if config.sync_always else "0",
         # Matrix libraries start a thread per core in every process unless told otherwise.
         "OMP_NUM_THREADS": str(plan.threads),

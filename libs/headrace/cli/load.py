@@ -1,4 +1,6 @@
-"""`headrace load`: a scenario's load on the running mesh. Users ask through Locust, an open loop is replayed."""
+"""`headrace load`: a scenario's load on the running mesh. Users ask through Locust, an open loop is replayed, a drill
+is run and judged.
+"""
 
 import argparse
 import importlib.util
@@ -6,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from headrace.cli import runstate
@@ -28,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scale", type=_positive, default=1.0, help="times the scenario's rate or users")
     parser.add_argument("--users", type=int, default=0, help="instead of the scenario's; where it has users")
     parser.add_argument("--seed", type=int, default=None, help="instead of the scenario's")
+    parser.add_argument("--saturation", type=_positive, default=0.0, metavar="RPS", help="of a drill: not to be found")
+    parser.add_argument("--levels", type=_levels, default=(), metavar="A,B", help="of an overload: times saturation")
+    parser.add_argument(
+        "--retries", type=int, default=0, metavar="N", help="of a drill: tries of a refused request more"
+    )
     parser.add_argument("--json", action="store_true", help="the figures as one JSON object, the last line")
     parser.add_argument("--out", type=Path, default=None, help="a file for one JSON line a request; of an open loop")
 
@@ -46,11 +54,23 @@ def run(args: argparse.Namespace) -> int:
     except ScenarioError as error:
         console.error(str(error))
         return 1
-    if not isinstance(scenario.workload, Users):
-        sys.path.insert(0, str(_ROOT))
-        from loadtest import replay_report  # part of a checkout, not of the installed package
+    sys.path.insert(0, str(_ROOT))
+    # Parts of a checkout, not of the installed package.
+    if scenario.drill is not None:
+        from loadtest.drills import run as drills
 
-        return replay_report.run(scenario, state.grpc_addresses, as_json=args.json, out=args.out)
+        saturation_rps = args.saturation or scenario.drill.saturation_rps
+        drill = replace(
+            scenario.drill,
+            saturation_rps=saturation_rps,
+            levels=args.levels or scenario.drill.levels,
+            retries=args.retries or scenario.drill.retries,
+        )
+        return drills.run(replace(scenario, drill=drill), state, args.data_dir, as_json=args.json)
+    if not isinstance(scenario.workload, Users):
+        from loadtest import replay_report
+
+        return replay_report.run(scenario, state.grpc_addresses, runstate.door(state), as_json=args.json, out=args.out)
     return _locust(scenario, scenario.workload, state, console, args)
 
 
@@ -58,6 +78,7 @@ def _locust(scenario: Scenario, asked: Users, state: RunState, console: Console,
     if importlib.util.find_spec("locust") is None:
         console.error("a scenario with users needs locust: make setup")
         return 1
+    runstate.enter(state)  # the users of Locust find their papers in the environment
     users = args.users or asked.users
     if not args.json:
         console.step(f"{scenario.name}: {scenario.about}; {users} users for {scenario.duration_s:g} s")
@@ -80,6 +101,10 @@ def _locust(scenario: Scenario, asked: Users, state: RunState, console: Console,
         head = provenance(["headrace", *sys.argv[1:]], [scenario.seed]).head()
         print(json.dumps(head | {"scenario": scenario.name, "locust": json.loads(done.stdout)}), flush=True)
     return done.returncode
+
+
+def _levels(text: str) -> tuple[float, ...]:
+    return tuple(_positive(part) for part in text.split(","))
 
 
 def _positive(text: str) -> float:

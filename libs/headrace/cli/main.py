@@ -14,6 +14,7 @@ COMMANDS = {
     "status": "what the mesh is doing: queues, workers, devices",
     "top": "what the console shows, on a terminal, as it changes",
     "queue": "the request groups in each worker's virtual queue, or why one request waits",
+    "trace": "from a slow bucket to a trace, from a trace to its log lines",
     "governor": "power and heat: rows, caps and why; set a budget, declare an emergency",
     "keys": "API keys: make, list, rotate and revoke them; running gateways follow within a second",
     "certs": "certificates, passwords, permissions and API keys for a trial, in one directory",

@@ -7,9 +7,9 @@ from pathlib import Path
 from headrace.cli.environment import GRPC_PORT, HTTP_PORT
 from headrace.cli.plan import COUNT_MAX, LEAST, MODEL, MeshConfig, parse_colocate
 from headrace.core.scaling import SCALERS
+from headrace.engines.registry import ENGINES
 
 DATA_DIR = Path(".headrace")
-ENGINES = ("onnx", "torch", "vllm", "profile")
 WEIGHTS = ("fp32", "q4", "int8")
 SCALED = {"encoders": "encode", "prefill": "prefill", "decode": "decode"}  # option -> stage
 
@@ -22,7 +22,7 @@ def add_mesh(parser: argparse.ArgumentParser) -> None:
     add_data_dir(parser)
     parser.add_argument(
         "--engine",
-        choices=ENGINES,
+        choices=tuple(ENGINES),
         default="onnx",
         help="torch: Hugging Face directories; profile: no model, only its pace",
     )

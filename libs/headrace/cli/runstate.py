@@ -15,6 +15,7 @@ from typing import Any
 
 from headrace.cli import credentials
 from headrace.cli.process import same_process, started_s_of
+from headrace.client.door import Door
 
 NO_MESH = "no mesh is running here; start one with: headrace up --detach"
 _SHM_ROOT = Path("/dev/shm")
@@ -79,6 +80,12 @@ def enter(state: RunState) -> None:
     for name, value in credentials.tls_variables(held, "client").items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("HEADRACE_API_KEY", credentials.operator_door(held).api_key)
+
+
+def door(state: RunState) -> Door:
+    """How this process gets into that mesh, as its operator."""
+    enter(state)
+    return Door.of_env()
 
 
 def running(data_dir: Path) -> RunState | None:

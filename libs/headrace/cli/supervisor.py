@@ -14,7 +14,7 @@ from typing import Self
 
 import grpc
 
-from headrace.cli import credentials, runstate
+from headrace.cli import credentials, runstate, targets
 from headrace.cli.elastic import Elastic
 from headrace.cli.environment import Addresses, secrets_dir, service_command, service_environment
 from headrace.cli.plan import MeshConfig, ServicePlan, plan_services
@@ -231,7 +231,7 @@ class Mesh:
 
     def add_worker(self, plan: ServicePlan) -> None:
         """Starts it; it serves once the queue manager hears it."""
-        self.addresses.add(plan.id, self._ports.take())
+        self.addresses.add(plan.id, self._ports)
         self.plans = (*self.plans, plan)
         self._services[plan.id] = self._process(plan)
         self._services[plan.id].start(self.config.service_environment.get(plan.id))
@@ -250,7 +250,8 @@ class Mesh:
             await asyncio.sleep(_POLL_S)
         process.send(signal.SIGKILL)
         await asyncio.to_thread(process.wait, STOP_TIMEOUT_S)
-        del self._services[service], self.addresses.grpc[service]
+        del self._services[service]
+        self.addresses.remove(service)
         self.plans = tuple(plan for plan in self.plans if plan.id != service)
         self._held.discard(service)
         self._progress(f"{service} has left")
@@ -310,6 +311,7 @@ class Mesh:
         if hasattr(self, "shm_dir"):
             shutil.rmtree(self.shm_dir, ignore_errors=True)
             runstate.forget(self.data_dir)
+            targets.forget(self.data_dir)
 
     async def _stop_services(self, services: list[str]) -> None:
         processes = [self._services[service] for service in services]
@@ -325,6 +327,7 @@ class Mesh:
 
     def _write_state(self, state: str, waiting_for: tuple[str, ...]) -> None:
         runstate.write(self.data_dir, self._run_state(state, waiting_for))
+        targets.write(self.data_dir, self.addresses.metrics)
 
     def _run_state(self, state: str, waiting_for: tuple[str, ...]) -> runstate.RunState:
         pids = {name: process.pid for name, process in self._services.items()}

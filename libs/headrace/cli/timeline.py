@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from headrace.core.types import PART_STAGES
+
 _BAR_COLUMNS = 32
 
 
@@ -56,7 +58,7 @@ def rows(spans: Sequence[Interval], first_token_s: float | None = None) -> list[
     first_s = first_token_s if first_token_s is not None else _first_prefill_end_s(ordered)
     for span in ordered:
         stage = "cached" if span.cached else span.stage  # an embedding that was there: nothing was encoded
-        label = f"{stage} {span.part}" if parts > 1 and span.stage in ("preprocess", "encode") else stage
+        label = f"{stage} {span.part}" if parts > 1 and span.stage in PART_STAGES else stage
         out.append(row(label, span.worker, span.start_s, span.end_s))
         if span.stage == "prefill" and first_s is not None:
             out.append(row("first token", "", first_s, first_s))

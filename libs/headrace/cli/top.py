@@ -2,26 +2,26 @@
 
 import argparse
 import json
-import ssl
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import httpx
 from rich.console import Console
 from rich.live import Live
 
-from headrace.cli import runstate
+from headrace.cli import gateway_http, runstate
 from headrace.cli.options import add_data_dir
 from headrace.cli.top_picture import picture
+from headrace.cli.view import columns
 from headrace.client.door import Door
 
 KEY = "HEADRACE_API_KEY"
 TIMEOUT_S = 5.0
 SILENT_S = 25.0  # two and a half beats of the stream
 AGAIN_S = 1.0
-PIPED_COLUMNS = 140  # of what goes into a file
 
 
 class NoAnswer(Exception):
@@ -42,11 +42,10 @@ def run(args: argparse.Namespace) -> int:
         print(runstate.NO_MESH, file=sys.stderr)
         return 1
     door = Door.of_env()
-    key = args.key or door.api_key
-    headers = {"authorization": f"Bearer {key}"} if key else {}
-    verify = ssl.create_default_context(cafile=door.ca) if door.ca else True
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=PIPED_COLUMNS)
-    with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, verify=verify, trust_env=False) as client:
+    if args.key:
+        door = replace(door, api_key=args.key)
+    console = Console(highlight=False, width=columns())
+    with gateway_http.client(url, door, TIMEOUT_S) as client:
         try:
             if args.json or args.once:
                 return _once(client, console, as_json=args.json)

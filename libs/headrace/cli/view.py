@@ -3,6 +3,7 @@
 Colour and live updates on a terminal; plain lines elsewhere, so that a log reads the same.
 """
 
+import sys
 import time
 from collections.abc import Sequence
 
@@ -13,10 +14,17 @@ from rich.table import Table
 from headrace.cli import timeline
 from headrace.cli.runstate import RunState
 
+PIPED_COLUMNS = 140
+
+
+def columns() -> int | None:
+    """Of tables: None as many as the terminal has; what goes into a file is not cut to a terminal that nobody sees."""
+    return None if sys.stdout.isatty() else PIPED_COLUMNS
+
 
 class Console:
     def __init__(self) -> None:
-        self._out = RichConsole(highlight=False, soft_wrap=True)
+        self._out = RichConsole(highlight=False, soft_wrap=True, width=columns())
         self._started_s = time.monotonic()
 
     def step(self, text: str) -> None:

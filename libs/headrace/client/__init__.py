@@ -31,7 +31,7 @@ from headrace.client.errors import (
     Unavailable,
     UnsupportedModality,
 )
-from headrace.client.protocol import Options
+from headrace.client.request import Options
 from headrace.client.sync import Client, Stream
 from headrace.client.types import (
     Audio,
@@ -43,6 +43,9 @@ from headrace.client.types import (
     Model,
     Stage,
     TokenLogprobs,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
     Usage,
     Video,
 )
@@ -79,6 +82,9 @@ __all__ = [
     "Stream",
     "TokenLogprobs",
     "TooLate",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
     "Unauthenticated",
     "Unavailable",
     "UnsupportedModality",

@@ -10,18 +10,8 @@ import grpc.aio
 
 from headrace.client import errors
 from headrace.client.door import Door
-from headrace.client.protocol import (
-    CHANNEL_OPTIONS,
-    Access,
-    Answer,
-    Conversation,
-    MediaLike,
-    Options,
-    Told,
-    build,
-    media_of,
-    models_of,
-)
+from headrace.client.protocol import CHANNEL_OPTIONS, Access, Answer, Told, models_of
+from headrace.client.request import Conversation, MediaLike, Options, build, media_of
 from headrace.client.types import Delta, Model
 from headrace.v1 import gateway_pb2, gateway_pb2_grpc
 
@@ -64,12 +54,19 @@ class AsyncStream(Told):
             self._call.cancel()
 
     async def text(self) -> str:
-        """The rest of the answer, waited for. Raises what iterating raises."""
-        return "".join([delta.text async for delta in self])
+        """The rest of the first answer, waited for. Raises what iterating raises."""
+        return (await self.texts())[0]
+
+    async def texts(self) -> list[str]:
+        """The rest of each answer, waited for."""
+        texts = [""] * len(self._answer.choices)
+        async for delta in self:
+            texts[delta.choice] += delta.text
+        return texts
 
     async def _read(self) -> AsyncGenerator[Delta, None]:
         answer = self._answer
-        while answer.end is None:
+        while not answer.ended:
             try:
                 async for event in self._call:
                     if (delta := answer.take(event)) is not None:
@@ -99,9 +96,10 @@ class AsyncClient:
         traceparent: str = "",
         tls: Door | None = None,
     ) -> None:
-        """addresses: host:port, one or several. tls: Door(ca=...), and cert and key where the gateway asks for them."""
-        self._access = Access.of(addresses, api_key, trace, traceparent)
+        """addresses: host:port, one or several. tls: Door(ca=...), and cert and key where the gateway asks for them.
+        Without an api_key it is the door's."""
         self._door = tls or Door()
+        self._access = Access.of(addresses, api_key or self._door.api_key, trace, traceparent)
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._at = 0
 
@@ -128,8 +126,8 @@ class AsyncClient:
         **options: Any,
     ) -> AsyncStream:
         """Asks for an answer. options: the fields of client.Options (model, max_tokens, temperature, slo_class,
-        ttft_target_s, tbt_target_s, priority, flow, timeout_s, idempotency_key, ...). images, audio and videos stand
-        before the text of the last message.
+        ttft_target_s, tbt_target_s, priority, flow, timeout_s, idempotency_key, tools, n, ...). images, audio and
+        videos stand before the text of the last message.
 
         >>> await client.generate("Hello", max_tokens=20, slo_class="batch-1").text()  # doctest: +SKIP
         """

@@ -4,30 +4,24 @@ Sync and async clients are thin shells around this. A broken connection is survi
 request id at the next gateway, from the next token on: no gap, no duplicate.
 """
 
-import json
 import random
-import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import grpc
 
 from headrace.client import errors
 from headrace.client.types import (
-    Audio,
     Delta,
     End,
-    Image,
     LikelyToken,
-    Media,
-    Message,
     Model,
     Stage,
     TokenLogprobs,
+    ToolCall,
+    ToolCallDelta,
     Usage,
-    Video,
 )
 from headrace.v1 import common_pb2, gateway_pb2
 
@@ -40,13 +34,11 @@ CHANNEL_OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 ]
+RETRY_COUNT = "x-headrace-retry-count"
 TRIES_MAX = 8  # in a row without a single event: 0.1 + 0.2 + ... about 10 s, longer than a gateway takes to restart
+REFUSALS_MAX = 2  # of one answer that are waited out, as OpenAI's clients do: more would multiply an overload
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.1, 2.0
 DEADLINE_SLACK_S = 5.0  # the mesh ends a request at its deadline and says so; only a mesh that is gone needs this
-
-MediaLike = Media | bytes | str | Path  # bytes, or the path of a file
-Conversation = str | Sequence[Message]
-
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -62,113 +54,6 @@ class Gateway(Protocol):
 
     Generate: Streaming
     Attach: Streaming
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to generate. Zeros and empty strings leave the choice to the gateway."""
-
-    model: str = ""
-    max_tokens: int = 0
-    temperature: float = 0.0
-    top_p: float = 0.0
-    top_k: int = 0
-    seed: int | None = None
-    stop: Sequence[str] = ()
-    repetition_penalty: float = 0.0
-    ignore_eos: bool = False
-    logprobs: int | None = None  # 0: of the tokens; n: of the n likeliest beside each, too
-    # What the answer must be, at most one of them: JSON of this schema, any JSON object, a text that the whole
-    # expression matches, one of these texts.
-    json_schema: Mapping[str, Any] | None = None
-    json_object: bool = False
-    regex: str = ""
-    choice: Sequence[str] = ()
-    slo_class: str = ""
-    ttft_target_s: float = 0.0  # wanted until the first token; 0: the class's
-    tbt_target_s: float = 0.0  # wanted between two tokens; 0: the class's
-    priority: int = 0  # -3 .. 3, higher is sooner; what is beyond is clamped
-    flow: str = ""  # whose share the request counts against, among this tenant's
-    timeout_s: float = 0.0
-    idempotency_key: str = ""
-    keep_on_disconnect: bool = False
-
-
-def media_of(
-    images: Sequence[MediaLike] = (), audio: Sequence[MediaLike] = (), videos: Sequence[MediaLike] = ()
-) -> list[Media]:
-    """What a client was given by name, in this order."""
-    return [_as(kind, one) for kind, given in ((Image, images), (Audio, audio), (Video, videos)) for one in given]
-
-
-def build(conversation: Conversation, media: Sequence[Media], options: Options) -> gateway_pb2.GenerateRequest:
-    """A request with a key of its own, so that trying again is the same request."""
-    messages = [Message("user", conversation)] if isinstance(conversation, str) else list(conversation)
-    if media:
-        if not messages:
-            raise errors.InvalidInput("media need a message to belong to", field="messages")
-        last = messages[-1]
-        texts = [last.content] if isinstance(last.content, str) else list(last.content)
-        messages[-1] = Message(last.role, [*media, *texts])
-    seed = options.seed if options.seed is not None else random.getrandbits(62) + 1 if options.temperature else 0
-    sampling = common_pb2.Sampling(
-        temperature=options.temperature,
-        top_p=options.top_p,
-        top_k=options.top_k,
-        seed=seed,
-        repetition_penalty=options.repetition_penalty,
-        max_tokens=options.max_tokens,
-        stop=options.stop,
-        ignore_eos=options.ignore_eos,
-        logprobs=options.logprobs,
-        grammar=_grammar(options),
-    )
-    return gateway_pb2.GenerateRequest(
-        model=options.model,
-        messages=[_message(message) for message in messages],
-        sampling=sampling,
-        slo_class=options.slo_class,
-        ttft_target_s=options.ttft_target_s,
-        tbt_target_s=options.tbt_target_s,
-        priority=options.priority,
-        flow=options.flow,
-        timeout_s=options.timeout_s,
-        idempotency_key=options.idempotency_key or uuid.uuid4().hex,
-        keep_on_disconnect=options.keep_on_disconnect,
-    )
-
-
-def _grammar(options: Options) -> bytes:
-    said: dict[str, Any] = {
-        "json_schema": options.json_schema,
-        "json_object": options.json_object or None,
-        "regex": options.regex or None,
-        "choice": list(options.choice) or None,
-    }
-    asked = {kind: value for kind, value in said.items() if value is not None}
-    if len(asked) > 1:
-        raise errors.InvalidInput(f"{' and '.join(asked)} exclude one another", field="sampling.grammar")
-    return json.dumps(asked).encode() if asked else b""
-
-
-def _as(kind: type[Image | Audio | Video], given: MediaLike) -> Media:
-    if isinstance(given, Image | Audio | Video):
-        return given
-    return kind(given) if isinstance(given, bytes) else kind.read(given)
-
-
-def _message(message: Message) -> gateway_pb2.Message:
-    content = [message.content] if isinstance(message.content, str) else message.content
-    return gateway_pb2.Message(role=message.role, content=[_part(part) for part in content])
-
-
-_MODALITIES = {Image: "image", Audio: "audio", Video: "video"}
-
-
-def _part(part: str | Media) -> gateway_pb2.ContentPart:
-    if isinstance(part, str):
-        return gateway_pb2.ContentPart(text=part)
-    return gateway_pb2.ContentPart(media=gateway_pb2.MediaInput(modality=_MODALITIES[type(part)], data=part.data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,43 +86,83 @@ def models_of(reply: gateway_pb2.ListModelsResponse) -> list[Model]:
     return [Model(m.id, m.context_tokens, tuple(m.modalities), m.servable) for m in reply.models]
 
 
+class _Choice:
+    """What has come of one of several answers."""
+
+    def __init__(self, next_index: int = 0) -> None:
+        self.next_index = next_index
+        self.request_id = ""
+        self.end: End | None = None
+        self.calls: dict[int, ToolCall] = {}
+
+    def take(self, delta: gateway_pb2.Delta, choice: int) -> Delta:
+        assert delta.index == self.next_index, "the gateway starts where it was asked to"
+        self.next_index += len(delta.tokens)
+        logprobs = tuple([_logprobs(delta, told) for told in delta.logprobs]) if delta.logprobs else ()
+        pieces = tuple([ToolCallDelta(one.index, one.arguments, one.id, one.name) for one in delta.tool_calls])
+        for piece in pieces:
+            self._add(piece)
+        return Delta(delta.index, tuple(delta.tokens), delta.text, logprobs, pieces, choice)
+
+    def _add(self, piece: ToolCallDelta) -> None:
+        call = self.calls.get(piece.index)
+        if call is not None:
+            self.calls[piece.index] = replace(call, arguments=call.arguments + piece.arguments)
+        elif piece.id:  # who attached in the middle of a call does not learn whose the rest is
+            self.calls[piece.index] = ToolCall(piece.id, piece.name, piece.arguments)
+
+
 class Answer:
-    """The state of one answer: take() every event, ask broken() what to do about a failure, call() what to call."""
+    """The state of a response: take() every event, ask broken() what to do about a failure, call() what to call."""
 
     def __init__(self, request: gateway_pb2.GenerateRequest | None, request_id: str = "", next_index: int = 0) -> None:
         self._request = request
-        self._failures = 0
-        self.next_index = next_index
-        self.request_id = request_id
+        self._failures = self._refusals = 0
+        self.choices = [_Choice(next_index)]
+        if request is not None:
+            self.choices += [_Choice() for _ in range(1, request.n)]
+        self.request_id = request_id  # of the first answer
         self.trace_id = ""
         self.model = ""
         self.prompt_tokens = 0
         self.image_tokens = 0
-        self.end: End | None = None
         self.cancelled = False  # by this client
         self.error: errors.HeadraceError | None = None
 
     def call(self, gateway: Gateway, metadata: Metadata) -> Any:
         """Starts the first call, or the one that goes on where the last one broke."""
         if self.request_id:
-            again = gateway_pb2.AttachStreamRequest(request_id=self.request_id, next_index=self.next_index)
+            first, *others = [choice.next_index for choice in self.choices]
+            again = gateway_pb2.AttachStreamRequest(
+                request_id=self.request_id,
+                next_index=first,
+                tool_calls=self._request is None or bool(self._request.tools),
+                other_next_index=others,
+            )
             return gateway.Attach(again, timeout=None, metadata=metadata)
         assert self._request is not None
         timeout_s = self._request.timeout_s
+        if self._refusals:
+            metadata = (*metadata, (RETRY_COUNT, str(self._refusals)))
         return gateway.Generate(
             self._request, timeout=timeout_s + DEADLINE_SLACK_S if timeout_s else None, metadata=metadata
         )
 
     def take(self, event: gateway_pb2.GenerateEvent) -> Delta | None:
-        """The new part of an event; None if it holds no tokens and no text."""
+        """The new part of an event; None if it holds no tokens, text or calls."""
         self._failures = 0
         kind = event.WhichOneof("kind")
+        choice = self.choices[event.choice]
+        if choice.end is not None:
+            return None  # attached again for the others: it is told once more
         if kind == "started":
-            self._take_started(event.started)
+            choice.request_id = event.started.request_id
+            if not event.choice:
+                self._take_started(event.started)
         elif kind == "end":
-            self._take_end(event.end)
+            choice.end = self._take_end(event.end)
         elif kind == "delta":
-            return self._take_delta(event.delta)
+            return choice.take(event.delta, event.choice)
         return None
 
     def _take_started(self, started: gateway_pb2.Started) -> None:
@@ -247,13 +172,7 @@ class Answer:
         self.prompt_tokens = started.prompt_tokens
         self.image_tokens = started.image_tokens
 
-    def _take_delta(self, delta: gateway_pb2.Delta) -> Delta:
-        assert delta.index == self.next_index, "the gateway starts where it was asked to"
-        self.next_index += len(delta.tokens)
-        logprobs = tuple([_logprobs(delta, told) for told in delta.logprobs]) if delta.logprobs else ()
-        return Delta(delta.index, tuple(delta.tokens), delta.text, logprobs)
-
-    def _take_end(self, end: common_pb2.End) -> None:
+    def _take_end(self, end: common_pb2.End) -> End:
         u = end.usage
         usage = Usage(
             u.prompt_tokens,
@@ -266,26 +185,42 @@ class Answer:
         )
         timeline = tuple(Stage(s.stage, s.start_s, s.end_s, s.worker, s.part, s.cached) for s in end.timeline)
         reason = common_pb2.FinishReason.Name(end.reason).removeprefix("FINISH_REASON_").lower()
-        self.end = End(reason, usage, timeline)
+        self.error = self.error or self._error_of(reason, end)
+        return End(reason, usage, timeline)
+
+    def _error_of(self, reason: str, end: common_pb2.End) -> errors.HeadraceError | None:
+        if reason == "cancelled":
+            return None if self.cancelled else errors.Cancelled("the request was cancelled")
         if reason == "deadline":
-            self.error = errors.DeadlineExceeded("the request's deadline passed")
-        elif reason == "cancelled" and not self.cancelled:
-            self.error = errors.Cancelled("the request was cancelled")
-        elif end.HasField("failure"):
-            self.error = errors.of_failure(end.failure)
+            return errors.DeadlineExceeded("the request's deadline passed")
+        return errors.of_failure(end.failure) if end.HasField("failure") else None
+
+    @property
+    def ended(self) -> bool:
+        """All answers have."""
+        return all(choice.end is not None for choice in self.choices)
 
     @property
     def over(self) -> bool:
         """A failure of the call tells nothing new: the end has come, or this client gave up before the start."""
-        return self.end is not None or (self.cancelled and not self.request_id)
+        return self.ended or (self.cancelled and not self.request_id)
 
     @property
     def usage(self) -> Usage:
-        return self.end.usage if self.end is not None else Usage()
+        """Of all answers together: the question counts once."""
+        ends = [choice.end.usage for choice in self.choices if choice.end is not None]
+        if len(ends) < 2:
+            return ends[0] if ends else Usage()
+        return replace(
+            ends[0],
+            completion_tokens=sum(usage.completion_tokens for usage in ends),
+            joules=sum(usage.joules for usage in ends),
+        )
 
     @property
     def timeline(self) -> tuple[Stage, ...]:
-        return self.end.timeline if self.end is not None else ()
+        end = self.choices[0].end
+        return end.timeline if end is not None else ()
 
     def broken(self, error: grpc.RpcError) -> float:
         """Seconds to wait before call() is tried at the next gateway.
@@ -295,7 +230,8 @@ class Answer:
         """
         typed = errors.of_rpc(error)
         self._failures += 1
-        survivable = isinstance(typed, errors.Unavailable | errors.Overloaded)
+        self._refusals += isinstance(typed, errors.Overloaded)
+        survivable = isinstance(typed, errors.Unavailable | errors.Overloaded) and self._refusals <= REFUSALS_MAX
         timeout_s = self._request.timeout_s if self._request is not None else 0.0
         in_vain = 0.0 < timeout_s <= typed.retry_after_s
         if self.cancelled or not survivable or in_vain or self._failures > TRIES_MAX:
@@ -327,14 +263,35 @@ class Told:
         return self._answer.trace_id
 
     @property
+    def request_ids(self) -> tuple[str, ...]:
+        """Of each answer; cancelling the first one's cancels all."""
+        return tuple([choice.request_id for choice in self._answer.choices])
+
+    @property
     def end(self) -> End | None:
-        """None while it runs."""
-        return self._answer.end
+        """Of the first answer; None while it runs."""
+        return self._answer.choices[0].end
+
+    @property
+    def ends(self) -> tuple[End | None, ...]:
+        return tuple([choice.end for choice in self._answer.choices])
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """Of the first answer, as far as they have come; to be made where end.reason is "tool_calls"."""
+        return tuple(self._answer.choices[0].calls.values())
+
+    @property
+    def all_tool_calls(self) -> tuple[tuple[ToolCall, ...], ...]:
+        """Of each answer."""
+        return tuple([tuple(choice.calls.values()) for choice in self._answer.choices])
 
     @property
     def usage(self) -> Usage:
+        """Of all answers together: the question counts once."""
         return self._answer.usage
 
     @property
     def timeline(self) -> tuple[Stage, ...]:
+        """Of the first answer."""
         return self._answer.timeline

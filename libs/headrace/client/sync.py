@@ -9,18 +9,8 @@ import grpc
 
 from headrace.client import errors
 from headrace.client.door import Door
-from headrace.client.protocol import (
-    CHANNEL_OPTIONS,
-    Access,
-    Answer,
-    Conversation,
-    MediaLike,
-    Options,
-    Told,
-    build,
-    media_of,
-    models_of,
-)
+from headrace.client.protocol import CHANNEL_OPTIONS, Access, Answer, Told, models_of
+from headrace.client.request import Conversation, MediaLike, Options, build, media_of
 from headrace.client.types import Delta, Model
 from headrace.v1 import gateway_pb2, gateway_pb2_grpc
 
@@ -63,12 +53,19 @@ class Stream(Told):
             self._call.cancel()
 
     def text(self) -> str:
-        """The rest of the answer, waited for. Raises what iterating raises."""
-        return "".join([delta.text for delta in self])
+        """The rest of the first answer, waited for. Raises what iterating raises."""
+        return (self.texts())[0]
+
+    def texts(self) -> list[str]:
+        """The rest of each answer, waited for."""
+        texts = [""] * len(self._answer.choices)
+        for delta in self:
+            texts[delta.choice] += delta.text
+        return texts
 
     def _read(self) -> Generator[Delta, None, None]:
         answer = self._answer
-        while answer.end is None:
+        while not answer.ended:
             try:
                 for event in self._call:
                     if (delta := answer.take(event)) is not None:
@@ -98,9 +95,10 @@ class Client:
         traceparent: str = "",
         tls: Door | None = None,
     ) -> None:
-        """addresses: host:port, one or several. tls: Door(ca=...), and cert and key where the gateway asks for them."""
-        self._access = Access.of(addresses, api_key, trace, traceparent)
+        """addresses: host:port, one or several. tls: Door(ca=...), and cert and key where the gateway asks for them.
+        Without an api_key it is the door's."""
         self._door = tls or Door()
+        self._access = Access.of(addresses, api_key or self._door.api_key, trace, traceparent)
         self._channels: dict[str, grpc.Channel] = {}
         self._at = 0
 
@@ -127,8 +125,8 @@ class Client:
         **options: Any,
     ) -> Stream:
         """Asks for an answer. options: the fields of client.Options (model, max_tokens, temperature, slo_class,
-        ttft_target_s, tbt_target_s, priority, flow, timeout_s, idempotency_key, ...). images, audio and videos stand
-        before the text of the last message.
+        ttft_target_s, tbt_target_s, priority, flow, timeout_s, idempotency_key, tools, n, ...). images, audio and
+        videos stand before the text of the last message.
 
         >>> client.generate([Message("user", "Hello")], max_tokens=20, slo_class="batch-1").text()  # doctest: +SKIP
         """

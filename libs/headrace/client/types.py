@@ -1,8 +1,9 @@
 """What the SDK hands out and takes in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +43,36 @@ Media = Image | Audio | Video
 
 
 @dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may call. parameters: JSON Schema of an object, always kept; None: no arguments."""
+
+    name: str  # at most 64 letters, digits, _ and -
+    description: str = ""
+    parameters: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that an answer makes. arguments: a JSON object, as text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One turn. Text and media may come in any order.
 
     >>> Message("user", ["Which digit is this?", Image.read("seven.png")])  # doctest: +SKIP
+    >>> Message("assistant", tool_calls=answer.tool_calls)  # doctest: +SKIP
+    >>> Message("tool", "12 degrees", tool_call_id=answer.tool_calls[0].id)  # doctest: +SKIP
     """
 
-    role: str
-    content: str | Sequence[str | Media]
+    role: str  # system, user, assistant, tool
+    content: str | Sequence[str | Media] = ()
+    tool_calls: Sequence[ToolCall] = ()  # of the assistant
+    tool_call_id: str = ""  # of a tool: the call that it answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +94,26 @@ class TokenLogprobs:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """What is added to a call: its id and name with the first piece, arguments piece by piece."""
+
+    index: int  # of the call in its answer
+    arguments: str
+    id: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
-    """Tokens index .. index + len(tokens) - 1 and the text that they complete."""
+    """Tokens index .. index + len(tokens) - 1 and the text and calls that they complete."""
 
     index: int
     tokens: tuple[int, ...]
     text: str
     # Of those tokens, if asked for. One is missing where it was lost with the worker that drew the token.
     logprobs: tuple[TokenLogprobs, ...] = ()
+    tool_calls: tuple[ToolCallDelta, ...] = ()
+    choice: int = 0  # which of several answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +141,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How the request ended: stop, length, cancelled, deadline or error."""
+    """How an answer ended: stop, tool_calls, length, cancelled, deadline or error."""
 
     reason: str
     usage: Usage

@@ -77,6 +77,7 @@ class NotFound(HeadraceError):
 class Overloaded(HeadraceError):
     code = "overloaded"
     dropped: ClassVar[str] = "capacity"  # the word for it in x-llm-d-request-dropped-reason
+    come_back = True  # a client library may, by itself, after retry_after_s
 
 
 class TooLate(Overloaded):

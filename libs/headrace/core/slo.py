@@ -29,6 +29,7 @@ class SloClass:
     queue_limit: int  # waiting requests; beyond it new ones are refused
     tbt_s: float = 0.0  # between two tokens, on average over an answer; 0: nothing is promised
     ttl_s: float = 0.0  # a request that has waited so long for its first token is given back (429); 0: never
+    refuse_s: float = 0.0  # a request whose first token is expected later is refused at the door; 0: later than ttft_s
 
 
 # Queue limits come from memory: a waiting request costs about 40 bytes per prompt token in the queue manager, so all
@@ -75,6 +76,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "queue_limit": (1, QUEUE_LIMIT_MAX),
     "tbt_s": (TBT_S_MIN, TBT_S_MAX),
     "ttl_s": (TTFT_S_MIN, TIMEOUT_S_MAX),
+    "refuse_s": (TTFT_S_MIN, TIMEOUT_S_MAX),
 }
 _NONE_IS_ZERO = frozenset(field.name for field in fields(SloClass) if field.default == 0.0)
 

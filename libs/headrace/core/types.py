@@ -91,6 +91,9 @@ class Key:
     attempt: int
 
 
+PART_STAGES = ("wait", "preprocess", "encode")  # of a media part, at its encoder; wait: for those taken before it
+
+
 @dataclass(frozen=True, slots=True)
 class StageSpan:
     """One interval of a request's life."""

@@ -36,6 +36,9 @@ def open_session(model: Path | bytes, threads: int, device: str = "cpu") -> Any:
     """
     onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
+    # Products of bytes overflow 16 bits on processors without VNNI, and a network's answers would depend on where it
+    # runs: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html#when-to-use-reduce-range
+    options.add_session_config_entry("session.x64quantprecision", "1")
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.enable_mem_pattern = False  # shapes change with every step

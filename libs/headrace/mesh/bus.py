@@ -21,6 +21,7 @@ from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup, BusDown, NoResponder, Uncertain
 from headrace.mesh.login import NatsLogin, shown
 from headrace.mesh.logs import get_logger
+from headrace.mesh.quorum import Quorum
 
 Handler = Callable[[bytes, Mapping[str, str]], None]
 Answer = Callable[[bytes], Awaitable[bytes]]
@@ -82,7 +83,9 @@ class Bus:
         self._waiting: dict[bytes, _Waiting] = {}
         self._sweeping = False
         self._answering: set[asyncio.Task[None]] = set()
+        self._leaving: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
+        self._quorum = Quorum(1, self._leave)
 
     @staticmethod
     async def open(settings: Settings, name: str) -> "Bus":
@@ -91,9 +94,10 @@ class Bus:
 
     @staticmethod
     async def connect(url: str, name: str, on_state: StateWatcher | None = None, login: NatsLogin = NO_LOGIN) -> "Bus":
-        """url: one server or several of a cluster, separated by commas. Raises BadSetup if none answers."""
+        """url: one server or all of a cluster, separated by commas. Raises BadSetup if none answers."""
         client = Client()
         bus = Bus(client, name, login)
+        bus._quorum = Quorum(len(url.split(",")), bus._leave)
         if on_state is not None:
             bus.watch(on_state)
         bus._client._ps = bus._reader
@@ -111,6 +115,7 @@ class Bus:
                 f"cannot reach NATS at {shown(url)} ({why!r}): is it running? see HEADRACE_NATS_URL"
             ) from error
         bus._set_state(True)
+        bus._quorum.heard(bus.server_info)
         await bus._subscribe_raw(bus._inbox + "*", bus._on_reply)
         return bus
 
@@ -298,11 +303,20 @@ class Bus:
     async def _on_disconnected(self) -> None:
         if not self.closed:
             _log.warning("nats_lost")
+            self._client._current_server.reconnects += 1  # of a cluster, the others are tried first
+        self._quorum.close()
         self._set_state(False)
 
     async def _on_reconnected(self) -> None:
-        _log.warning("nats_back")
+        _log.warning("nats_back", server=self.server_info.get("server_name", ""))
         self._set_state(True)
+        self._quorum.heard(self.server_info)
+
+    def _leave(self) -> None:
+        """This server is cut off from its cluster: another one is looked for, as if it had died."""
+        if self.up and not self.closed:
+            _log.warning("nats_server_alone", server=self.server_info.get("server_name", ""))
+            self._leaving = self._loop.create_task(self._client.force_reconnect())
 
     async def _on_client_error(self, error: Exception) -> None:
         _log.info("nats_error", error=repr(error))
@@ -324,6 +338,7 @@ class Bus:
             return
         self.closed = True
         self._write()
+        self._quorum.close()
         for task in self._answering:
             task.cancel()
         await self._client.close()
@@ -338,7 +353,9 @@ class Bus:
         await self._client._process_pong()
 
     async def on_info(self, info: bytes) -> None:
-        await self._client._process_info(json.loads(info))
+        told = json.loads(info)
+        await self._client._process_info(told)
+        self._quorum.heard(told)
 
     async def on_error(self, error: str) -> None:
         """nats-py would close for good on most of these; a mesh member comes back instead."""

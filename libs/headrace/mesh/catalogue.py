@@ -12,7 +12,16 @@ from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup, Uncertain
 from headrace.mesh.follower import Follower, Record
-from headrace.mesh.jetstream import ApiFailure, StreamSpec, WrongLastSequence, ensure_stream, last_record, store
+from headrace.mesh.jetstream import (
+    START_S,
+    ApiFailure,
+    StreamSpec,
+    WrongLastSequence,
+    again,
+    ensure_stream,
+    leaders_record,
+    store,
+)
 
 BYTES_MAX = 64 << 20  # records of half a kilobyte: a hundred thousand files and batches
 KEPT_S = 2 * 86_400.0  # longer than what the records themselves say, so that a process, not the stream, forgets first
@@ -49,7 +58,7 @@ class Catalogue:
     async def start(self) -> None:
         """Raises BadSetup: the server has no room for the stream."""
         try:
-            await self._ensure()
+            await again(self._ensure, START_S)
         except ApiFailure as error:
             raise BadSetup(f"stream {self._spec.name}: {error.description}") from error
         self._follower = Follower(self._bus, self._spec.name, self._ensure, self._on_records, self._caught_up)
@@ -88,5 +97,5 @@ class Catalogue:
 
     async def read(self, record_id: str) -> Entry | None:
         """Straight from the stream. Raises Unavailable."""
-        found = await last_record(self._bus, self._spec.name, subjects.batch(record_id))
+        found = await leaders_record(self._bus, self._spec.name, subjects.batch(record_id))
         return Entry(record_id, found.seq, found.data) if found else None

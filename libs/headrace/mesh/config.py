@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from headrace.control.constants import InletLaw
+from headrace.mesh import sentinels
 from headrace.mesh.errors import BadSetup
 
 T = TypeVar("T")
@@ -17,67 +18,71 @@ class Settings:
     """One field per variable: nats_url is HEADRACE_NATS_URL, and so on."""
 
     nats_url: str = "nats://127.0.0.1:4222"  # several servers of a cluster: separated by commas
+    # rediss:// with TLS, unix:// for a socket, redis+sentinel://HOST:PORT,.../SERVICE for one that is watched
     redis_url: str = "redis://127.0.0.1:6379/0"
-    cell: str = "local"
+    cell: str = "local"  # in the names of keys: meshes of one Redis have different ones
     data_dir: Path = Path(".headrace/data")  # blobs
     shm_dir: Path = Path("/dev/shm/headrace")  # tensors, on a tmpfs
     shm_bytes: int = 4 << 30  # tensors that one process may hold
     host: str = platform.node()  # where a mapped file's path means something
-    model: str = "smollm2-135m"
+    model: str = "smollm2-135m"  # a name, or the path of a Hugging Face directory
     # All that are served, with commas between, and `model` if that is said too; a worker loads one of them at a time.
     models: tuple[str, ...] = ()
     warm_models: int = 1  # beside the loaded one, kept in a worker's host memory
     evicted_bytes: int = 1 << 30  # of shm_bytes, for KV caches of requests that were taken out of the engine
     classes_file: str = ""  # TOML with the SLO classes; empty: interactive, batch-1, batch-2
+    replan_s: float = 1.0  # of a queue manager: between two plans of the whole queue, at least
+    evict_rest_s: float = 1.0  # that a request runs at least between two evictions
     overlap: bool = True  # prefill begins on a request's first media parts while others are still being encoded
     early_rejection: bool = True  # refuse at once what cannot begin before its deadline
-    engine: str = "onnx"
-    profile: str = ""  # name or path
+    engine: str = "onnx"  # a name of headrace.engines.registry: onnx, torch, vllm, profile
+    profile: str = ""  # of the profile engine: name or path
     weights: str = "fp32"  # of the onnx engine; q4: the checkpoint's 4-bit blocks; int8: blocks, and int8 activations
     device: str = "auto"  # of engines and encoders; auto: a GPU where there is one that they can use
-    threads: int = 0  # 0: the engine's own choice
-    slots: int = 0
-    blocks: int = 0
+    threads: int = 0  # of the math library, in one process; 0: the engine's own choice
+    slots: int = 0  # sequences that a worker holds at once; 0: 64
+    blocks: int = 0  # of KV, the model's block_tokens each; 0: by the model and the engine
     chunk_tokens: int = 0  # prefilled in one iteration at most; 0: the engine's own choice
     encoder_batch: int = 8  # media parts that an encoder takes at once
     caps: tuple[str, ...] = ()  # GPUs whose power limit the governor may set: nvml:0, nvml:1, or all
+    caps_by: str = "worker"  # node: an agent of the machine sets them, and workers need no right to
     plant: str = ""  # GPUs that a profile's worker plays: h100, a100x8, or off; empty: those of its profile
     plant_inlet_c: float = InletLaw().floor_c  # of the air that cools them
     modalities: tuple[str, ...] = ()  # that an encoder encodes; empty: all of its model's
     prefix_cache_mb: int = -1  # KV of prompts seen before, in an engine's memory; 0: none, -1: the engine's own choice
     encoder_cache_mb: int = 256  # embeddings of media seen before, in an encoder's memory; 0: none
     encoder_cache_shared: bool = False  # one tenant's may answer another's, who can tell by the time it takes
-    otlp_endpoint: str = ""
-    trace_file: str = ""  # "-": the console
-    trace_sample: float = 0.01
-    log_level: str = "info"
+    otlp_endpoint: str = ""  # of an OpenTelemetry collector, http(s); empty: spans go nowhere
+    trace_file: str = ""  # spans as JSON lines; "-": the console
+    trace_sample: float = 0.01  # of the requests, beside those that ask to be traced
+    log_level: str = "info"  # debug, info, warning or error
     drain_s: float = 29.0  # that a worker which is to stop goes on with what it has; the rest then goes on elsewhere
-    transfer: str = "auto"
+    transfer: str = "auto"  # of tensors; grpc: also between workers that could map one another's files
     kv_pipeline: str = "auto"  # on: KV caches travel while they are computed; off: afterwards; auto: the large ones
     kv_wire: str = "raw"  # int8: KV caches travel in a quarter of their bytes, and answers may differ
-    http_addr: str = "127.0.0.1:8000"
-    grpc_addr: str = "127.0.0.1:0"
+    http_addr: str = "127.0.0.1:8000"  # where a gateway listens; port 0: any free one, here and below
+    grpc_addr: str = "127.0.0.1:0"  # where each process listens
     advertise_host: str = ""  # the name by which peers reach grpc_addr; empty: its host, or this machine's name
-    metrics_addr: str = "127.0.0.1:0"
+    metrics_addr: str = "127.0.0.1:0"  # Prometheus; a gateway's are on http_addr
     # Where a gateway's console asks; several queue managers (of which one leads) with commas between. Empty: nowhere.
     queue_manager_addr: tuple[str, ...] = ()
-    governor_addr: str = ""
-    api_keys_file: str = ""  # empty: open
+    governor_addr: str = ""  # where a gateway's console asks; empty: nowhere
+    api_keys_file: str = ""  # of `headrace keys`, or lines of key and tenant; empty: open to whoever reaches it
     insecure: bool = False  # listen beyond loopback without keys and certificates: the network is nobody else's
     published: str = ""  # the gateway's: address of the machine at which its container's ports are published
     tls_cert: str = ""  # PEM files; with them everything that listens uses TLS
-    tls_key: str = ""
-    tls_ca: str = ""
+    tls_key: str = ""  # of tls_cert
+    tls_ca: str = ""  # by which others are known
     tls_clients: str = "inner"  # who must show a certificate: callers of inner services; all: of the API, too
     nats_creds_file: str = ""  # one line, user:password
-    redis_user: str = ""
-    redis_password_file: str = ""
-    media_urls: str = "off"
+    redis_user: str = ""  # empty: the default one
+    redis_password_file: str = ""  # one line
+    media_urls: str = "off"  # on: the gateway fetches media by URL, never from private addresses
     media_hosts: tuple[str, ...] = ()  # from which media is fetched; *.name: those below it; empty: any
     sync_always: bool = False  # NATS is started with an fsync per append (the one-machine launcher)
     journal_bytes: int = 1 << 30  # REQUESTS; about 500,000 waiting requests of 2 KiB
     journal_age_s: float = 86400.0  # a day: longer than any class's time-out
-    results_bytes: int = 1 << 30  # RESULTS
+    results_bytes: int = 1 << 30  # RESULTS: ends with all their tokens
     results_age_s: float = 600.0  # how long Attach, retries and batch readers may come back
     batch_windows: tuple[str, ...] = ()  # completion_window=class; empty: 24h=batch-2,1h=batch-1, where they are known
     batch_lines: int = 50_000  # of one batch; OpenAI's
@@ -168,6 +173,16 @@ def _url(*schemes: str) -> Callable[[str, str], str]:
     return parse
 
 
+def _redis(variable: str, text: str) -> str:
+    if not sentinels.is_watched(text):
+        return _url("redis", "rediss", "unix", *sentinels.SCHEMES)(variable, text)
+    try:
+        sentinels.parse(text)
+    except ValueError as error:
+        raise BadSetup(f"{variable}: {error}") from error
+    return text
+
+
 def _address(variable: str, text: str) -> str:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdigit() or int(port) > 65535:
@@ -191,7 +206,7 @@ _AGE_S = _number(float, 1.0, 31e6)
 
 _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "nats_url": _url("nats", "tls"),
-    "redis_url": _url("redis", "rediss", "unix"),
+    "redis_url": _redis,
     "cell": _cell,
     "data_dir": _path,
     "shm_dir": _path,
@@ -204,16 +219,19 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "classes_file": _text,
     "overlap": _flag,
     "early_rejection": _flag,
-    "engine": _choice("onnx", "torch", "vllm", "profile"),
+    "engine": _text,
     "profile": _text,
     "weights": _choice("fp32", "q4", "int8"),
     "device": _choice("cpu", "cuda", "auto"),
     "threads": _COUNT,
+    "replan_s": _number(float, 0.05, 600.0),
+    "evict_rest_s": _number(float, 0.0, 600.0),
     "slots": _COUNT,
     "blocks": _COUNT,
     "chunk_tokens": _COUNT,
     "encoder_batch": _number(int, 1, 1024),
     "caps": _devices,
+    "caps_by": _choice("worker", "node"),
     "plant": _text,
     "plant_inlet_c": _number(float, -20.0, 80.0),
     "modalities": _names,

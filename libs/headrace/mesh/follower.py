@@ -16,14 +16,14 @@ from headrace.core.errors import Unavailable
 from headrace.mesh import nats_wire
 from headrace.mesh.bus import Bus, Subscription
 from headrace.mesh.errors import BadSetup
-from headrace.mesh.jetstream import ApiFailure, api
+from headrace.mesh.jetstream import ApiFailure, api, leaders_record
 from headrace.mesh.logs import get_logger
 
 _log = get_logger("journal")
 
 HEARTBEAT_S = 1.0  # the server speaks at least this often
 SILENCE_S = 3.0  # three heartbeats missed
-AGAIN_S = 0.2  # between tries to make the consumer
+AGAIN_S = 0.2  # between tries to make the consumer, and between looks at what a replica lacks
 FORGET_S = 30.0  # the server drops a consumer that nobody listens to
 
 
@@ -45,7 +45,8 @@ class Follower:
         on_caught_up: Callable[[], None] | None = None,
         subject: str = "",
     ) -> None:
-        """on_records gets what one loop tick brought; on_caught_up is called once, after the last old record.
+        """on_records gets what one loop tick brought; on_caught_up is called once, after the last old record: the
+        last that the stream's leader has, since the consumer may sit at a replica that lacks some.
         subject: of the stream's records those alone."""
         self._bus = bus
         self._stream = stream
@@ -59,6 +60,7 @@ class Follower:
         self._batch: list[Record] = []
         self._at_end = False
         self._broken = asyncio.Event()
+        self._confirming: asyncio.Task[None] | None = None
         self._subscription: Subscription | None = None
         self._loop = asyncio.get_running_loop()
         bus.watch(self._on_state)
@@ -66,8 +68,10 @@ class Follower:
 
     async def stop(self) -> None:
         self._bus.unwatch(self._on_state)
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [self._task] if self._confirming is None else [self._task, self._confirming]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._unsubscribe()
 
     def _on_state(self, up: bool) -> None:
@@ -161,9 +165,31 @@ class Follower:
         batch, self._batch = self._batch, []
         if batch:
             self._on_records(batch)
-        if self._at_end and self._on_caught_up is not None:
-            caught_up, self._on_caught_up = self._on_caught_up, None
-            caught_up()
+        if self._at_end and self._on_caught_up is not None and self._confirming is None:
+            self._confirming = self._loop.create_task(self._confirm(self._on_caught_up), name="journal-end")
+
+    async def _confirm(self, caught_up: Callable[[], None]) -> None:
+        last_seq: int | None = None
+        while True:
+            try:
+                if last_seq is None:
+                    last_seq = await self._last_seq()
+                if not await self._lacks(last_seq):
+                    break
+            except (Unavailable, ApiFailure) as error:
+                _log.warning("journal_end_unknown", error=str(error))
+            await asyncio.sleep(AGAIN_S)
+        self._hand_over()
+        caught_up()
+
+    async def _last_seq(self) -> int:
+        return int((await api(self._bus, f"STREAM.INFO.{self._stream}", {}))["state"]["last_seq"])
+
+    async def _lacks(self, last_seq: int) -> bool:
+        if self._next_seq > last_seq:
+            return False
+        found = await leaders_record(self._bus, self._stream, self._subject or ">", max(1, self._next_seq))
+        return found is not None and found.seq <= last_seq
 
     def _on_control(self, reply: bytes, head: bytes) -> None:
         if nats_wire.status(head) != 100:

@@ -4,30 +4,37 @@ Sequence numbers of a stream start at a number taken from the clock, so a stream
 never reuses one: an old "delete 17" cannot hit a new record, and a reader goes on where it was.
 """
 
+import base64
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from headrace.mesh import nats_wire
 from headrace.mesh.bus import Bus
-from headrace.mesh.errors import BadSetup, JournalFull, NoResponder
+from headrace.mesh.errors import BadSetup, BusDown, JournalFull, NoResponder
 from headrace.mesh.logs import get_logger
 from headrace.mesh.servers import NATS_MIN, parse_version
 
+T = TypeVar("T")
 _log = get_logger("journal")
 
-API_WAIT_S = 5.0
-ACK_WAIT_S = 5.0  # an append with an fsync on a slow disk takes less
+# What a server took with it when it died is asked for again after this; an fsync on a slow disk takes less.
+API_WAIT_S = 2.5
+START_S = 30.0  # a cluster that starts has elected its leaders long before
+ACK_WAIT_S = 2.5
 
 NO_MESSAGE = 10037
 STREAM_NOT_FOUND = 10059
 STREAM_EXISTS = 10058
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 _FULL = frozenset({10077, 10047, 10023, 10054})  # store failed (bytes, messages), no resources, message too large
-_NOT_YET = frozenset({10008, 10076})  # temporarily unavailable; not enabled (while the server starts)
+# Temporarily unavailable; not enabled (while the server starts); answers missing, not enough peers, not the leader,
+# offline (while a cluster forms, or has lost a server).
+_NOT_YET = frozenset({10008, 10076, 10004, 10005, 10009, 10118})
 
 
 class ApiError(msgspec.Struct):
@@ -141,12 +148,12 @@ async def _create(bus: Bus, name: str, config: Mapping[str, Any]) -> None:
     _log.info("stream_created", stream=name)
 
 
-async def store(bus: Bus, subject: str, data: bytes, head: bytes) -> PubAck:
-    """Publishes into a stream and awaits the acknowledgement.
+async def store(bus: Bus, subject: str, data: bytes, head: bytes, wait_s: float = ACK_WAIT_S) -> PubAck:
+    """Publishes into a stream and awaits the acknowledgement: of a replicated stream, once most servers have it.
 
     Raises JournalFull, WrongLastSequence, ApiFailure, NoResponder (no such stream), BusDown, Uncertain.
     """
-    reply = await bus.call(subject, data, timeout_s=ACK_WAIT_S, head=head)
+    reply = await bus.call(subject, data, timeout_s=wait_s, head=head)
     ack = _decode_ack(reply.data)
     if ack.error is not None:
         _raise(subject, ack.error)
@@ -158,6 +165,8 @@ def _raise(subject: str, error: ApiError) -> None:
         raise WrongLastSequence(subject, error)
     if error.err_code in _FULL:
         raise JournalFull(f"the journal refuses: {error.description}", retry_after_s=5.0)
+    if error.err_code in _NOT_YET:
+        raise NoResponder(f"JetStream: {error.description}", retry_after_s=1.0)
     raise ApiFailure(subject, error)
 
 
@@ -168,8 +177,54 @@ class Stored:
 
 
 async def last_record(bus: Bus, stream: str, subject: str) -> Stored | None:
-    """The newest record of a subject. Raises NoResponder (no such stream), BusDown, Uncertain."""
+    """The newest record of a subject that some replica has: of a replicated stream it may be a moment behind.
+
+    Raises NoResponder (no such stream), BusDown, Uncertain.
+    """
     reply = await bus.call(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"", timeout_s=API_WAIT_S)
     if nats_wire.status(reply.head) == 404:
         return None
     return Stored(int(nats_wire.header(reply.head, b"Nats-Sequence")), reply.data)
+
+
+async def leaders_record(bus: Bus, stream: str, subject: str, from_seq: int = 0) -> Stored | None:
+    """As the stream's leader has it: the newest record of a subject, or with from_seq the first one from there on.
+
+    Raises NoResponder, BusDown, Uncertain, ApiFailure (no such stream).
+    """
+    wanted = {"seq": from_seq, "next_by_subj": subject} if from_seq else {"last_by_subj": subject}
+    try:
+        answer = await api(bus, f"STREAM.MSG.GET.{stream}", wanted)
+    except ApiFailure as error:
+        if error.err_code == NO_MESSAGE:
+            return None
+        raise
+    found = answer["message"]
+    return Stored(int(found["seq"]), base64.b64decode(found.get("data", "")))
+
+
+def is_deleted(reply: bytes) -> bool:
+    """Of a deletion by sequence: it is gone, now or before."""
+    if b'"success":true' in reply:
+        return True
+    error = msgspec.json.decode(reply, type=PubAck).error
+    return error is not None and error.err_code not in _NOT_YET
+
+
+async def again(call: Callable[[], Awaitable[T]], within_s: float) -> T:
+    """Idempotent calls alone. Ends with the last error once within_s is over."""
+    try:
+        return await call()  # nearly always: without the cost of a retry's state
+    except (BusDown, NoResponder):
+        pass
+    retrying = AsyncRetrying(
+        stop=stop_after_delay(within_s),
+        wait=wait_random_exponential(multiplier=0.05, max=1.0),
+        retry=retry_if_exception_type((BusDown, NoResponder)),
+        reraise=True,
+    )
+
+    async def once() -> T:  # tenacity awaits coroutine functions alone, not whatever returns an awaitable
+        return await call()
+
+    return await retrying(once)

@@ -4,12 +4,9 @@ An append that returns is on the server's disk journal; one that raises Uncertai
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
-
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from headrace.core.errors import Unavailable
 from headrace.mesh import subjects
@@ -19,21 +16,26 @@ from headrace.mesh.errors import BadSetup, BusDown, NoResponder, Uncertain
 from headrace.mesh.follower import Follower, Record
 from headrace.mesh.jetstream import (
     API_WAIT_S,
+    START_S,
     ApiFailure,
     PubAck,
+    Stored,
     StreamSpec,
     WrongLastSequence,
+    again,
     api,
     check_server,
     ensure_stream,
+    is_deleted,
     last_record,
+    leaders_record,
     store,
 )
 from headrace.mesh.logs import get_logger
 
 __all__ = ["Appended", "Follower", "Journal", "Record"]
 
-APPEND_AGAIN_S = 5.0  # a client that waits for acceptance longer has given up
+APPEND_AGAIN_S = 7.5  # a new leader of a stream is elected within it; whoever waits for acceptance longer has given up
 RESULT_AGAIN_S = 60.0  # an end is worth waiting for; then the caller decides
 DELETES_AT_ONCE = 256  # API calls in flight: the server queues 10,000 of all clients together
 
@@ -50,6 +52,7 @@ class Journal:
     def __init__(self, bus: Bus, settings: Settings) -> None:
         replicas = settings.journal_replicas
         self._bus = bus
+        self._replicated = replicas > 1
         self._streams = (
             StreamSpec(
                 subjects.STREAM_REQUESTS,
@@ -72,10 +75,14 @@ class Journal:
 
     @staticmethod
     async def open(bus: Bus, settings: Settings) -> "Journal":
-        """Makes or updates the streams. Raises BadSetup for an old server or no JetStream."""
+        """Makes or updates the streams. Raises BadSetup for an old server, no JetStream, or too few servers."""
         check_server(bus.server_info)
         journal = Journal(bus, settings)
-        await _again(journal.ensure, 30.0)
+        try:
+            await again(journal.ensure, START_S)
+        except NoResponder as error:
+            need = f"HEADRACE_JOURNAL_REPLICAS={settings.journal_replicas} takes as many nats-servers"
+            raise BadSetup(f"{error.message}; {need}") from error
         bus.watch(journal._on_state)
         return journal
 
@@ -96,7 +103,7 @@ class Journal:
 
     async def _restore(self) -> None:
         try:
-            await _again(self.ensure, RESULT_AGAIN_S)
+            await again(self.ensure, RESULT_AGAIN_S)
         except (Unavailable, BadSetup) as error:
             _log.error("streams_not_restored", error=str(error))
 
@@ -117,20 +124,23 @@ class Journal:
 
     async def record(self, request_id: str) -> bytes | None:
         """The live journal record of a request; None once it has been deleted."""
-        found = await last_record(self._bus, subjects.STREAM_REQUESTS, subjects.request(request_id))
-        return found.data if found else None
+        return await self._read(subjects.STREAM_REQUESTS, subjects.request(request_id))
 
     async def delete(self, seqs: Sequence[int]) -> None:
         """By sequence, without secure erase; a record that is gone already is fine."""
         for start in range(0, len(seqs), DELETES_AT_ONCE):
             left = list(seqs[start : start + DELETES_AT_ONCE])
-            await _again(partial(self._delete_left, left), RESULT_AGAIN_S)
+            await again(partial(self._delete_left, left), RESULT_AGAIN_S)
 
     async def _delete_left(self, left: list[int]) -> None:
-        """Takes from `left` what the server has answered; an error answer means that it is gone already."""
+        """Takes from `left` what is gone."""
         calls = [self._bus.call(_DELETE, b'{"seq":%d,"no_erase":true}' % seq, timeout_s=API_WAIT_S) for seq in left]
         ends = await asyncio.gather(*calls, return_exceptions=True)
-        left[:] = [seq for seq, end in zip(left, ends, strict=True) if isinstance(end, BaseException)]
+        left[:] = [
+            seq
+            for seq, end in zip(left, ends, strict=True)
+            if isinstance(end, BaseException) or not is_deleted(end.data)
+        ]
         if left:
             raise Uncertain(f"{len(left)} journal records are not deleted yet", retry_after_s=1.0)
 
@@ -156,7 +166,13 @@ class Journal:
         return not ack.duplicate
 
     async def result(self, request_id: str) -> bytes | None:
-        found = await last_record(self._bus, subjects.STREAM_RESULTS, subjects.result(request_id))
+        return await self._read(subjects.STREAM_RESULTS, subjects.result(request_id))
+
+    async def _read(self, stream: str, subject: str) -> bytes | None:
+        """A replica's word for what is there; that there is nothing is the leader's to say."""
+        found: Stored | None = await last_record(self._bus, stream, subject)
+        if found is None and self._replicated:
+            found = await leaders_record(self._bus, stream, subject)
         return found.data if found else None
 
     async def _store(self, subject: str, data: bytes, head: bytes, again_s: float) -> PubAck:
@@ -165,7 +181,7 @@ class Journal:
             return await store(self._bus, subject, data, head)
         except (Uncertain, NoResponder) as first:
             try:
-                return await _again(partial(self._ensure_and_store, subject, data, head), again_s)
+                return await again(partial(self._ensure_and_store, subject, data, head), again_s)
             except (BusDown, NoResponder) as last:
                 raise type(first)(f"{first.message}; then {last.message}", retry_after_s=1.0) from last
 
@@ -177,7 +193,6 @@ class Journal:
             raise Unavailable(f"the journal is not there: {error}", retry_after_s=1.0) from error
 
 
-T = TypeVar("T")
 _DELETE = f"$JS.API.STREAM.MSG.DELETE.{subjects.STREAM_REQUESTS}"
 
 
@@ -187,22 +202,3 @@ def _head(request_id: str, traceparent: str) -> bytes:
     if traceparent:
         lines += "\r\ntraceparent: " + traceparent
     return (lines + "\r\n\r\n").encode()
-
-
-async def _again(call: Callable[[], Awaitable[T]], within_s: float) -> T:
-    """Idempotent calls alone. Ends with the last error once within_s is over."""
-    try:
-        return await call()  # nearly always: without the cost of a retry's state
-    except (BusDown, NoResponder):
-        pass
-    retrying = AsyncRetrying(
-        stop=stop_after_delay(within_s),
-        wait=wait_random_exponential(multiplier=0.05, max=1.0),
-        retry=retry_if_exception_type((BusDown, NoResponder)),
-        reraise=True,
-    )
-
-    async def once() -> T:  # tenacity awaits coroutine functions alone, not whatever returns an awaitable
-        return await call()
-
-    return await retrying(once)

@@ -16,7 +16,7 @@ from headrace.core.errors import Unavailable
 from headrace.mesh import subjects
 from headrace.mesh.bus import Bus
 from headrace.mesh.errors import NoResponder
-from headrace.mesh.jetstream import ApiFailure, StreamSpec, WrongLastSequence, ensure_stream, last_record, store
+from headrace.mesh.jetstream import ApiFailure, StreamSpec, WrongLastSequence, ensure_stream, leaders_record, store
 from headrace.mesh.logs import get_logger
 
 log = get_logger("leader")
@@ -24,6 +24,7 @@ log = get_logger("leader")
 LEASE_S = 2.0  # a dead leader is replaced about this late; as long as a worker's lease
 RENEW_S = 0.5
 LOOK_S = 0.25
+WRITE_S = 1.0  # a renewal that went down with a server is written again while the lease lasts
 STREAM_BYTES = 1 << 20
 # Renewals take two sequence numbers a second: a stream made anew starts ahead of all that came before.
 SEQUENCES_PER_S = 10
@@ -79,7 +80,7 @@ class Leadership:
 
     async def _look(self) -> _Seen:
         await ensure_stream(self._bus, self._spec, sequences_per_s=SEQUENCES_PER_S)
-        found = await last_record(self._bus, subjects.STREAM_LEADER, subjects.LEADER)
+        found = await leaders_record(self._bus, subjects.STREAM_LEADER, subjects.LEADER)
         return _Seen(found.seq, msgspec.json.decode(found.data, type=Record)) if found else _Seen(0, None)
 
     def _may_take(self, seen: _Seen, silent_s: float) -> bool:
@@ -100,7 +101,7 @@ class Leadership:
 
     async def _write(self, record: Record, after_seq: int) -> None:
         head = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: %d\r\n\r\n" % after_seq
-        ack = await store(self._bus, subjects.LEADER, msgspec.json.encode(record), head)
+        ack = await store(self._bus, subjects.LEADER, msgspec.json.encode(record), head, WRITE_S)
         self._last_seq = ack.seq
 
     async def _renew(self) -> None:

@@ -50,7 +50,7 @@ def redis_options(settings: Settings) -> dict[str, Any]:
         options["password"] = secret("redis_password_file", settings.redis_password_file)
         if settings.redis_user:
             options["username"] = settings.redis_user
-    if settings.redis_url.startswith("rediss://"):
+    if settings.redis_url.startswith("rediss"):
         tls = Tls.of(settings)
         options["ssl_cert_reqs"] = "required"
         options["ssl_check_hostname"] = True

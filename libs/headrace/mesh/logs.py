@@ -1,6 +1,7 @@
 """JSON logs on stderr: one object a line, with the event's name first and ids as fields.
 
-Nothing on a hot path logs. `log = get_logger("queue"); log.info("requeued", request_id=..., attempt=...)`.
+Lines hold ids, counts and times, never what was asked or answered. Nothing on a hot path logs.
+`log = get_logger("queue"); log.info("requeued", request_id=..., attempt=...)`.
 """
 
 import logging
@@ -30,13 +31,15 @@ class JsonFormatter(logging.Formatter):
         line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
         if traceparent := line.pop("traceparent", ""):
             line["trace_id"] = traceparent[3:35]
+            line.setdefault("span_id", traceparent[36:52])
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return self._encode(line).decode()
 
 
 class Logger:
-    """Keyword arguments become fields; request_id and traceparent are the usual ones."""
+    """Keyword arguments become fields; request_id and traceparent are the usual ones. The latter is told as trace_id
+    and span_id, the request's own span unless another span_id is given."""
 
     def __init__(self, inner: logging.Logger) -> None:
         self._inner = inner

@@ -1,7 +1,7 @@
 """Prometheus: values that are read when somebody scrapes, and a small HTTP server for processes that have none.
 
 Hot paths count in plain integers; a reading looks at them. Own names start with headrace_, compatible ones
-with vllm:.
+with vllm:, those of any process with process_. Who asks for OpenMetrics gets it, with exemplars.
 """
 
 import asyncio
@@ -9,13 +9,16 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.openmetrics.exposition import ALLOWUTF8
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
 
 from headrace.mesh.errors import BadSetup
 
 Values = Mapping[tuple[str, ...], float]  # label values -> value; () where there are no labels
+OPEN_METRICS = "application/openmetrics-text"
 REQUEST_WAIT_S = 5.0
 HEADER_BYTES = 8192
 
@@ -45,11 +48,26 @@ class Readings(Collector):
         return [reading.family() for reading in self._readings]
 
 
-def registry(*readings: Reading) -> CollectorRegistry:
-    """A registry of its own: nothing of the process-wide default one."""
+def registry(*sources: Reading | Collector) -> CollectorRegistry:
+    """A registry of its own: nothing of the process-wide default one. This process's memory and files are in it."""
     made = CollectorRegistry()
-    made.register(Readings(readings))
+    made.register(Readings([source for source in sources if isinstance(source, Reading)]))
+    for source in sources:
+        if not isinstance(source, Reading):
+            made.register(source)
+    ProcessCollector(registry=made)
     return made
+
+
+def exposition(source: CollectorRegistry, accept: str) -> tuple[str, bytes]:
+    """Content type and body. accept: the header; only OpenMetrics carries exemplars, all else is the older text.
+
+    The client library's own choice of an encoder would write vllm_x for vllm:x. Names here are legal in every version
+    of the formats, so that nothing is to be escaped.
+    """
+    if OPEN_METRICS in accept:
+        return f"{OPEN_METRICS}; version=1.0.0; charset=utf-8", generate_openmetrics(source, ALLOWUTF8)  # type: ignore[no-untyped-call]
+    return CONTENT_TYPE_LATEST, generate_latest(source)
 
 
 @dataclass(slots=True)
@@ -71,7 +89,7 @@ async def serve_metrics(
         try:
             async with asyncio.timeout(REQUEST_WAIT_S):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(_reply(head.split(b" ", 2)[1:2], source))
+                writer.write(_reply(head, source))
                 await writer.drain()
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # a scraper that went away comes back
@@ -94,12 +112,18 @@ async def _listen(
     return MetricsServer(server.sockets[0].getsockname()[1], server)
 
 
-def _reply(path: list[bytes], source: CollectorRegistry) -> bytes:
+def _reply(head: bytes, source: CollectorRegistry) -> bytes:
+    path = head.split(b" ", 2)[1:2]
     if path == [b"/metrics"]:
-        return _http("200 OK", CONTENT_TYPE_LATEST, generate_latest(source))
+        return _http("200 OK", *exposition(source, _accepted(head)))
     if path == [b"/health"]:
         return _http("200 OK", "text/plain", b"ok\n")
     return _http("404 Not Found", "text/plain", b"there are /metrics and /health\n")
+
+
+def _accepted(head: bytes) -> str:
+    lines = (line.partition(b":") for line in head.split(b"\r\n")[1:])
+    return ",".join([value.strip().decode("latin-1") for name, _, value in lines if name.lower() == b"accept"])
 
 
 def _http(status: str, kind: str, body: bytes) -> bytes:

@@ -13,7 +13,7 @@ from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup
 from headrace.mesh.follower import Follower, Record
-from headrace.mesh.jetstream import ApiFailure, StreamSpec, WrongLastSequence, api, ensure_stream, store
+from headrace.mesh.jetstream import START_S, ApiFailure, StreamSpec, WrongLastSequence, again, api, ensure_stream, store
 
 OUTCOME_BYTES_MAX = 900_000  # NATS takes a message of 1 MB
 AGAIN_S_MAX = 2.0
@@ -34,7 +34,7 @@ class Outcomes:
     async def open(self) -> None:
         """Raises BadSetup: the server has no room for the stream."""
         try:
-            await self._ensure()
+            await again(self._ensure, START_S)
         except ApiFailure as error:
             raise BadSetup(f"stream {self._spec.name}: {error.description}; see HEADRACE_BATCH_BYTES") from error
 

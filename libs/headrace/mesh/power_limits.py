@@ -200,6 +200,46 @@ class PowerLimits:
             log.error("limit_file_stays", gpu=one.uuid, why=str(error))
 
 
+class NodeLimits:
+    """Of a worker whose node's agent sets the limits (services/governor/node.py): it tells what holds, as the driver
+    says, and sets nothing. Without an agent nothing holds, which the governor sees in its telemetry."""
+
+    def __init__(self, nvml: Nvml) -> None:
+        self.notes: dict[str, str] = {}
+        self._library = nvml.library
+        self._known: dict[str, tuple[Any, int, int, str]] = {}  # handle, least and own limit in mW, kind
+        for device, handle in nvml.handles.items():
+            try:
+                least_mw, _ = self._library.nvmlDeviceGetPowerManagementLimitConstraints(handle)
+                own_mw = self._library.nvmlDeviceGetPowerManagementDefaultLimit(handle)
+                name = _text(self._library.nvmlDeviceGetName(handle)).lower()
+            except self._library.NVMLError as error:
+                self.notes[device] = f"its power limit cannot be read: {error}"
+                continue
+            kind = next((kind.name for kind in GPUS.values() if kind.name in name), "")
+            self._known[device] = (handle, least_mw, own_mw, kind)
+
+    def known(self, device: str) -> tuple[float, float, float, str] | None:
+        """As PowerLimits.known."""
+        one = self._known.get(device)
+        if one is None:
+            return None
+        handle, least_mw, own_mw, kind = one
+        try:
+            now_mw = self._library.nvmlDeviceGetPowerManagementLimit(handle)
+        except self._library.NVMLError as error:
+            self.notes[device] = f"its power limit cannot be read: {error}"
+            return None
+        return (0.0 if now_mw >= own_mw else now_mw / 1e3), least_mw / 1e3, own_mw / 1e3, kind
+
+    def set(self, device: str, cap_w: float) -> str:
+        """The agent has heard the same order."""
+        return "" if device in self._known else self.notes.get(device, "no such device")
+
+    def restore(self) -> None:
+        """The agent's to do."""
+
+
 def restore_left(library: Any, directory: Path) -> list[str]:
     """What dead processes have left limited has its own limit again. Returns the GPUs; what fails stays and is said."""
     folder = directory / FOLDER

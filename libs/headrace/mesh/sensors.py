@@ -60,10 +60,12 @@ class Sensors:
 
 
 class Nvml:
-    def __init__(self, library: Any, visible: str | None = None) -> None:
-        """library: pynvml, or what looks like it. visible: CUDA_VISIBLE_DEVICES; None: all."""
+    def __init__(self, library: Any, visible: str | None = None, *, by_uuid: bool = False) -> None:
+        """library: pynvml, or what looks like it. visible: CUDA_VISIBLE_DEVICES; None: all. by_uuid: devices are called
+        nvml:GPU-..., which is the same in every container of a machine, in the place of nvml:0."""
         self.note = ""
         self.library = library
+        self._by_uuid = by_uuid
         self.handles: dict[str, Any] = {}
         if library is None:
             self.note = "nvml: no NVIDIA library for Python is installed"
@@ -75,19 +77,20 @@ class Nvml:
             self.note = f"nvml: no NVIDIA GPU can be read ({error})"
 
     @staticmethod
-    def open(visible: str | None = None) -> "Nvml":
+    def open(visible: str | None = None, *, by_uuid: bool = False) -> "Nvml":
         try:
             import pynvml
         except ImportError:
             return Nvml(None)
-        return Nvml(pynvml, visible)
+        return Nvml(pynvml, visible, by_uuid=by_uuid)
 
     def _find(self, visible: str | None) -> None:
         wanted = None if visible is None else [part.strip() for part in visible.split(",") if part.strip()]
         for index in range(self.library.nvmlDeviceGetCount()):
             handle = self.library.nvmlDeviceGetHandleByIndex(index)
-            if wanted is None or str(index) in wanted or self.library.nvmlDeviceGetUUID(handle) in wanted:
-                self.handles[f"nvml:{index}"] = handle
+            uuid = self.library.nvmlDeviceGetUUID(handle)
+            if wanted is None or str(index) in wanted or uuid in wanted:
+                self.handles[f"nvml:{uuid if self._by_uuid else index}"] = handle
         if not self.handles:
             self.note = "nvml: no GPU is visible to this process"
 

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from headrace.core.types import StageSpan
+from headrace.core.types import PART_STAGES, StageSpan
 from headrace.mesh import genai
 
 Value = str | int | float | bool | Sequence[str]
@@ -44,16 +44,24 @@ class SpanWriter:
         )
 
     def emit_span(
-        self, span: StageSpan, traceparent: str, attributes: Attributes | None = None, links: Sequence[str] = ()
+        self,
+        span: StageSpan,
+        traceparent: str,
+        span_id: str,
+        attributes: Attributes | None = None,
+        links: Sequence[str] = (),
     ) -> None:
         """A stage as a child of traceparent's span. links: traceparents of what it goes on from (a redelivery)."""
         all_attributes: dict[str, Value] = {genai.WORKER: span.worker, **(attributes or {})}
-        if span.stage in ("preprocess", "encode"):
+        if span.stage in PART_STAGES:
             all_attributes[genai.PART] = span.part
-        self._emit(span.stage, _child_of(traceparent), traceparent, span.start_s, span.end_s, all_attributes, links)
+        self._emit(
+            span.stage, _context(traceparent, span_id), traceparent, span.start_s, span.end_s, all_attributes, links
+        )
 
     def emit_child(self, traceparent: str, name: str, start_s: float, end_s: float) -> None:
-        self._emit(name, _child_of(traceparent), traceparent, start_s, end_s, {})
+        context = _context(traceparent, f"{random.getrandbits(64) or 1:016x}")
+        self._emit(name, context, traceparent, start_s, end_s, {})
 
     def emit_root(
         self,
@@ -114,10 +122,6 @@ def _ns(time_s: float) -> int:
 
 def _context(traceparent: str, span_id: str) -> SpanContext:
     return SpanContext(int(traceparent[3:35], 16), int(span_id, 16), is_remote=True, trace_flags=_SAMPLED)
-
-
-def _child_of(traceparent: str) -> SpanContext:
-    return _context(traceparent, f"{random.getrandbits(64) or 1:016x}")
 
 
 class JsonLines(SpanExporter):

@@ -11,14 +11,16 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-import redis.asyncio as redis_asyncio
+from redis.asyncio import Redis
+from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from headrace.core.types import Key, TensorHandle
+from headrace.core.types import TensorHandle
+from headrace.mesh import sentinels
 from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup, StoreDown
 from headrace.mesh.login import redis_options, shown
@@ -43,12 +45,12 @@ _log = get_logger("store")
 
 # One command for a whole batch of appends: a pipeline of RPUSH and EXPIRE costs the client ten times as much.
 _APPEND = """
-local new = {}
+local chunks = {}
 for i, key in ipairs(KEYS) do
-  if redis.call('RPUSH', key, ARGV[i + 1]) == 1 then new[#new + 1] = i end
+  chunks[i] = redis.call('RPUSH', key, ARGV[i + 1])
   redis.call('EXPIRE', key, ARGV[1])
 end
-return new
+return chunks
 """
 _SET = """
 for i, key in ipairs(KEYS) do
@@ -64,13 +66,14 @@ end
 
 
 class Store:
-    def __init__(self, client: "redis_asyncio.Redis", cell: str) -> None:
+    def __init__(self, client: "Redis", cell: str) -> None:
         self._client: Any = client  # its commands are typed for text and bytes at once
         self._prefix = f"hr:{{{cell}}}:"
         self._append = client.register_script(_APPEND)
         self._set = client.register_script(_SET)
         self._put_fields = client.register_script(_PUT_FIELDS)
         self._down_until_s = 0.0
+        self.up = True  # as the last call went
 
     @staticmethod
     async def open(settings: Settings) -> "Store":
@@ -80,19 +83,19 @@ class Store:
     @staticmethod
     async def connect(url: str, cell: str, options: Mapping[str, Any] = NO_OPTIONS) -> "Store":
         """An unreachable Redis is said in the log and waited for; a wrong address or password raises BadSetup."""
+        usual = {
+            "socket_timeout": CALL_WAIT_S,
+            "socket_connect_timeout": CALL_WAIT_S,
+            "retry": Retry(NoBackoff(), 1),  # a connection that an old Redis closed; all our writes may come twice
+            "retry_on_error": [RedisConnectionError],
+            "max_connections": CONNECTIONS_MAX,
+            **options,
+        }
         try:
-            client = redis_asyncio.Redis.from_url(
-                url,
-                socket_timeout=CALL_WAIT_S,
-                socket_connect_timeout=CALL_WAIT_S,
-                retry=Retry(NoBackoff(), 1),  # a connection that an old Redis closed; all our writes may come twice
-                retry_on_error=[RedisConnectionError],
-                max_connections=CONNECTIONS_MAX,
-                **options,
-            )
+            redis = _client(url, usual)
         except ValueError as error:
             raise BadSetup(f"HEADRACE_REDIS_URL={shown(url)!r}: {error}") from error
-        store = Store(client, cell)
+        store = Store(redis, cell)
         await store._check(url)
         return store
 
@@ -130,12 +133,16 @@ class Store:
         if time.monotonic() < self._down_until_s:
             raise StoreDown("Redis cannot be reached", retry_after_s=DOWN_S)
         try:
-            return await call()
+            found = await call()
         except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-            self._down_until_s = time.monotonic() + DOWN_S
+            self._down_until_s, self.up = time.monotonic() + DOWN_S, False
             raise StoreDown(f"Redis cannot be reached: {error}", retry_after_s=DOWN_S) from error
-        except RedisError as error:  # loading, out of memory, read-only replica
+        except RedisError as error:  # loading, out of memory, a master that has lost its replicas or its post
+            self.up = False
+            await self._client.connection_pool.disconnect(inuse_connections=False)  # who is it now?
             raise StoreDown(f"Redis refuses: {error}", retry_after_s=DOWN_S) from error
+        self.up = True
+        return found
 
     async def _set_all(self, values: Mapping[str, bytes], ttl_s: int) -> None:
         for part in _parts(list(values.items())):
@@ -144,18 +151,18 @@ class Store:
 
     # --- token logs ---
 
-    async def append_tokens(self, chunks: Iterable[TokenChunk]) -> list[Key]:
+    async def append_tokens(self, chunks: Iterable[TokenChunk]) -> list[int]:
         """A chunk may come twice, and one of an older attempt may come late: readers sort that out.
 
-        Returns whose chunk stands alone although it is not the first: Redis has lost the log before it.
+        Returns how many chunks each log has now: no more than after the writer's last one means that Redis has lost
+        some, by a restart, a flush or a failover.
         """
-        torn: list[Key] = []
+        lengths: list[int] = []
         for part in _parts(list(chunks)):
             keys = [self.key("tokens", chunk.key.request_id) for chunk in part]
             args = [TOKENS_TTL_S, *map(pack, part)]
-            new: list[int] = await self._call(lambda keys=keys, args=args: self._append(keys=keys, args=args))  # type: ignore[misc]
-            torn += [part[place - 1].key for place in new if part[place - 1].start > 0]
-        return torn
+            lengths += await self._call(lambda keys=keys, args=args: self._append(keys=keys, args=args))  # type: ignore[misc]
+        return lengths
 
     async def read_tokens(self, request_ids: Sequence[str]) -> dict[str, Logged]:
         """What is known of each request's output from its first token on, without gaps; empty if nothing is."""
@@ -250,6 +257,18 @@ class Store:
 
     async def close(self) -> None:
         await self._client.aclose()
+
+
+def _client(url: str, options: Mapping[str, Any]) -> "Redis":
+    """Not connected yet. Sentinels are told the same user and password, under the same certificates. ValueError."""
+    if not sentinels.is_watched(url):
+        return Redis.from_url(url, **options)
+    watched = sentinels.parse(url)
+    secured = {**options, "ssl": True} if watched.tls else dict(options)
+    asked = {key: value for key, value in secured.items() if key != "max_connections"}
+    sentinel: Any = Sentinel(watched.sentinels, sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
+    master: Redis = sentinel.master_for(watched.service, db=watched.db, **secured)
+    return master
 
 
 def _request_of(handle_id: str) -> str:

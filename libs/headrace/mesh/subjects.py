@@ -24,6 +24,7 @@ STATUS = "hr.v1.status"
 SCALE = "hr.v1.scale"
 CAPS = "hr.v1.caps"
 EMBEDDERS = "hr.v1.embedders"
+CELL_STATUS = "hr.cells.*.status"  # at the doors of many cells
 
 _PROCESS_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
@@ -33,6 +34,11 @@ def check_process_id(name: str) -> str:
     if not _PROCESS_ID.fullmatch(name):
         raise ValueError(f"process id {name!r}: must be 1 to 63 of a-z, 0-9 and '-', not starting with '-'")
     return name
+
+
+def cell_status(cell: str) -> str:
+    """A cell's status, as the doors' NATS has it from the cell's."""
+    return f"hr.cells.{cell}.status"
 
 
 def request(request_id: str) -> str:

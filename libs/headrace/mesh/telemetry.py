@@ -1,9 +1,11 @@
 """Logs and traces of a process. A request that is not sampled costs one look at its traceparent."""
 
+import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from headrace.core.types import StageSpan
+from headrace.mesh import genai
 from headrace.mesh.config import Settings
 from headrace.mesh.logs import Logger, get_logger, set_up_logging
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Logger", "emit_span", "get_logger", "sampled", "set_up", "shut_down", "spans"]
 
 _writer: "SpanWriter | None" = None
+_log = get_logger("stages")
 
 
 def set_up(process: str, settings: Settings) -> None:
@@ -38,9 +41,21 @@ def spans() -> "SpanWriter | None":
 def emit_span(
     span: StageSpan, traceparent: str, attributes: "Attributes | None" = None, links: Sequence[str] = ()
 ) -> None:
-    """A finished stage of a sampled request. links: what a redelivery goes on from."""
+    """A finished stage of a sampled request, as a span where somebody listens, and as a line of the log. links: what a
+    redelivery goes on from."""
+    span_id, told = f"{random.getrandbits(64) or 1:016x}", attributes or {}
     if _writer is not None:
-        _writer.emit_span(span, traceparent, attributes, links)
+        _writer.emit_span(span, traceparent, span_id, attributes, links)
+    _log.info(
+        "stage",
+        stage=span.stage,
+        request_id=told.get(genai.REQUEST_ID, ""),
+        attempt=told.get(genai.ATTEMPT, 0),
+        part=span.part,
+        took_ms=round((span.end_s - span.start_s) * 1e3, 3),
+        traceparent=traceparent,
+        span_id=span_id,
+    )
 
 
 def shut_down() -> None:

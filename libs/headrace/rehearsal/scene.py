@@ -92,7 +92,9 @@ class Scene:
         """The file of SLO classes."""
         lines = []
         for name, ttft_s in CLASSES.items():
-            lines += [f"[classes.{name}]", f"ttft_s = {ttft_s}", f"timeout_s = {TIMEOUT_S}", f"ttl_s = {TIMEOUT_S}"]
+            lines += [f"[classes.{name}]", f"ttft_s = {ttft_s}"]
+            # Nobody is refused: what a cut costs is to be seen in times.
+            lines += [f"{limit} = {TIMEOUT_S}" for limit in ("timeout_s", "ttl_s", "refuse_s")]
         return "\n".join((*lines, ""))
 
     def environment(self, folder: Path) -> dict[str, str]:

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.profiles import encoder, instance, model
+from headrace.profiles import model, packaged
+from headrace.sim.fleet import instance_of, tower_of
 from headrace.workload.fleet import PoolSpec
 from headrace.workload.scenario import Scenario
 
@@ -33,13 +34,12 @@ def assumptions(scenario: Scenario, text: str, overrides: Mapping[str, Any]) -> 
 
 
 def _profiles(pool: PoolSpec, name: str) -> Iterator[Assumption]:
-    """As headrace.sim.fleet chooses them."""
-    if "encode" in pool.stages:
-        tower = encoder(f"{pool.gpu}/{name}/tp{pool.tp}")
+    if "encode" in pool.stages and (tower := tower_of(pool, name)) is not None:
         yield Assumption(f"Encoder profile {tower.name}", source_lines(tower.source))
-        yield Assumption(f"Model {name}", source_lines(model(name).source))
+        if name in packaged("models"):
+            yield Assumption(f"Model {name}", source_lines(model(name).source))
     if {"prefill", "decode"} & set(pool.stages):
-        llm = instance(pool.profile or f"{pool.gpu}/{name}/tp{pool.tp}")
+        llm = instance_of(pool, name)
         yield Assumption(f"Instance profile {llm.name}", source_lines(llm.source))
 
 

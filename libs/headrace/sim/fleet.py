@@ -39,8 +39,8 @@ def kind_of(pool: PoolSpec, default_model: str, model: str = "") -> Kind:
 
 
 def _kind(pool: PoolSpec, name: str) -> Kind:
-    llm = _instance(pool, name) if {"prefill", "decode"} & set(pool.stages) else None
-    tower = _tower(pool, name) if "encode" in pool.stages else None
+    llm = instance_of(pool, name) if {"prefill", "decode"} & set(pool.stages) else None
+    tower = tower_of(pool, name) if "encode" in pool.stages else None
     loads_s = sum(profile.load_cold_s for profile in (llm, tower) if profile is not None)
     start_s = loads_s if pool.start_s is None else pool.start_s
     if llm is None:
@@ -80,7 +80,7 @@ def _kind(pool: PoolSpec, name: str) -> Kind:
     )
 
 
-def _tower(pool: PoolSpec, name: str) -> EncoderProfile | None:
+def tower_of(pool: PoolSpec, name: str) -> EncoderProfile | None:
     """The one of the pool's own file, or its GPU's. None: neither is said, and encoding costs nothing."""
     if holds_encoder(pool.profile):
         tower = encoder(pool.profile)
@@ -121,7 +121,8 @@ def link_of(fleet: Fleet) -> Link:
     return gpu(name).links[fleet.link] if name else Link()
 
 
-def _instance(pool: PoolSpec, name: str) -> InstanceProfile:
+def instance_of(pool: PoolSpec, name: str) -> InstanceProfile:
+    """What a worker of the pool that prefills or decodes this model takes."""
     if pool.profile in packaged_engine_profiles():
         return _of_engine(pool)
     return instance(pool.profile or f"{pool.gpu}/{name}/tp{pool.tp}")

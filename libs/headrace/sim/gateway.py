@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import cast
 
 from headrace.core.types import Media, MediaMeta, MediaSpan, Prompt, Request, Sampling
+from headrace.modalities import modality
 from headrace.profiles import ModelCard, model
 from headrace.sim.asked import Asked, Part
 from headrace.sim.kind import Kind
@@ -102,6 +103,9 @@ class Gateway:
         if part.modality == "audio":
             tokens = part.tokens or max(1, round(part.duration_s * _AUDIO_TOKENS_PER_S))
             return tokens, Part(max(1, round(part.duration_s / 30)), 0)
+        if part.modality not in ("image", "video"):  # counted by its own file, encoded as an image of so many tokens
+            tokens = part.tokens or modality(part.modality).token_count(_meta(part))
+            return tokens, Part(max(1, round(tokens / card.tiling.tokens_per_tile)) if card.tiling else 1, 0)
         frames = max(1, round(part.duration_s * _FRAMES_PER_S)) if part.modality == "video" else 1
         tokens, tiles = _image(card, part.width, part.height)
         if part.tokens:
@@ -120,8 +124,11 @@ def _image(card: ModelCard, width: int, height: int) -> tuple[int, int]:
 
 
 def _media(part: AskedPart, tokens: int) -> Media:
-    meta = MediaMeta(part.modality, "", part.width, part.height, 0, part.duration_s)
-    return Media(meta, part.content, tokens)
+    return Media(_meta(part), part.content, tokens)
+
+
+def _meta(part: AskedPart) -> MediaMeta:
+    return MediaMeta(part.modality, "", part.width, part.height, 0, part.duration_s)
 
 
 def _positions(count: int) -> tuple[int, ...]:

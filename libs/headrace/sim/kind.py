@@ -6,6 +6,7 @@ from headrace.core.cost import EncodeCost, Link, Power, StepCost
 from headrace.core.instance import NO_PACE, Pace
 from headrace.core.stages.places import Line
 from headrace.core.types import StageName
+from headrace.modalities import REGISTRY
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Kind:
     batch_whole: bool = False  # as many as wait, up to batch_max; else a quarter of those, as live encoders do
     encoder_cache_bytes: int = 0  # of embeddings kept for requests to come
     start_s: float = 0.0  # from a process to a worker that serves
-    modalities: tuple[str, ...] = ("image", "audio", "video")
+    modalities: tuple[str, ...] = tuple(REGISTRY)
     pace: Pace = NO_PACE
     host: Link = field(default_factory=Link)  # to its machine's memory and back
     host_bytes: int = 0  # of that memory, for the KV caches of evicted requests

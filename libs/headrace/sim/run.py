@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from headrace.core.queue import QueueConfig
+from headrace.core.queue import QueueConfig, QueueCore
 from headrace.sim.asked import Asked
 from headrace.sim.fleet import kind_of, link_of
 from headrace.sim.gateway import Gateway
@@ -74,6 +74,7 @@ class Run:
         progress: Progress | None = None,
         settings: Mapping[str, Any] | None = None,
         speeds: Iterable[SpeedChange] = (),
+        core: Callable[[QueueConfig], QueueCore] = QueueCore,
     ) -> None:
         if scenario.fleet is None:
             raise ScenarioError(f"{scenario.name} [fleet]: is missing; a simulation needs at least one [[fleet.pools]]")
@@ -85,7 +86,7 @@ class Run:
         self._progress = progress
         mesh = _mesh(scenario)
         config = replace(_config(scenario, chosen, mesh), **(settings or {}))
-        self.world = World(config, mesh, link_of(scenario.fleet))
+        self.world = World(config, mesh, link_of(scenario.fleet), core)
         predictor = chosen.predict(lambda request_id: self.world.asked[request_id].output_tokens)
         self.world.predictor = predictor or self.world.predictor
         self.kinds = {pool.name: kind_of(pool, scenario.model) for pool in scenario.fleet.pools}
@@ -111,7 +112,7 @@ class Run:
         last_s = START_S + self._scenario.duration_s + self._scenario.drain_s
         self.world.agenda.run(last_s, self._over)
         if self._over():
-            self._settle()
+            self.finish()
 
     def prepare(self) -> None:
         """Everything that happens by itself is on the agenda."""
@@ -148,7 +149,7 @@ class Run:
         self.world.agenda.at(max(at_s, self.world.now_s), self._arrive, arrival, arrivals, number)
 
     def _arrive(self, arrival: Arrival, arrivals: Iterator[Arrival], number: Iterator[int]) -> None:
-        self._ask(arrival)
+        self.ask(arrival)
         if self._progress is not None and not next(number) % PROGRESS_EVERY:
             self._progress(min(1.0, arrival.at_s / self._scenario.duration_s))
         self._next(arrivals, number)
@@ -157,13 +158,13 @@ class Run:
         if self.world.now_s - START_S >= self._scenario.duration_s:
             self._coming -= 1
             return
-        asked = self._ask(user.question().arrival(0.0))
+        asked = self.ask(user.question().arrival(0.0))
         if asked.ended:  # refused at once
             self._ask_again(user, asking)
         else:
             asking[asked.row] = user
 
-    def _ask(self, arrival: Arrival) -> Asked:
+    def ask(self, arrival: Arrival) -> Asked:
         asked = self._gateway.ask(arrival)
         if self._autoscaling is not None:
             self._autoscaling.asked(asked)
@@ -182,7 +183,7 @@ class Run:
         """Everybody has asked, and everything has ended."""
         return not self._coming and not self.world.ledger.open
 
-    def _settle(self) -> None:
+    def finish(self) -> None:
         """Let the last releases through, then hold the run to its invariants."""
         world = self.world
         quiet_s = 2 * world.mesh.lease_s + 20 * (world.mesh.event_s + world.mesh.queue_s)

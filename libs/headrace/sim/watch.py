@@ -25,8 +25,8 @@ class Watch:
     def _sample(self) -> None:
         world = self._world
         self.t_s.append(world.now_s - START_S)
-        for load in world.core.class_views(world.now_s):
-            self.waiting[load.slo_class].append(load.queued)
+        for slo_class, queued in world.core.queued().items():
+            self.waiting[slo_class].append(queued)
         for name in self._kinds:
             self._sample_pool(name)
         world.agenda.after(self.sample_s, self._sample)

@@ -38,10 +38,12 @@ START_S = 1_000_000.0  # a moment like any other, but that no time is 0
 
 
 class World:
-    def __init__(self, config: QueueConfig, mesh: Mesh, link: Link) -> None:
+    def __init__(
+        self, config: QueueConfig, mesh: Mesh, link: Link, core: Callable[[QueueConfig], QueueCore] = QueueCore
+    ) -> None:
         self.agenda = Agenda(START_S)
         self.config = config
-        self.core = QueueCore(config)
+        self.core = core(config)
         self.mesh = mesh
         self.network = Network(link, mesh.byte_s)
         self.ledger = Ledger(START_S)

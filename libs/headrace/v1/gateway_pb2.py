@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from headrace.v1 import common_pb2 as headrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19headrace/v1/gateway.proto\x12\x0bheadrace.v1\x1a\x18headrace/v1/common.proto\"G\n\nMediaInput\x12\x10\n\x08modality\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x0c\n\x04mime\x18\x04 \x01(\t\"O\n\x0b\x43ontentPart\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12(\n\x05media\x18\x02 \x01(\x0b\x32\x17.headrace.v1.MediaInputH\x00\x42\x06\n\x04kind\"B\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12)\n\x07\x63ontent\x18\x02 \x03(\x0b\x32\x18.headrace.v1.ContentPart\"\x99\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x08messages\x18\x02 \x03(\x0b\x32\x14.headrace.v1.Message\x12\'\n\x08sampling\x18\x03 \x01(\x0b\x32\x15.headrace.v1.Sampling\x12\x11\n\tslo_class\x18\x04 \x01(\t\x12\x11\n\ttimeout_s\x18\x05 \x01(\x01\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\t\x12\x1a\n\x12keep_on_disconnect\x18\x07 \x01(\x08\x12\x15\n\rttft_target_s\x18\x08 \x01(\x01\x12\x14\n\x0ctbt_target_s\x18\t \x01(\x01\x12\x10\n\x08priority\x18\n \x01(\x11\x12\x0c\n\x04\x66low\x18\x0b \x01(\t\"=\n\x13\x41ttachStreamRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nnext_index\x18\x02 \x01(\r\"+\n\x15\x43\x61ncelGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\'\n\x16\x43\x61ncelGenerateResponse\x12\r\n\x05known\x18\x01 \x01(\x08\"k\n\x07Started\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08trace_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x15\n\rprompt_tokens\x18\x04 \x01(\r\x12\x14\n\x0cimage_tokens\x18\x05 \x01(\r\"b\n\x05\x44\x65lta\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0e\n\x06tokens\x18\x02 \x03(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12,\n\x08logprobs\x18\x04 \x03(\x0b\x32\x1a.headrace.v1.TokenLogprobs\"\x86\x01\n\rGenerateEvent\x12\'\n\x07started\x18\x01 \x01(\x0b\x32\x14.headrace.v1.StartedH\x00\x12#\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x12.headrace.v1.DeltaH\x00\x12\x1f\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x10.headrace.v1.EndH\x00\x42\x06\n\x04kind\"U\n\tModelInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x02 \x01(\r\x12\x12\n\nmodalities\x18\x03 \x03(\t\x12\x10\n\x08servable\x18\x04 \x01(\x08\"\x13\n\x11ListModelsRequest\"<\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.headrace.v1.ModelInfo2\xc4\x02\n\x0eGatewayService\x12\x46\n\x08Generate\x12\x1c.headrace.v1.GenerateRequest\x1a\x1a.headrace.v1.GenerateEvent0\x01\x12H\n\x06\x41ttach\x12 .headrace.v1.AttachStreamRequest\x1a\x1a.headrace.v1.GenerateEvent0\x01\x12Q\n\x06\x43\x61ncel\x12\".headrace.v1.CancelGenerateRequest\x1a#.headrace.v1.CancelGenerateResponse\x12M\n\nListModels\x12\x1e.headrace.v1.ListModelsRequest\x1a\x1f.headrace.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19headrace/v1/gateway.proto\x12\x0bheadrace.v1\x1a\x18headrace/v1/common.proto\"G\n\nMediaInput\x12\x10\n\x08modality\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x0c\n\x04mime\x18\x04 \x01(\t\"O\n\x0b\x43ontentPart\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12(\n\x05media\x18\x02 \x01(\x0b\x32\x17.headrace.v1.MediaInputH\x00\x42\x06\n\x04kind\"7\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t\"\x83\x01\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12)\n\x07\x63ontent\x18\x02 \x03(\x0b\x32\x18.headrace.v1.ContentPart\x12)\n\ntool_calls\x18\x03 \x03(\x0b\x32\x15.headrace.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x04 \x01(\t\"=\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\t\"4\n\nToolChoice\x12\x0e\n\x04mode\x18\x01 \x01(\tH\x00\x12\x0e\n\x04name\x18\x02 \x01(\tH\x00\x42\x06\n\x04kind\"\x86\x03\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x08messages\x18\x02 \x03(\x0b\x32\x14.headrace.v1.Message\x12\'\n\x08sampling\x18\x03 \x01(\x0b\x32\x15.headrace.v1.Sampling\x12\x11\n\tslo_class\x18\x04 \x01(\t\x12\x11\n\ttimeout_s\x18\x05 \x01(\x01\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\t\x12\x1a\n\x12keep_on_disconnect\x18\x07 \x01(\x08\x12\x15\n\rttft_target_s\x18\x08 \x01(\x01\x12\x14\n\x0ctbt_target_s\x18\t \x01(\x01\x12\x10\n\x08priority\x18\n \x01(\x11\x12\x0c\n\x04\x66low\x18\x0b \x01(\t\x12 \n\x05tools\x18\x0c \x03(\x0b\x32\x11.headrace.v1.Tool\x12,\n\x0btool_choice\x18\r \x01(\x0b\x32\x17.headrace.v1.ToolChoice\x12\x10\n\x08one_call\x18\x0e \x01(\x08\x12\t\n\x01n\x18\x0f \x01(\r\"k\n\x13\x41ttachStreamRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nnext_index\x18\x02 \x01(\r\x12\x12\n\ntool_calls\x18\x03 \x01(\x08\x12\x18\n\x10other_next_index\x18\x04 \x03(\r\"+\n\x15\x43\x61ncelGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\'\n\x16\x43\x61ncelGenerateResponse\x12\r\n\x05known\x18\x01 \x01(\x08\"k\n\x07Started\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08trace_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x15\n\rprompt_tokens\x18\x04 \x01(\r\x12\x14\n\x0cimage_tokens\x18\x05 \x01(\r\"K\n\rToolCallDelta\x12\r\n\x05index\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\targuments\x18\x04 \x01(\t\"\x92\x01\n\x05\x44\x65lta\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0e\n\x06tokens\x18\x02 \x03(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12,\n\x08logprobs\x18\x04 \x03(\x0b\x32\x1a.headrace.v1.TokenLogprobs\x12.\n\ntool_calls\x18\x05 \x03(\x0b\x32\x1a.headrace.v1.ToolCallDelta\"\x96\x01\n\rGenerateEvent\x12\'\n\x07started\x18\x01 \x01(\x0b\x32\x14.headrace.v1.StartedH\x00\x12#\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x12.headrace.v1.DeltaH\x00\x12\x1f\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x10.headrace.v1.EndH\x00\x12\x0e\n\x06\x63hoice\x18\x04 \x01(\rB\x06\n\x04kind\"U\n\tModelInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x02 \x01(\r\x12\x12\n\nmodalities\x18\x03 \x03(\t\x12\x10\n\x08servable\x18\x04 \x01(\x08\"\x13\n\x11ListModelsRequest\"<\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.headrace.v1.ModelInfo2\xc4\x02\n\x0eGatewayService\x12\x46\n\x08Generate\x12\x1c.headrace.v1.GenerateRequest\x1a\x1a.headrace.v1.GenerateEvent0\x01\x12H\n\x06\x41ttach\x12 .headrace.v1.AttachStreamRequest\x1a\x1a.headrace.v1.GenerateEvent0\x01\x12Q\n\x06\x43\x61ncel\x12\".headrace.v1.CancelGenerateRequest\x1a#.headrace.v1.CancelGenerateResponse\x12M\n\nListModels\x12\x1e.headrace.v1.ListModelsRequest\x1a\x1f.headrace.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,28 +36,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MEDIAINPUT']._serialized_end=139
   _globals['_CONTENTPART']._serialized_start=141
   _globals['_CONTENTPART']._serialized_end=220
-  _globals['_MESSAGE']._serialized_start=222
-  _globals['_MESSAGE']._serialized_end=288
-  _globals['_GENERATEREQUEST']._serialized_start=291
-  _globals['_GENERATEREQUEST']._serialized_end=572
-  _globals['_ATTACHSTREAMREQUEST']._serialized_start=574
-  _globals['_ATTACHSTREAMREQUEST']._serialized_end=635
-  _globals['_CANCELGENERATEREQUEST']._serialized_start=637
-  _globals['_CANCELGENERATEREQUEST']._serialized_end=680
-  _globals['_CANCELGENERATERESPONSE']._serialized_start=682
-  _globals['_CANCELGENERATERESPONSE']._serialized_end=721
-  _globals['_STARTED']._serialized_start=723
-  _globals['_STARTED']._serialized_end=830
-  _globals['_DELTA']._serialized_start=832
-  _globals['_DELTA']._serialized_end=930
-  _globals['_GENERATEEVENT']._serialized_start=933
-  _globals['_GENERATEEVENT']._serialized_end=1067
-  _globals['_MODELINFO']._serialized_start=1069
-  _globals['_MODELINFO']._serialized_end=1154
-  _globals['_LISTMODELSREQUEST']._serialized_start=1156
-  _globals['_LISTMODELSREQUEST']._serialized_end=1175
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1177
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1237
-  _globals['_GATEWAYSERVICE']._serialized_start=1240
-  _globals['_GATEWAYSERVICE']._serialized_end=1564
+  _globals['_TOOLCALL']._serialized_start=222
+  _globals['_TOOLCALL']._serialized_end=277
+  _globals['_MESSAGE']._serialized_start=280
+  _globals['_MESSAGE']._serialized_end=411
+  _globals['_TOOL']._serialized_start=413
+  _globals['_TOOL']._serialized_end=474
+  _globals['_TOOLCHOICE']._serialized_start=476
+  _globals['_TOOLCHOICE']._serialized_end=528
+  _globals['_GENERATEREQUEST']._serialized_start=531
+  _globals['_GENERATEREQUEST']._serialized_end=921
+  _globals['_ATTACHSTREAMREQUEST']._serialized_start=923
+  _globals['_ATTACHSTREAMREQUEST']._serialized_end=1030
+  _globals['_CANCELGENERATEREQUEST']._serialized_start=1032
+  _globals['_CANCELGENERATEREQUEST']._serialized_end=1075
+  _globals['_CANCELGENERATERESPONSE']._serialized_start=1077
+  _globals['_CANCELGENERATERESPONSE']._serialized_end=1116
+  _globals['_STARTED']._serialized_start=1118
+  _globals['_STARTED']._serialized_end=1225
+  _globals['_TOOLCALLDELTA']._serialized_start=1227
+  _globals['_TOOLCALLDELTA']._serialized_end=1302
+  _globals['_DELTA']._serialized_start=1305
+  _globals['_DELTA']._serialized_end=1451
+  _globals['_GENERATEEVENT']._serialized_start=1454
+  _globals['_GENERATEEVENT']._serialized_end=1604
+  _globals['_MODELINFO']._serialized_start=1606
+  _globals['_MODELINFO']._serialized_end=1691
+  _globals['_LISTMODELSREQUEST']._serialized_start=1693
+  _globals['_LISTMODELSREQUEST']._serialized_end=1712
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1714
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1774
+  _globals['_GATEWAYSERVICE']._serialized_start=1777
+  _globals['_GATEWAYSERVICE']._serialized_end=2101
 # @@protoc_insertion_point(module_scope)

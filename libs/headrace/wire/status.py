@@ -19,6 +19,7 @@ def status_to_proto(view: CellView) -> queue_pb2.CellStatus:
                 oldest_wait_s=load.oldest_wait_s,
                 estimated_wait_s=load.estimated_wait_s,
                 estimated_wait_least_s=load.estimated_wait_least_s,
+                ttft_s=load.ttft_s,
             )
             for load in view.classes
         ],

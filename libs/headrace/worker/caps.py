@@ -7,9 +7,10 @@ fallback that it named with its last word, or below, where a budget policy is pu
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from google.protobuf.message import DecodeError
 
@@ -21,7 +22,8 @@ from headrace.worker.playing import Alone, under_fallback
 log = get_logger("caps")
 
 LEASE_MAX_S = 60.0  # nobody's word holds longer
-DEVICES_MAX = 64  # of one worker
+DEVICES_MAX = 64  # of one worker, or one machine
+Orders = Callable[[governor_pb2.CapBatch], Sequence[governor_pb2.DeviceCap]]
 ALONE_S = 1.0  # between two looks at what it may draw without a governor
 
 
@@ -36,10 +38,16 @@ class Cap:
 
 class Caps:
     def __init__(
-        self, me: str, devices: Devices, alone: Alone | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        me: str,
+        devices: Devices,
+        alone: Alone | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        orders: Orders | None = None,
     ) -> None:
-        """alone: what it goes by while the governor is silent; None: its fallback, and no more."""
-        self._me = me
+        """alone: what it goes by while the governor is silent; None: its fallback, and no more. orders: which of a
+        batch are its own; None: those of the worker `me`."""
+        self._orders = orders or partial(_of_worker, me)
         self._alone = alone
         self._fell_back = False
         self._devices = devices
@@ -51,6 +59,11 @@ class Caps:
         self._held: dict[str, float] = {}  # caps as they were set
         self._refused: dict[str, str] = {}  # why they could not be, said once
         self._changed = asyncio.Event()
+
+    @property
+    def held(self) -> Mapping[str, float]:
+        """Watts by device, as they were set; 0: none."""
+        return self._held
 
     def on_message(self, data: bytes, _headers: Mapping[str, str]) -> None:
         try:
@@ -64,8 +77,7 @@ class Caps:
                 log.warning("older_governor_refused", governor=batch.governor, epoch=batch.epoch)
             return
         self._newest, self._governor = age, batch.governor
-        mine = next((worker for worker in batch.workers if worker.worker == self._me), None)
-        self._ordered = _caps(mine) if mine is not None else {}
+        self._ordered = _caps(self._orders(batch))
         self._until_s = self._clock() + min(max(batch.lease_s, 0.0), LEASE_MAX_S)
         self._fell_back = False
         self._changed.set()
@@ -118,10 +130,14 @@ class Caps:
                 log.warning("cap_refused", device=device, cap_w=cap_w, why=why)
 
 
-def _caps(worker: governor_pb2.WorkerCaps) -> dict[str, Cap]:
+def _of_worker(me: str, batch: governor_pb2.CapBatch) -> Sequence[governor_pb2.DeviceCap]:
+    return next((worker.devices for worker in batch.workers if worker.worker == me), ())
+
+
+def _caps(orders: Sequence[governor_pb2.DeviceCap]) -> dict[str, Cap]:
     """What is no power is no order."""
     found = {}
-    for one in worker.devices[:DEVICES_MAX]:
+    for one in orders[:DEVICES_MAX]:
         if all(math.isfinite(watts) and watts >= 0 for watts in (one.cap_w, one.fallback_w)):
             found[one.device] = Cap(one.cap_w, one.fallback_w, one.reason)
         else:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal
 
-from headrace.mesh.power_limits import PowerLimits
+from headrace.mesh.power_limits import NodeLimits, PowerLimits
 from headrace.mesh.sensors import UNKNOWN, DeviceReading, Sensors
 from headrace.worker.energy import Account, Measured
 from headrace.worker.plant import DEVICE, Plant
@@ -25,7 +25,7 @@ class Devices:
         self,
         sensors: Sensors,
         plant: Plant | None = None,
-        limits: PowerLimits | None = None,
+        limits: PowerLimits | NodeLimits | None = None,
         metered: Metered = "",
     ) -> None:
         """metered: whose energy is what this worker computes with. rapl: as much of the packages' as the process has

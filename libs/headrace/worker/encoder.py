@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 # Towers here take tens of milliseconds a picture: a batch stays within a few hundred, and so does a cancel.
 BATCH_MAX = 8
+# Of a wait for those before it that a request's timeline tells; below it preprocessing is said to begin at once.
+WAIT_LEAST_S = 1e-3
 # Pictures waiting and waiting to be fetched; beyond this the queue manager's balance has failed.
 PARTS_MAX = 4096
 
@@ -44,6 +46,7 @@ class Job:
     """One content on its way through the tower; at the end there is an embedding or an error."""
 
     encoding: Encoding[Part]
+    begun_s: float  # its batch was taken
     data: bytes = b""  # empty: nobody wants it any more, or nobody's could be read
     preprocessed_s: float = 0.0
     encoded_s: float = 0.0
@@ -105,7 +108,8 @@ class EncodeStage:
     async def _compute(self) -> None:
         while True:
             await self._work.wait()
-            jobs = [Job(encoding) for encoding in self._schedule()]
+            begun_s = time.time()
+            jobs = [Job(encoding, begun_s) for encoding in self._schedule()]
             for job in jobs:
                 await self._read(job)
             took_s = await asyncio.get_running_loop().run_in_executor(self._thread, self._encode, jobs)
@@ -281,10 +285,13 @@ class EncodeStage:
 
     def _computed(self, part: Part, job: Job, embedding: Embedding) -> Outgoing:
         number = part.command.part
-        began_s = min(part.received_s, job.preprocessed_s)
+        came_s = min(part.received_s, job.preprocessed_s)
+        waited = job.begun_s - came_s >= WAIT_LEAST_S
+        wait = (StageSpan("wait", came_s, job.begun_s, self._me, number),) if waited else ()
+        began_s = job.begun_s if waited else came_s
         preprocess = StageSpan("preprocess", began_s, job.preprocessed_s, self._me, number)
         encode = StageSpan("encode", job.preprocessed_s, job.encoded_s, self._me, number, joules=job.joules)
-        return Outgoing(part, embedding, (preprocess, encode))
+        return Outgoing(part, embedding, (*wait, preprocess, encode))
 
     def _cached(self, part: Part, embedding: Embedding) -> Outgoing:
         span = StageSpan("encode", part.received_s, time.time(), self._me, part.command.part, cached=True)

@@ -7,7 +7,7 @@ from headrace.engines.runtime import chosen_device
 from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup
 from headrace.mesh.logs import get_logger
-from headrace.mesh.power_limits import PowerLimits
+from headrace.mesh.power_limits import NodeLimits, PowerLimits
 from headrace.mesh.sensors import Nvml, Rapl, Sensors
 from headrace.profiles import EngineProfile
 from headrace.worker.devices import Devices
@@ -22,8 +22,9 @@ def open_devices(worker: str, settings: Settings, profile: EngineProfile | None,
     Raises:
         BadSetup: HEADRACE_PLANT names no GPU.
     """
-    nvml = Nvml.open(env.get("CUDA_VISIBLE_DEVICES"))
-    limits = PowerLimits(nvml, settings.caps, settings.data_dir)
+    by_node = settings.caps_by == "node"
+    nvml = Nvml.open(env.get("CUDA_VISIBLE_DEVICES"), by_uuid=by_node)
+    limits = NodeLimits(nvml) if by_node else PowerLimits(nvml, settings.caps, settings.data_dir)
     if profile is not None:
         devices = Devices(Sensors([nvml]), _plant(worker, settings, profile), limits)
     elif _on_gpu(settings, nvml):

@@ -68,6 +68,7 @@ class Held:
     logged: int  # tokens[:logged] stand in the token log
     logged_s: float
     traced: bool
+    log_chunks: int = 0  # what the token log had after the last write
     logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)  # by output index, as far as they are known
     cached_tokens: int = 0  # of the prompt, found in the prefill worker's prefix cache
     spans: list[StageSpan] = field(default_factory=list)

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 import numpy as np
-from scipy.optimize import nnls
 
 from headrace.core.instance import Pace
 
@@ -17,6 +16,8 @@ Step = tuple[int, int, float]  # decoding sequences, prefilled tokens, seconds
 
 def pace_of_steps(steps: Iterable[Step]) -> Pace:
     """Least squares with no negative coefficient; all zeros where there were too few steps."""
+    from scipy.optimize import nnls  # a quarter of a worker's start, and only a change of models needs it
+
     rows = [(1.0, float(sequences), float(prefilled), took_s) for sequences, prefilled, took_s in steps]
     if len(rows) < STEPS_MIN:
         return Pace()

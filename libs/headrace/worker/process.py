@@ -29,6 +29,7 @@ from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
 from headrace.mesh.errors import BadSetup
 from headrace.mesh.guard import operators
+from headrace.mesh.health import common_readings
 from headrace.mesh.lifecycle import DRAIN_WAIT_S, EXIT_BAD_SETUP, Lifecycle, collect_less, run
 from headrace.mesh.store import Store
 from headrace.mesh.subjects import check_process_id
@@ -259,9 +260,9 @@ async def serve(options: Options, lifecycle: Lifecycle) -> None:
         if worker.encode_stage is not None:
             embed.stage = worker.encode_stage
             stack.push_async_callback(embed.advertise(carriers.bus, address.grpc_address, lifecycle.stopping))
-        scraped = await metrics.serve_metrics(
-            settings.metrics_addr, worker_registry(options.id, worker.state, carriers.devices.account), inner.context
-        )
+        readings = common_readings(carriers.bus, settings)
+        registry = worker_registry(options.id, worker.state, carriers.devices.account, *readings)
+        scraped = await metrics.serve_metrics(settings.metrics_addr, registry, inner.context)
         stack.push_async_callback(scraped.stop)
         await server.set_serving(True)
         collect_less()

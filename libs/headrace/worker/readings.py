@@ -16,17 +16,20 @@ FIELDS = {
     "headrace_worker_tensors": ("Embeddings and KV caches that peers may fetch", "handles"),
     "headrace_worker_mapped_files": ("Files of tensors in the shared directory", "mapped_files"),
     "headrace_worker_requests_kept": ("Requests that it works on, or whose end is not stored yet", "kept_requests"),
+    "headrace_worker_blocks_held": ("KV blocks in its engine that requests hold", "blocks_used"),
     "headrace_worker_epoch": ("Newest leadership epoch that it has heard of", "epoch"),
 }
 STAGES = ("prefill", "decode", "encode")
 
 
-def worker_registry(worker: str, state: Callable[[], WorkerState], account: Account) -> CollectorRegistry:
+def worker_registry(
+    worker: str, state: Callable[[], WorkerState], account: Account, *more: Reading
+) -> CollectorRegistry:
     held = (
         Reading(name, text, lambda field=field: _of(state(), field), ("worker",))  # type: ignore[misc]
         for name, (text, field) in FIELDS.items()
     )
-    return registry(*energy_readings(worker, account), *held)
+    return registry(*energy_readings(worker, account), *held, *more)
 
 
 def energy_readings(worker: str, account: Account) -> list[Reading]:

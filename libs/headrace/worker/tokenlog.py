@@ -55,7 +55,7 @@ class TokenLog:
         entries = [_unlogged(held) for held in due]
         self._writing = frozenset(held.key.request_id for held in due)
         try:
-            torn = await self._store.append_tokens(entries)
+            lengths = await self._store.append_tokens(entries)
         except StoreDown as error:
             self._tell(down=True, why=str(error))
             return
@@ -63,8 +63,10 @@ class TokenLog:
             self._writing = frozenset()
         self._tell(down=False)
         now_s = time.time()
-        for held, chunk in zip(due, entries, strict=True):
-            held.logged, held.logged_s = 0 if chunk.key in torn else chunk.start + len(chunk.tokens), now_s
+        for held, chunk, length in zip(due, entries, lengths, strict=True):
+            torn = length <= held.log_chunks  # the whole of it again
+            held.logged, held.logged_s = 0 if torn else chunk.start + len(chunk.tokens), now_s
+            held.log_chunks = length
 
     def _tell(self, *, down: bool, why: str = "") -> None:
         if down != self._down:

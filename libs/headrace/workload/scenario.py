@@ -13,6 +13,7 @@ from typing import Any
 from headrace.core.slo import CLASSES, SloClass
 from headrace.workload.arrival import Arrival
 from headrace.workload.autoscale import Autoscale
+from headrace.workload.drill import Drill
 from headrace.workload.fleet import Fleet, Incident, PoolSpec
 from headrace.workload.open import SOURCES, Generated, Streams, Traced, open_arrivals, read_streams
 from headrace.workload.queueing import Queueing
@@ -21,6 +22,7 @@ from headrace.workload.users import User, Users
 
 __all__ = [
     "Autoscale",
+    "Drill",
     "Fleet",
     "Generated",
     "Incident",
@@ -59,6 +61,7 @@ class Scenario:
     mesh: Mapping[str, float] = field(default_factory=dict)  # seconds: what the simulated mesh takes for its own work
     autoscale: Autoscale | None = None  # none: the fleet stays as it is
     queue: Queueing = field(default_factory=Queueing)
+    drill: Drill | None = None  # what a live mesh is put through; none: it is asked, no more
 
     @property
     def weights(self) -> dict[str, float]:
@@ -120,6 +123,7 @@ class _File:
     mesh: Mapping[str, NotNegative] = field(default_factory=dict)
     autoscale: Mapping[str, Any] | None = None
     queue: Queueing = field(default_factory=Queueing)
+    drill: Drill | None = None
 
 
 def names(folder: Path | None = None) -> list[str]:
@@ -177,6 +181,7 @@ def parse(raw: Mapping[str, Any], path: Path) -> Scenario:
         incidents=_incidents(file.incidents, fleet, path.name),
         mesh=file.mesh,
         queue=file.queue,
+        drill=file.drill,
         autoscale=None if file.autoscale is None else _autoscale(file.autoscale, fleet, path.name),
     )
 

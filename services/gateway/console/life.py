@@ -59,6 +59,7 @@ def _seen(gateway: Gateway, classes: Classes, live: Live) -> shown.Shown:
         "class": facts.slo_class,
         "model": facts.model,
         "tenant": facts.tenant,
+        "trace_id": facts.traceparent[3:35],  # empty: not traced
         "gateway": gateway.name if here else "",
         "received_s": live.received_s or None,
         "first_token_s": first_s,

@@ -98,13 +98,15 @@ export function request() {
       if (explain.predicted !== null) list.push(["answer, predicted", `${number(explain.predicted)} tokens, 90 % below ${number(explain.predicted_p90)}`]);
       list.push(["before it", number(explain.position)]);
     }
+    if (told.trace_id) list.splice(1, 0, ["trace", told.trace_id]);
     const attempt = explain?.attempt || told.attempt;
     if (attempt) list.push(["attempt", attempt % 4096]);
     keyed(facts, list, ([name]) => name, () => h("div", {}, h("dt"), h("dd")), (item, [name, said]) => {
       put(item.firstChild, name);
       put(item.lastChild, said);
-      item.lastChild.className = name === "id" ? "mono" : "";
-      item.className = name === "id" ? "double" : "";
+      const long = name === "id" || name === "trace";
+      item.lastChild.className = long ? "mono" : "";
+      item.className = long ? "double" : "";
     });
   }
 

@@ -4,7 +4,7 @@ import { attr, h, keyed, prop, put } from "./dom.js";
 import { joules, seconds } from "./format.js";
 
 const ROWS_MAX = 80;
-const WAITS = new Set(["queue", "media", "recover", "evicted"]);
+const WAITS = new Set(["queue", "media", "wait", "recover", "evicted"]);
 
 // life: { timeline, received_s, first_token_s, ended_s, now_s, reason, explain } as the gateway tells, or a timeline alone
 export function waterfall() {
@@ -60,7 +60,7 @@ function spansOf(life) {
     times.set(name, (times.get(name) || 0) + 1);
     span.key = `${name} ${times.get(name)}`;
     const stage = span.cached ? "cached" : span.stage; // an embedding that was there: nothing was encoded
-    span.label = many && ["encode", "preprocess"].includes(span.stage) ? `${stage} ${span.part + 1}` : stage;
+    span.label = many && ["wait", "preprocess", "encode"].includes(span.stage) ? `${stage} ${span.part + 1}` : stage;
   }
   return found;
 }

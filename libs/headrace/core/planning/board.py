@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.planning.cost import WAIT_COST, Site, Work, site_of, work_of
-from headrace.core.planning.guest import Guest, Rates, guest_of, rates_of
+from headrace.core.planning.guest import Guest, Rates, columns_of, guest_of, rates_of
 from headrace.core.planning.problem import GroupSpec, InstanceSpec, Problem
 
 Floats = NDArray[np.float64]
@@ -66,9 +66,16 @@ class Board:
         """A problem and an order of its groups; its clock is at 0 at the moment of planning."""
         board = cls(problem.instances, problem.z, problem.drain_share)
         by_id = {group.id: group for group in problem.groups}
-        for instance, queue in enumerate(queues):
-            for position, each in enumerate(queue):
-                board.put(Place(instance, position), by_id[each])
+        board._ids = [each for queue in queues for each in queue]
+        if board._ids:
+            board.groups = {each: by_id[each] for each in board._ids}
+            lengths = [len(queue) for queue in queues]
+            np.cumsum(lengths, out=board.first[1:])
+            sites = np.repeat(np.arange(len(queues)), lengths)
+            board._at = dict(zip(board._ids, sites.tolist(), strict=True))
+            rates = {model: board._rates_of(model) for model in dict.fromkeys(g.model for g in board.groups.values())}
+            columns = columns_of(list(board.groups.values()), sites, rates, problem.drain_share)
+            board._block = np.pad(columns, ((0, 0), (0, _GROWTH)))
         return board
 
     def __len__(self) -> int:
@@ -137,9 +144,12 @@ class Board:
 
     def guest(self, group: GroupSpec) -> Guest:
         """The group on all instances: work() in arrays."""
-        if group.model not in self._rates:
-            self._rates[group.model] = rates_of(group.model, self.instances, self.names)
-        return guest_of(group, self._rates[group.model], self.drain_share)
+        return guest_of(group, self._rates_of(group.model), self.drain_share)
+
+    def _rates_of(self, model: str) -> Rates:
+        if model not in self._rates:
+            self._rates[model] = rates_of(model, self.instances, self.names)
+        return self._rates[model]
 
     def load_s(self, instance: int, model: int) -> float:
         return self._sites[instance].load_s[model]
@@ -210,8 +220,8 @@ def costs(block: Any, wait_s: Floats, late_s: Floats) -> Floats:
     share = np.minimum(np.maximum(late_s / block[WIDTH], 0.0), 1.0)
     tardy = np.maximum(late_s - 0.5 * block[WIDTH], 0.0)
     tardy *= block[TARDY]
-    share += WAIT_COST * wait_s
     share *= block[COUNT]
+    share += WAIT_COST * block[TARDY] * wait_s
     found: Floats = share + np.minimum(tardy, block[MOST])
     return found
 

@@ -13,8 +13,9 @@ standard deviations longer, those of the group's middle request: of all that is 
 own group (the chance constraint). The late share of the group then is a straight line of its start, cut at 0 and 1,
 and its tardiness that of its middle request.
 
-Cost: the sum over groups of count x (late share + 0.1 x min(tardiness / target, 10)), 0.01 a swap, and a millionth
-of each request's wait, so that of two equal plans the one that ends early is cheaper.
+Cost: the sum over groups of count x (late share + 0.1 x min(tardiness / target, 10) + 0.0001 x wait / target), and 0.01
+a swap. The wait decides between plans in which all are in time: whoever was promised more goes first, since waits are
+never as expected, and else the plan that ends early is cheaper.
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,7 +33,7 @@ from headrace.core.planning.problem import GroupSpec, InstanceModel, InstanceSpe
 TARDY_WEIGHT = 0.1
 TARDY_TARGETS_MOST = 10.0
 SWAP_COST = 0.01
-WAIT_COST = 1e-6  # per second and request
+WAIT_COST = 1e-3  # of what the same seconds of tardiness cost
 WIDTH_LEAST_S = 1e-9  # the requests of a narrower group are late all at once
 # Of an instance that says nothing of itself: any pace ranks queues by their work, which is all that is left to go by.
 PACE_UNKNOWN = Pace(step_s=0.03, sequence_s=1e-4, prefill_token_s=1e-4)
@@ -96,14 +97,18 @@ class Terms:
         self.problem = problem
         self.z = problem.z
         self.sites = [site_of(instance, names) for instance in problem.instances]
-        ordered = sorted(problem.groups, key=lambda group: group.id)
-        self.groups = [group for group in ordered if _places(problem, group)]
-        self.left_out = [group.id for group in ordered if not _places(problem, group)]
+        serving = {model: _serving(problem, model) for model in served}
+        places = [
+            (group, _places(group, serving.get(group.model, [])))
+            for group in sorted(problem.groups, key=lambda group: group.id)
+        ]
+        self.groups = [group for group, sites in places if sites]
+        self.left_out = [group.id for group, sites in places if not sites]
         self.works = [
             [work_of(group, instance, names, problem.drain_share) for group in self.groups]
             for instance in problem.instances
         ]
-        self.allowed = [_places(problem, group) for group in self.groups]
+        self.allowed = [sites for _, sites in places if sites]
         self.pinned = self._pinned()
 
     def _pinned(self) -> list[list[int]]:
@@ -132,7 +137,7 @@ class Terms:
                 cost += SWAP_COST
                 model, straggler_s = wanted, 0.0
             begin_s = time_s + z * sqrt(var + own_var)
-            cost += WAIT_COST * count * begin_s
+            cost += WAIT_COST * tardy * begin_s
             late_s = begin_s + offset_s
             if late_s > 0.0:
                 cost += count if late_s >= width_s else count * late_s / width_s
@@ -229,10 +234,11 @@ def pace_of(found: InstanceModel) -> Pace:
     return found.pace if found.pace != Pace() else PACE_UNKNOWN
 
 
-def _places(problem: Problem, group: GroupSpec) -> list[int]:
+def _serving(problem: Problem, model: str) -> list[int]:
+    return [site for site, instance in enumerate(problem.instances) if instance.of(model) is not None]
+
+
+def _places(group: GroupSpec, serving: list[int]) -> list[int]:
     """The instances that may serve a group, the one where it is pinned or bound alone."""
-    wanted = range(len(problem.instances))
-    for bound in (group.instance if group.pinned else -1, group.only):
-        if bound >= 0:
-            wanted = range(bound, bound + 1)
-    return [site for site in wanted if problem.instances[site].of(group.model) is not None]
+    bounds = [bound for bound in (group.instance if group.pinned else -1, group.only) if bound >= 0]
+    return [site for site in serving if site == bounds[-1]] if bounds else serving

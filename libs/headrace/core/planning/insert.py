@@ -12,31 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.planning.board import (
-    COUNT,
     LOAD,
     MODEL,
-    MOST,
     OFFSET,
     OWN,
     SERVICE,
     SITE,
     STRAGGLER,
-    TARDY,
     VAR,
-    WIDTH,
     Board,
     Floats,
+    Numbers,
     Place,
     Timeline,
     costs,
 )
-from headrace.core.planning.cost import SWAP_COST, WAIT_COST
+from headrace.core.planning.cost import SWAP_COST
 from headrace.core.planning.guest import Guest
 from headrace.core.planning.problem import GroupSpec
 
 EXACT = 6  # places that are priced exactly
 # Of places that cost the same the one behind all that is due before: far below what a second of waiting costs.
-OVERTAKING = 1e-8
+OVERTAKING = 1e-10
 _SHADOW = 0.7
 
 
@@ -45,37 +42,40 @@ def cheapest(board: Board, group: GroupSpec, now_s: float) -> Place | None:
     guest = board.guest(group)
     if not guest.served.any():
         return None
-    line = board.timeline(now_s)
-    inner, outer = _estimates(board, line, guest, now_s)
-    prices = np.concatenate((inner, outer))
-    size = len(board)
-    overtaken = _overtaken(board, np.repeat(guest.block, np.diff(board.first), axis=1)) if size else np.empty(0)
-    best: tuple[float, int, int] | None = None
+    line, size, lengths = board.timeline(now_s), len(board), np.diff(board.first)
+    theirs = np.repeat(guest.block, lengths, axis=1)  # the guest at each group's instance
+    overtaken = OVERTAKING * _overtaken(board, theirs)
+    within, behind = _within(board, line, guest, theirs, now_s), _behind(board, line, guest, now_s)
+    prices = np.concatenate((within + overtaken, behind))
     found = prices.argpartition(EXACT)[:EXACT] if len(prices) > EXACT else np.arange(len(prices))
-    for at in sorted(found.tolist()):
-        if prices[at] == np.inf:
-            continue
+    found = np.sort(found[prices[found] < np.inf])
+    inside = found[found < size]
+    prices[inside] = _exact(board, line, theirs[:, inside], inside, now_s) + overtaken[inside]
+    best: tuple[float, int, int] | None = None
+    for at in found.tolist():
         instance = int(board.columns[SITE, at]) if at < size else at - size
-        place = at - int(board.first[instance]) if at < size else int(np.diff(board.first)[instance])
-        price = float(prices[at]) if at >= size else _exact(board, line, guest.block[:, instance], at, now_s)
-        price += OVERTAKING * float(overtaken[at]) if at < size else 0.0
-        if best is None or (price, instance, place) < best:
-            best = (price, instance, place)
+        place = at - int(board.first[instance]) if at < size else int(lengths[instance])
+        if best is None or (prices[at], instance, place) < best:
+            best = (float(prices[at]), instance, place)
     assert best is not None
     return Place(best[1], best[2])
 
 
-def _estimates(board: Board, line: Timeline, guest: Guest, now_s: float) -> tuple[Floats, Floats]:
-    """What it costs to put the group before each one of the board, and at the end of each queue (that exactly)."""
+def _behind(board: Board, line: Timeline, guest: Guest, now_s: float) -> Floats:
+    """What it costs to put the group at the end of each queue."""
     end_swap = line.end_model != guest.block[MODEL]
     begin_s = line.end_s + end_swap * (line.end_straggler_s + guest.block[LOAD])
-    outer = _own(guest.block, begin_s, line.end_var, board.z, now_s) + SWAP_COST * end_swap
-    outer[~guest.served] = np.inf
+    price: Floats = _own(guest.block, begin_s, line.end_var, board.z, now_s) + SWAP_COST * end_swap
+    price[~guest.served] = np.inf
+    return price
+
+
+def _within(board: Board, line: Timeline, guest: Guest, theirs: Floats, now_s: float) -> Floats:
+    """About what it costs to put the group before each one of the board."""
     size = len(board)
     if not size:
-        return np.empty(0), outer
+        return np.empty(0)
     block, lengths = board.columns, np.diff(board.first)
-    theirs = np.repeat(guest.block, lengths, axis=1)
     swap, next_swap = line.before_model != theirs[MODEL], block[MODEL] != theirs[MODEL]
     kind = swap.astype(np.int64) + next_swap - line.swap  # model changes that it adds
     begin_s, delay_s = _shift(block, line, theirs, swap, next_swap)
@@ -90,13 +90,12 @@ def _estimates(board: Board, line: Timeline, guest: Guest, now_s: float) -> tupl
     part = delay_s / np.maximum(levels[level, everyone], 1e-9)
     # A place in the shadow of stragglers that are waited for anyhow delays the others by little: perhaps none is late.
     behind *= np.where(part < _SHADOW, 0.0, part)
-    inner: Floats = _own(theirs, begin_s, line.var, board.z, now_s) + behind + SWAP_COST * kind
-    inner += OVERTAKING * _overtaken(board, theirs)
-    inner[~np.repeat(guest.served, lengths)] = np.inf
+    price: Floats = _own(theirs, begin_s, line.var, board.z, now_s) + behind + SWAP_COST * kind
+    price[~np.repeat(guest.served, lengths)] = np.inf
     for instance in np.flatnonzero(lengths).tolist():
         first = int(board.first[instance])
-        inner[first : first + board.heads(instance)] = np.inf
-    return inner, outer
+        price[first : first + board.heads(instance)] = np.inf
+    return price
 
 
 def _overtaken(board: Board, theirs: Floats) -> Floats:
@@ -131,35 +130,31 @@ def _delayed(block: Floats, line: Timeline, delay_s: Floats | float, var: Floats
     return costs(block, line.wait_s + more_s, line.late_s + more_s)
 
 
-def _exact(board: Board, line: Timeline, guest: Floats, at: int, now_s: float) -> float:
-    """The price of putting the group before the one `at`."""
-    end = int(board.first[int(board.columns[SITE, at]) + 1])
-    tail, behind = board.columns[:, at:end], _cut(line, at, end)
-    swap, next_swap = line.before_model[at : at + 1] != guest[MODEL], tail[MODEL, :1] != guest[MODEL]
-    begin_s, delay_s = _shift(tail[:, :1], _cut(line, at, at + 1), guest, swap, next_swap)
-    rise = _delayed(tail, behind, float(delay_s[0]), guest[VAR], board.z) - behind.cost
-    wait_s = float(begin_s[0] + board.z * np.sqrt(line.var[at] + guest[OWN]))
-    swaps = int(swap[0]) + int(next_swap[0]) - int(line.swap[at])
-    return _scalar(guest, wait_s - now_s, wait_s + guest[OFFSET]) + float(rise.sum()) + SWAP_COST * swaps
+def _exact(board: Board, line: Timeline, guest: Floats, at: Numbers, now_s: float) -> Floats:
+    """The prices of putting the group before these. guest: the group at their instances."""
+    block, ends = board.columns, board.first[board.columns[SITE, at].astype(np.int64) + 1]
+    swap, next_swap = line.before_model[at] != guest[MODEL], block[MODEL, at] != guest[MODEL]
+    begin_s, delay_s = _shift(block[:, at], _some(line, at), guest, swap, next_swap)
+    swaps = swap.astype(np.int64) + next_swap - line.swap[at]
+    rises = [
+        float((_delayed(block[:, tail], _some(line, tail), later_s, var, board.z) - line.cost[tail]).sum())
+        for tail, later_s, var in zip(map(slice, at, ends), delay_s.tolist(), guest[VAR].tolist(), strict=True)
+    ]
+    price: Floats = _own(guest, begin_s, line.var[at], board.z, now_s) + rises + SWAP_COST * swaps
+    return price
 
 
-def _scalar(guest: Floats, wait_s: float, late_s: float) -> float:
-    share = min(1.0, max(0.0, late_s / guest[WIDTH]))
-    tardy = min(guest[MOST], max(0.0, late_s - 0.5 * guest[WIDTH]) * guest[TARDY])
-    return float(guest[COUNT] * (share + WAIT_COST * wait_s) + tardy)
-
-
-def _cut(line: Timeline, at: int, end: int) -> Timeline:
-    """The same from one place to another; what belongs to instances is left as it is."""
+def _some(line: Timeline, at: Numbers | slice) -> Timeline:
+    """Of these groups; what belongs to instances is left as it is."""
     return Timeline(
-        line.begin_s[at:end],
-        line.var[at:end],
-        line.wait_s[at:end],
-        line.late_s[at:end],
-        line.cost[at:end],
-        line.swap[at:end],
-        line.before_model[at:end],
-        line.before_straggler_s[at:end],
+        line.begin_s[at],
+        line.var[at],
+        line.wait_s[at],
+        line.late_s[at],
+        line.cost[at],
+        line.swap[at],
+        line.before_model[at],
+        line.before_straggler_s[at],
         line.end_s,
         line.end_var,
         line.end_model,

@@ -7,12 +7,13 @@ question takes from `left` as many steps as groups it counted: a bound on work t
 from collections.abc import Iterable, Sequence
 from math import inf
 
-from headrace.core.planning.cost import State, Terms
+from headrace.core.planning.cost import SWAP_COST, State, Terms
 
 Order = list[int]
 Snapshot = list[tuple[Order, list[State]]]
 _ALL_PLACES = 12  # groups in a line up to which every place is tried
 _NEAR = 3  # boundaries of its model's runs that are tried in a longer line
+_STRIDE = 4  # groups that are counted between two looks at whether a place may still be the best
 GAIN_LEAST = 1e-12
 
 
@@ -64,6 +65,22 @@ class Lines:
         self.left -= len(tail)
         return self.terms.run(line.site, tail, line.states[at], limit).cost
 
+    def added(self, line: Line, at: int, numbers: Order, limit: float = inf) -> float:
+        """What groups would add to the line if they stood between those before and those from `at` on; anything above
+        `limit` where that is passed. Nobody behind them gets cheaper (they begin later, and no swap is saved but the
+        next one), so that what has been added so far is the least that will be: most places are given up early."""
+        order, states = line.order, line.states
+        self.left -= len(numbers) + len(order) - at
+        state = self.terms.run(line.site, numbers, states[at], states[at].cost + SWAP_COST + limit)
+        if state.cost > states[at].cost + SWAP_COST + limit:
+            return inf
+        for first in range(at, len(order), _STRIDE):
+            before = states[min(first + _STRIDE, len(order))].cost
+            state = self.terms.run(line.site, order[first : first + _STRIDE], state, before + limit)
+            if state.cost > before + limit:
+                return inf
+        return state.cost - line.cost
+
     def set_tail(self, line: Line, at: int, tail: Sequence[int]) -> None:
         state = line.states[at]
         states = line.states[: at + 1]
@@ -79,7 +96,7 @@ class Lines:
         at its end, where its due time is, and around the runs of its model nearest to that place."""
         size, first = len(order), line.pinned
         if size - first <= _ALL_PLACES:
-            return range(first, size + 1)
+            return range(size, first - 1, -1)
         groups, works = self.terms.groups, self.terms.works[line.site]
         due_s, model = groups[number].due_s, works[number].model
         due_at = next((at for at in range(first, size) if groups[order[at]].due_s > due_s), size)
@@ -94,7 +111,7 @@ class Lines:
         for site in self.sites_of(numbers):
             line = self.lines[site]
             for at in self.places(line, line.order, numbers[0]):
-                added = self.price(line, at, [*numbers, *line.order[at:]], line.cost + limit) - line.cost
+                added = self.added(line, at, numbers, limit)
                 if added < limit - GAIN_LEAST:
                     limit, best = added, (added, line, at)
         return best

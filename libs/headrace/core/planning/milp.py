@@ -177,7 +177,7 @@ class Program:
     def _lateness(self, i: int) -> None:
         """A group's wait, its late share (all of it: b), its tardiness up to the limit (reached: c)."""
         terms, most_of = self.terms, self.terms.works[self.terms.allowed[i][0]][i]
-        wait = self._variable(("wait", i), price=WAIT_COST * most_of.requests)
+        wait = self._variable(("wait", i), price=WAIT_COST * most_of.tardy)
         share = self._variable(("share", i), 1.0, price=most_of.requests)
         tardy = self._variable(("tardy", i), most_of.tardy_most, price=1.0)
         wholly = self._variable(("b", i), 1.0, whole=True)

@@ -108,10 +108,9 @@ def _relocate(search: Lines, line: Line, at: int, size: int) -> bool:
         if other is line:
             continue
         for q in search.places(other, other.order, numbers[0]):
-            tail = numbers + other.order[q:]
-            change = search.price(other, q, tail, other.cost + saved + best) - other.cost - saved
+            change = search.added(other, q, numbers, saved + best) - saved
             if change < best:
-                best, found = change, (other, q, tail)
+                best, found = change, (other, q, numbers + other.order[q:])
     if found is None:
         return False
     target, q, tail = found

@@ -48,7 +48,10 @@ class InstanceSpec:
     idle_s: float = 0.0  # until nothing runs there that a model change would have to wait for; at least ready_s
 
     def of(self, model: str) -> InstanceModel | None:
-        return next((each for each in self.models if each.model == model), None)
+        for each in self.models:
+            if each.model == model:
+                return each
+        return None
 
 
 @dataclass(frozen=True, slots=True)

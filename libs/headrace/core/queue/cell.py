@@ -50,6 +50,7 @@ class Cell:
         self.classes: dict[str, ClassCount] = {}
         self.ended: OrderedDict[str, float] = OrderedDict()  # request id -> when its result was stored, newest last
         self.accepted = 0
+        self.set_aside = 0  # requests given up since workers died of them
         self.ended_by_reason: dict[str, int] = {}
         self._timers: list[tuple[float, int, Alarm, str, int]] = []  # at, number, alarm, request id, attempt
         self._timer_count = 0

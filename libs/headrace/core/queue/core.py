@@ -50,11 +50,9 @@ from headrace.core.queue.stages import joined, part_encoded, prefilled, stage_fa
 from headrace.core.queue.switches import switched, switches
 from headrace.core.queue.views import (
     CellView,
-    ClassView,
     Explanation,
     QueueView,
     cell_view,
-    class_views,
     explain,
     queue_view,
 )
@@ -141,8 +139,9 @@ class QueueCore:
     def view(self, now_s: float) -> CellView:
         return cell_view(self._cell, now_s)
 
-    def class_views(self, now_s: float) -> tuple[ClassView, ...]:
-        return class_views(self._cell, now_s)
+    def queued(self) -> dict[str, int]:
+        """Requests that wait, by SLO class."""
+        return {name: self._cell.waiting_in(name) for name in self._cell.config.classes}
 
     def queue_view(self, limit: int) -> QueueView:
         """The first `limit` of each waiting line, and where the running requests are."""

@@ -35,10 +35,11 @@ class KindKey:
 class Kind:
     """All that wait of one kind."""
 
-    __slots__ = ("flows", "key", "open")
+    __slots__ = ("alike", "flows", "key", "open")
 
     def __init__(self, key: KindKey) -> None:
         self.key = key
+        self.alike = key.but_size
         self.flows: dict[str, dict[str, Job]] = {}  # whose share it is -> request id -> job, in order of arrival
         self.open: Group | None = None  # takes those that come
 

@@ -16,8 +16,7 @@ from headrace.core.queue.recovery import retry
 from headrace.core.queue.spans import add_span
 from headrace.core.queue.worker import Worker
 from headrace.core.stages.kv import blocks_for
-
-ENCODER_STAGES = ("preprocess", "encode")
+from headrace.core.types import PART_STAGES
 
 
 def part_came(cell: Cell, job: Job, now_s: float) -> None:
@@ -148,7 +147,7 @@ def feed_again(cell: Cell, job: Job, first: int, now_s: float) -> None:
 def _send(cell: Cell, job: Job, first: int, now_s: float) -> None:
     job.fed_s = now_s
     handles = tuple([part.handle for part in job.parts[first : job.told] if part.handle is not None])
-    spans = [span for span in job.timeline if span.stage in ENCODER_STAGES and first <= span.part < job.told]
+    spans = [span for span in job.timeline if span.stage in PART_STAGES and first <= span.part < job.told]
     cell.emit(SendParts(job.prefill, PartsCommand(job.key, first, handles, tuple(spans))))
 
 

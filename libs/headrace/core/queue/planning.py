@@ -189,13 +189,14 @@ def problem_of(cell: Cell, virtual: VirtualQueues, now_s: float) -> Problem:
 def _problem(cell: Cell, virtual: VirtualQueues, now_s: float, zero_s: float) -> tuple[Problem, list[list[int]]]:
     """With the present order: the group ids of every instance. Times count from zero_s on."""
     instances = tuple([_instance_spec(cell, cell.workers[each], now_s, zero_s) for each in virtual.queues])
-    groups = tuple([_spec(cell, virtual, group, zero_s) for group in virtual.groups.values()])
     queues = [[group.id for group in queue.groups] for queue in virtual.queues.values()]
+    stand = {group_id: position for queue in queues for position, group_id in enumerate(queue)}
+    groups = tuple([_spec(cell, virtual, group, zero_s, stand.get(group.id, -1)) for group in virtual.groups.values()])
     drain_share = EVICTED_DRAIN if cell.config.evict else 1.0
     return Problem(cell.planning.version, groups, instances, cell.config.bound_z, drain_share), queues
 
 
-def _spec(cell: Cell, virtual: VirtualQueues, group: Group, zero_s: float) -> GroupSpec:
+def _spec(cell: Cell, virtual: VirtualQueues, group: Group, zero_s: float, position: int = -1) -> GroupSpec:
     owner = group.kind.key.owner
     bound_to = owner if owner and not _may_move(cell, owner) else ""
     places = list(virtual.queues) if group.worker or bound_to else []
@@ -210,6 +211,7 @@ def _spec(cell: Cell, virtual: VirtualQueues, group: Group, zero_s: float) -> Gr
         output_var=group.work.output_var,
         instance=places.index(group.worker) if group.worker else -1,
         only=places.index(bound_to) if bound_to else -1,
+        position=position,
         due_spread_s=group.last_due_s - group.due_s,
     )
 

@@ -75,6 +75,7 @@ def _suspect(cell: Cell, job: Job, stage: Suspicion, now_s: float, *, blame: boo
     if job.deaths_alone < cell.config.deaths_alone_max:
         return True
     message = f"set aside: {job.deaths_alone} workers died while they ran this request alone"
+    cell.set_aside += 1
     fail(cell, job, StageError(message), now_s)
     return False
 

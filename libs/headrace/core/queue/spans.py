@@ -7,7 +7,7 @@ an attempt that was lost until what it emitted is known.
 from headrace.core.effects import Traced
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.job import Job
-from headrace.core.types import StageSpan
+from headrace.core.types import PART_STAGES, StageSpan
 
 
 def add_span(cell: Cell, job: Job, stage: str, start_s: float, now_s: float) -> None:
@@ -19,7 +19,7 @@ def add_span(cell: Cell, job: Job, stage: str, start_s: float, now_s: float) -> 
 
 def dispatched_s(job: Job) -> float:
     """When the current attempt was sent to its workers: where the last span of ours ended. Encoders' may come later."""
-    own = (span.end_s for span in reversed(job.timeline) if span.stage not in ("preprocess", "encode"))
+    own = (span.end_s for span in reversed(job.timeline) if span.stage not in PART_STAGES)
     return next(own, job.request.accepted_s)
 
 

@@ -1,6 +1,6 @@
 """What the queue manager shows: status of the cell, the first of each line, and why a request waits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -23,6 +23,7 @@ class ClassView:
     oldest_wait_s: float
     estimated_wait_s: float = -1.0  # of a request that came now, until its first token; negative: no estimate
     estimated_wait_least_s: float = -1.0  # and what it will wait at least
+    ttft_s: float = 0.0  # that the class promises
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class CellView:
     ended: int
     ended_by_reason: dict[str, int]
     replaying: bool  # a new leadership that does not dispatch yet
+    set_aside: int = 0  # requests that were given up since workers died of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,32 +106,31 @@ def cell_view(cell: Cell, now_s: float) -> CellView:
         epoch=cell.config.epoch,
         leader=cell.config.name,
         now_s=now_s,
-        classes=class_views(cell, now_s),
+        classes=tuple([_class_view(cell, name, now_s) for name in cell.config.classes]),
         workers=_worker_views(cell),
         models=tuple([_model_view(cell, model) for model in sorted(_models(cell))]),
         accepted=cell.accepted,
         ended=sum(cell.ended_by_reason.values()),
         ended_by_reason=dict(cell.ended_by_reason),
         replaying=not cell.caught_up or cell.adopting_until_s is not None,
+        set_aside=cell.set_aside,
     )
 
 
-def class_views(cell: Cell, now_s: float) -> tuple[ClassView, ...]:
-    return tuple([_class_view(cell, name, now_s) for name in cell.config.classes])
-
-
 def _class_view(cell: Cell, name: str, now_s: float) -> ClassView:
-    limit = cell.config.classes[name].queue_limit
+    slo = cell.config.classes[name]
+    view = ClassView(name, 0, 0, slo.queue_limit, 0.0, ttft_s=slo.ttft_s)
     count = cell.classes.get(name)
     if count is None:
-        return ClassView(name, 0, 0, limit, 0.0)
+        return view
     oldest = next(iter(count.waiting.values()), None)
     wait_s = max(0.0, now_s - oldest.request.accepted_s) if oldest is not None else 0.0
     expected = wait_of_class(cell, cell.virtual, name, now_s) if cell.virtual is not None else None
+    view = replace(view, queued=len(count.waiting), running=count.running, oldest_wait_s=wait_s)
     if expected is None:
-        return ClassView(name, len(count.waiting), count.running, limit, wait_s)
+        return view
     least_s = max(0.0, expected.bound(AT_LEAST))
-    return ClassView(name, len(count.waiting), count.running, limit, wait_s, expected.mean_s, least_s)
+    return replace(view, estimated_wait_s=expected.mean_s, estimated_wait_least_s=least_s)
 
 
 def _worker_views(cell: Cell) -> tuple[WorkerView, ...]:

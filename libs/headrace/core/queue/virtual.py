@@ -148,7 +148,7 @@ class VirtualQueues:
         first = queue.groups[0]
         if not self.fair or first.kind.key.owner or len(self.kinds) == 1:
             return first
-        alike = [kind for key, kind in self.kinds.items() if key.but_size == first.kind.key.but_size]
+        alike = [kind for kind in self.kinds.values() if kind.alike == first.kind.alike]
         if len(alike) == 1:
             return first
         shares = self.shares_of(first.kind.key.slo_class)

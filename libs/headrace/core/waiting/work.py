@@ -1,6 +1,6 @@
 """Work that waits or runs, in sums: all that the estimator reads of many requests, kept by addition and subtraction."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from headrace.core.lengths.prediction import Prediction
 
@@ -8,15 +8,14 @@ from headrace.core.lengths.prediction import Prediction
 _NOBODY = 1e-9
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """Sums over requests. A request that takes the room of several usual ones counts as so many, output included:
     slots taken times tokens is what a line is served by.
 
     Tokens are those to come: of a running request what is left of its output, and of its prompt.
     """
 
-    count: float = 0.0  # requests of usual size
+    count: float = 0.0  # type: ignore[assignment]  # requests of usual size; nobody counts a tuple's elements
     output_mean: float = 0.0  # tokens
     output_var: float = 0.0  # tokens squared: how uncertain each one's length is
     output_sq: float = 0.0  # tokens squared: the mean squares, each mean^2 + var
@@ -33,7 +32,7 @@ class Work:
         mean, variance = length.moments
         return Work.of(mean, variance, prompt_tokens, slots)
 
-    def __add__(self, other: "Work") -> "Work":
+    def __add__(self, other: "Work") -> "Work":  # type: ignore[override]  # sums, not a longer tuple
         return Work(
             self.count + other.count,
             self.output_mean + other.output_mean,

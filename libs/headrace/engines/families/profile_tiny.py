@@ -14,7 +14,7 @@ from headrace.core.types import Media, MediaSpan, Prompt
 from headrace.engines.base import ModelSpec
 from headrace.engines.families import ChatMessage, MediaPart, Tool
 from headrace.engines.families.tool_prompt import plainly
-from headrace.modalities import Modality, modality
+from headrace.modalities import REGISTRY, Modality, modality
 
 START, END, MEDIA = "<|im_start|>", "<|im_end|>", "<|media|>"
 SPECIAL = (START, END, MEDIA)  # ids 256, 257, 258: they follow the 256 bytes
@@ -29,7 +29,7 @@ SPEC = ModelSpec(
     embed_width=576,  # as the default model's: the same encoder serves both
     kv_bytes_per_token=0,
     block_tokens=16,
-    modalities=("image", "audio", "video"),
+    modalities=tuple(REGISTRY),
     max_media=16,
     prefix_tokens={},
 )
