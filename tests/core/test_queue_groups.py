@@ -324,6 +324,27 @@ def test_explain_says_group_queue_wait_and_length() -> None:
     world.calm()
 
 
+def test_who_waits_long_is_told_of_those_who_will_come_and_go_first() -> None:
+    """Interactive requests keep the worker half busy: a patient one waits for the line and as long again for them."""
+    waits: list[float] = []
+    for urgent in (0, 60):
+        world = world_of(slots=1, evict=False, balance=False)
+        for _ in range(urgent):
+            world.submit(max_tokens=6)
+            world.pass_time(1.5)
+        world.submit(max_tokens=40)
+        world.pass_time(0.5)
+        ids = [world.submit(max_tokens=20, slo_class="batch-2") for _ in range(3)]
+        world.pass_time(0.5)
+        waits.append(world.core.explain(ids[2], world.now_s).estimated_wait_s)
+        [told] = world.core.inspect(world.now_s).queues
+        assert told.groups[0].estimated_wait_bound_s > told.groups[0].estimated_wait_s
+        for number in range(world.seq):
+            world.send(ev.Cancel(f"{number + 1:032x}", "gw"))
+        world.calm()
+    assert waits[1] > 1.5 * waits[0] > 0.0
+
+
 def test_a_new_leadership_takes_over_what_is_evicted() -> None:
     world = world_of(slots=1)
     patient = world.submit(slo_class="batch-2", max_tokens=30)

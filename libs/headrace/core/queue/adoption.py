@@ -40,6 +40,8 @@ def accept(cell: Cell, event: RequestAccepted, now_s: float) -> None:
         error = Overloaded(f"the queue of class {request.slo_class} is full", retry_after_s=1.0)
         fail(cell, job, error, now_s)
     elif cell.caught_up:
+        if cell.virtual is not None:
+            cell.note_arrival(job, now_s)
         make_ready(cell, job, now_s)
     else:
         job.gateway_known = False

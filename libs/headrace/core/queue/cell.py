@@ -21,7 +21,9 @@ from headrace.core.slo import effective_target_s
 from headrace.core.stages.content import Affinity
 from headrace.core.types import Request
 from headrace.core.waiting.errors import WaitErrors
+from headrace.core.waiting.overtaking import Arrivals
 from headrace.core.waiting.remaining import Remaining
+from headrace.core.waiting.work import Work
 
 Alarm = Literal["deadline", "grace", "stop", "recover", "ttl"]
 
@@ -74,6 +76,7 @@ class Cell:
         self.affinity = Affinity(config.affinity_contents_max, config.affinity_homes_max)
         self.turns: Counter[str] = Counter()  # of routing by turns: how many were sent to each stage
         self.waits = WaitErrors()
+        self.arrivals = Arrivals()
         self.operations: dict[str, int] = {}  # how often each was done
         self.dirty = False  # something was freed or became ready: dispatch has work
 
@@ -139,6 +142,13 @@ class Cell:
         worker = self.workers.get(job.prefill) if tokens else None
         if worker is not None:
             worker.prefill_pending += tokens * len(job.request.prompt.tokens)
+
+    def note_arrival(self, job: Job, now_s: float) -> None:
+        """Of the work that comes; what is replayed from the journal came long ago."""
+        request = job.request
+        slots = self.planning.slots_of(request.model, job.kv_tokens)
+        work = Work.predicted(self.length_of(job), request.prompt.kv_tokens, slots)
+        self.arrivals.add(request.model, self.effective_target_s(request), work, now_s)
 
     def next_attempt(self, job: Job) -> None:
         job.tries += 1

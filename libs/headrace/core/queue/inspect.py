@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from headrace.core.governing import FULL, Speeds
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.groups import Group, size_words
-from headrace.core.queue.running import instance_of, running_at
+from headrace.core.queue.running import instance_of
 from headrace.core.queue.virtual import VirtualQueue, VirtualQueues
+from headrace.core.queue.waits import Onlooker
 from headrace.core.queue.worker import Worker
 from headrace.core.waiting.errors import WaitErrorRow
-from headrace.core.waiting.estimate import Wait, first_token
+from headrace.core.waiting.estimate import Wait
 from headrace.core.waiting.work import NOTHING
 
 FLOWS_MAX = 100  # of each class, those that were served most
@@ -125,14 +126,14 @@ def _queue(cell: Cell, queue: VirtualQueue, now_s: float, groups_max: int) -> Vi
 
 
 def _groups(cell: Cell, worker: Worker, queue: VirtualQueue, now_s: float, groups_max: int) -> tuple[GroupView, ...]:
-    instance, running = instance_of(cell, worker), running_at(cell, worker, None)
+    onlooker = Onlooker(cell, worker, now_s)
     ahead, model, load_s, shown = NOTHING, worker.model_to_be, 0.0, []
     for group in queue.groups[:groups_max]:
         if group.model != model and group.model in worker.loadable:
             load_s += worker.loadable[group.model].load_s
         model = group.model
         prompt_tokens = group.work.prompt_tokens / max(1.0, group.work.count)
-        wait = first_token(instance, running, ahead, prompt_tokens)
+        wait = onlooker.wait(ahead, prompt_tokens, group.due_s)
         shown.append(_group(group, now_s, Wait(wait.mean_s + load_s, wait.var_s2), cell.config.bound_z))
         ahead += group.work
     return tuple(shown)

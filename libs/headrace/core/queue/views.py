@@ -229,7 +229,7 @@ def explain(cell: Cell, request_id: str, now_s: float) -> Explanation:
         worker=worker,
         ttft_target_s=cell.target_s(job.request),
         timeline=job.timeline,
-        **_expectations(cell, job),
+        **_expectations(cell, job, now_s),
     )
 
 
@@ -241,7 +241,7 @@ def _position(cell: Cell, job: Job) -> int:
     return cell.line(job.request.model).position(job)
 
 
-def _expectations(cell: Cell, job: Job) -> dict[str, Any]:
+def _expectations(cell: Cell, job: Job, now_s: float) -> dict[str, Any]:
     """What is predicted of its length, and of its wait while it stands in a group."""
     shown: dict[str, Any] = {}
     if job.length is not None or cell.lengths_matter:
@@ -250,7 +250,7 @@ def _expectations(cell: Cell, job: Job) -> dict[str, Any]:
     if job.group is None or cell.virtual is None:
         return shown
     shown |= {"group": job.group.id, "virtual_queue": job.group.worker}
-    wait = wait_of(cell, cell.virtual, job)
+    wait = wait_of(cell, cell.virtual, job, now_s)
     if wait is not None:
         shown |= {"estimated_wait_s": wait.mean_s, "estimated_wait_bound_s": wait.bound(cell.config.bound_z)}
     return shown

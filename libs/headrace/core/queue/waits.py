@@ -5,11 +5,13 @@ One walk along the queues tells all who have joined since the last one; a tick i
 
 from headrace.core.queue.admission import reject_if_hopeless
 from headrace.core.queue.cell import Cell
+from headrace.core.queue.groups import Group
 from headrace.core.queue.job import Job
 from headrace.core.queue.running import instance_of, running_at
 from headrace.core.queue.virtual import VirtualQueue, VirtualQueues
 from headrace.core.queue.worker import Worker
 from headrace.core.waiting.estimate import Instance, Wait, first_token, queue_wait
+from headrace.core.waiting.overtaking import Stream, overtaken
 from headrace.core.waiting.work import NOTHING, Work
 
 AT_ONCE = 1_000  # of those that joined: 30 ms. The others' turn comes with the next tick
@@ -30,6 +32,7 @@ def expect_waits(cell: Cell, virtual: VirtualQueues, now_s: float) -> None:
 def _walk(cell: Cell, queue: VirtualQueue, by_group: dict[int, list[Job]], now_s: float) -> None:
     worker = cell.workers[queue.worker]
     instance, running, load_s = instance_of(cell, worker), running_at(cell, worker, now_s), 0.0
+    streams = passing(cell, worker, now_s)
     model, ahead, before = worker.model_to_be, NOTHING, 0
     for group in list(queue.groups):
         if group.model != model:
@@ -45,10 +48,40 @@ def _walk(cell: Cell, queue: VirtualQueue, by_group: dict[int, list[Job]], now_s
             slots = cell.planning.slots_of(group.model, job.kv_tokens)
             wait = queue_wait(instance, running, stands_before, slots)
             wait = Wait(wait.mean_s + load_s, wait.var_s2)
-            job.expected = (wait.mean_s, wait.bound(cell.config.bound_z), before + place, now_s)
-            reject_if_hopeless(cell, job, wait, now_s)
+            said = overtaken(wait, _due_s(cell, job) - now_s, streams)
+            job.expected = (said.mean_s, said.bound(cell.config.bound_z), before + place, now_s)
+            reject_if_hopeless(cell, job, wait, now_s)  # nobody who is still to come is why it would be hopeless
         ahead += group.work
         before += len(group.jobs)
+
+
+def _due_s(cell: Cell, job: Job) -> float:
+    """When its first token is wanted; of one that has begun, when it is to go on."""
+    return job.due_s if job.state == "evicted" else job.request.accepted_s + cell.effective_target_s(job.request)
+
+
+def passing(cell: Cell, worker: Worker, now_s: float) -> list[Stream]:
+    """What comes to its virtual queue: of each model as much as makes all that can serve it equally busy."""
+    found = []
+    for model, target_s, work in cell.arrivals.rates(now_s):
+        able = [each for each in cell.workers.values() if each.instance and _serves(cell, each, model)]
+        if worker in able:
+            speeds = [1.0 / max(1e-12, _instance_for(cell, each, model).service(work)[0]) for each in able]
+            own = _instance_for(cell, worker, model)
+            share = speeds[able.index(worker)] / sum(speeds)
+            found.append(Stream(target_s, *own.service(work.times(share))))
+    return found
+
+
+def _instance_for(cell: Cell, worker: Worker, model: str) -> Instance:
+    if model == worker.model_to_be:
+        return instance_of(cell, worker)
+    other = worker.loadable[model]
+    return Instance(max(1, other.slots), other.pace)
+
+
+def _serves(cell: Cell, worker: Worker, model: str) -> bool:
+    return model == worker.model_to_be or (cell.config.swap and worker.can_serve(model))
 
 
 def waited(cell: Cell, job: Job, now_s: float) -> None:
@@ -60,7 +93,7 @@ def waited(cell: Cell, job: Job, now_s: float) -> None:
     cell.waits.record(ahead, mean_s, bound_s, now_s - said_s)
 
 
-def wait_of(cell: Cell, virtual: VirtualQueues, job: Job) -> Wait | None:
+def wait_of(cell: Cell, virtual: VirtualQueues, job: Job, now_s: float) -> Wait | None:
     """What it is expected to wait from now on; None: it stands in no worker's virtual queue."""
     group = job.group
     if group is None or not group.worker:
@@ -68,25 +101,42 @@ def wait_of(cell: Cell, virtual: VirtualQueues, job: Job) -> Wait | None:
     worker = cell.workers[group.worker]
     place = next(place for place, request_id in enumerate(group.jobs) if request_id == job.request.id)
     ahead = virtual.ahead_of(group) + group.work.times(place / len(group.jobs))
-    return _with_loads(cell, virtual.queues[group.worker], worker, group.id, ahead, job.request.prompt.kv_tokens)
+    load_s = _loads_s(virtual.queues[group.worker], worker, group)
+    wait = Onlooker(cell, worker, now_s).wait(ahead, job.request.prompt.kv_tokens, _due_s(cell, job))
+    return Wait(wait.mean_s + load_s, wait.var_s2)
 
 
-def _with_loads(
-    cell: Cell, queue: VirtualQueue, worker: Worker, group_id: int, ahead: Work, prompt_tokens: int
-) -> Wait:
+def _loads_s(queue: VirtualQueue, worker: Worker, last: Group) -> float:
+    """Of the models of all groups up to this one."""
     model, load_s = worker.model_to_be, 0.0
     for group in queue.groups:
         if group.model != model and group.model in worker.loadable:
             load_s += worker.loadable[group.model].load_s
         model = group.model
-        if group.id == group_id:
+        if group is last:
             break
-    wait = first_token(instance_of(cell, worker), running_at(cell, worker, None), ahead, prompt_tokens)
-    return Wait(wait.mean_s + load_s, wait.var_s2)
+    return load_s
+
+
+class Onlooker:
+    """Of one virtual queue: what a request in it waits for its first token, as whoever only looks on sees it."""
+
+    def __init__(self, cell: Cell, worker: Worker, now_s: float) -> None:
+        self._now_s = now_s
+        self._instance, self._running = instance_of(cell, worker), running_at(cell, worker, None)
+        self._streams = passing(cell, worker, now_s)
+
+    def wait(self, ahead: Work, prompt_tokens: float, due_s: float) -> Wait:
+        """Behind `ahead` and whoever will pass it; prefill is passed by nobody."""
+        line = queue_wait(self._instance, self._running, ahead)
+        first = first_token(self._instance, self._running, ahead, prompt_tokens)
+        longer = overtaken(line, due_s - self._now_s, self._streams)
+        return Wait(first.mean_s + longer.mean_s - line.mean_s, first.var_s2 + longer.var_s2 - line.var_s2)
 
 
 def wait_of_class(cell: Cell, virtual: VirtualQueues, slo_class: str, now_s: float) -> Wait | None:
-    """Of a request of this class that came now: behind what is due before it, at the instance where that is least."""
+    """Of a request of this class that came now: behind what is due before it, at the instance where that is least.
+    Whoever is still to come and will pass it is not in it: doors close and pools grow for what is there."""
     slo = cell.config.classes[slo_class]
     waits = [_at_queue(cell, queue, now_s + slo.ttft_s) for queue in virtual.queues.values()]
     return min(waits, key=lambda wait: wait.mean_s, default=None)

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from headrace.core.instance import Pace
-from headrace.core.waiting.work import Work
+from headrace.core.waiting.work import NOTHING, Work
 
 # What does not average out over many requests: a pace that drifts, lengths that are all wrong together. One standard
 # deviation, as a share of the wait [I].
@@ -43,6 +43,12 @@ class Instance:
         """Theta of equation 2, while nothing is prefilled."""
         step_s = self.step_s
         return self.slots / step_s if step_s > 0 else math.inf
+
+    def service(self, work: Work) -> tuple[float, float]:
+        """Seconds of its time that this work takes, and the sum of their squares, request by request."""
+        token_s = 1.0 / self.tokens_per_s
+        decode_s, prefill_s = work.output_mean * token_s, _prefill_s(self, NOTHING, work)
+        return max(decode_s, prefill_s) if self.apart else decode_s + prefill_s, work.output_sq * token_s * token_s
 
 
 @dataclass(frozen=True, slots=True)
