@@ -1,8 +1,8 @@
 """What the path around the engine costs: the profile engine at zero latency behind the full durable path.
 
 Six services, NATS with its journal, Redis, the default model's tokenizer, validation, leases, tracing sampled as by
-default. The client runs on the same cores. Peer: NVIDIA Dynamo 1.6.1's mock path (Rust front end, not durable), figures
-in docs/figures.md.
+default, the length predictor on and, in a mesh of its own, off. The client runs on the same cores. Peer: NVIDIA Dynamo
+1.6.1's mock path (Rust front end, not durable), figures in docs/figures.md.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import psutil
 
 from headrace.cli.plan import MeshConfig
 from headrace.cli.supervisor import Mesh
+from headrace.predictor.model import lacking
 from loadtest.benches.report import finish, percentile, say
 from loadtest.benches.stream_load import PROMPT
 
@@ -33,10 +34,18 @@ class Mode:
     client: str  # module of the load client
     colocate: tuple[str, ...] = ()
     sync_always: bool = False
+    predicts: bool = True  # the length predictor is asked for each request, if it is installed
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """By default the predictor loads while a mesh serves; here it is there before the first request."""
+        return {"HEADRACE_PREDICT": ("auto" if lacking() else "on") if self.predicts else "off"}
 
 
+WITH, WITHOUT = "http", "http_predict_off"  # of the length predictor: what is compared
 MODES = (
-    Mode("http", "loadtest.benches.stream_load"),
+    Mode(WITH, "loadtest.benches.stream_load"),
+    Mode(WITHOUT, "loadtest.benches.stream_load", predicts=False),
     Mode("grpc", "loadtest.benches.grpc_load"),
     Mode("http_colocated", "loadtest.benches.stream_load", colocate=("encode", "prefill", "decode")),
     Mode("http_sync_always", "loadtest.benches.stream_load", sync_always=True),
@@ -103,6 +112,7 @@ async def run_mode(mode: Mode, share: float) -> tuple[list[dict[str, Any]], dict
             profile="zero",
             colocate=mode.colocate,
             sync_always=mode.sync_always,
+            environment=mode.environment,
         )
         async with Mesh(config, progress=lambda line: None) as mesh:
             say(f"{mode.name}:")
@@ -115,7 +125,32 @@ async def run(modes: tuple[Mode, ...], share: float) -> dict[str, Any]:
     for mode in modes:
         figures[mode.name], hop = await run_mode(mode, share)
         figures["hops_ms"][mode.name] = hop
+    if {WITH, WITHOUT} <= figures.keys():
+        figures["predictor"] = {"lacking": lacking(), "points": predictor(figures[WITH], figures[WITHOUT])}
     return figures
+
+
+def predictor(on: list[dict[str, Any]], off: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the length predictor costs, point by point: {"on", "off"} of each figure that it may change."""
+    points = []
+    for one, other in zip(on, off, strict=True):
+        point = {"concurrency": one["concurrency"], "max_tokens": one["max_tokens"]}
+        pairs = {name: {"on": one[name], "off": other[name]} for name in ("req_s", "ttft_p50_ms", "ttft_p99_ms")}
+        cpu = {word: row["cpu_ms_per_request"]["qm-0"] for word, row in (("on", one), ("off", other))}
+        points.append(point | pairs | {"queue_manager_cpu_ms_per_request": cpu})
+    return points
+
+
+def show_predictor(told: dict[str, Any]) -> None:
+    say(f"length predictor on / off{' (' + told['lacking'] + ')' if told['lacking'] else ''}:")
+    for point in told["points"]:
+        req_s, p50, p99 = (point[name] for name in ("req_s", "ttft_p50_ms", "ttft_p99_ms"))
+        cpu = point["queue_manager_cpu_ms_per_request"]
+        say(
+            f"  {point['concurrency']:3} x {point['max_tokens']:3}: {req_s['on']:8.0f} / {req_s['off']:.0f} req/s  "
+            f"TTFT p50 {p50['on']:.2f} / {p50['off']:.2f} p99 {p99['on']:.2f} / {p99['off']:.2f} ms  "
+            f"CPU of the queue manager {cpu['on']:.2f} / {cpu['off']:.2f} ms/request"
+        )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -129,6 +164,8 @@ def main(argv: list[str] | None = None) -> None:
     figures = asyncio.run(run(chosen, 1 / 15 if args.quick else 1.0))
     hop = figures["hops_ms"].get("http") or next(iter(figures["hops_ms"].values()))
     say("hops (p50, ms): " + ", ".join(f"{stage} {ms}" for stage, ms in hop.items()))
+    if "predictor" in figures:
+        show_predictor(figures["predictor"])
     if args.json:
         finish("overhead", argv, [], figures)
 
