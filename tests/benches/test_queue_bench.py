@@ -203,11 +203,31 @@ def test_a_workers_profile_is_its_instances_so_many_times_faster(tmp_path: Path)
     assert fleet is not None
     kind = kind_of(fleet.pools[0], "llama-2-70b")
     path = tmp_path / "a10.toml"
-    path.write_text(queue_live.profile_text(kind, 20.0))
-    cost = engine_profile(str(path)).cost
+    path.write_text(queue_live.profile_text(kind, queue_live.live_names(WORKLOADS["W_A"]), 20.0))
+    profile = engine_profile(str(path))
+    assert not profile.models
+    cost = profile.cost
     for tokens in (1, 10, 2_058):
         assert cost.tokens_s(tokens) == pytest.approx(kind.step.tokens_s(tokens) / 20)
     assert cost.prefill_pair_s == pytest.approx(kind.step.prefill_pair_s / 20)
+
+
+def test_each_model_of_a_live_worker_has_the_pace_that_is_simulated(tmp_path: Path) -> None:
+    cell = live(workload="W_B")
+    config, names = queue_live.mesh_config(cell, "headrace", tmp_path), queue_live.live_names(cell.shape)
+    fleet = cell.shape.scenario().fleet
+    assert fleet is not None
+    for pool, told in zip(fleet.pools, config.service_environment.values(), strict=True):
+        profile = engine_profile(told["HEADRACE_PROFILE"])
+        assert told["HEADRACE_MODEL"] == names[pool.model]
+        for model, name in names.items():
+            kind, own = kind_of(pool, "", model), profile.of(name)
+            assert own.cost.tokens_s(100) == pytest.approx(kind.step.tokens_s(100) / 20)
+            assert own.cost.decode_sequence_s == pytest.approx(kind.step.decode_sequence_s / 20)
+            assert own.load_cold_s == pytest.approx(kind.load_cold_s / 20)
+            assert own.load_warm_s == pytest.approx(kind.load_warm_s / 20)
+            assert own.kv_bytes_per_token == queue_live.KV_BYTES
+        assert len({profile.of(name).load_warm_s for name in names.values()}) == len(names) == 3
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)

@@ -178,6 +178,59 @@ def test_wrong_engine_profiles(tmp_path: Path, old: str, new: str, told: str) ->
         engine_profile(str(path))
 
 
+SMALL = """
+source = "[I] both of mine"
+kv_bytes_per_token = 8
+load_cold_s = 30.0
+load_warm_s = 3.0
+gpu = "a100"
+
+[cost]
+tokens = [0]
+tokens_s = [0.5]
+decode_sequence_s = 0.01
+
+[output]
+mean_tokens = 9
+
+[models."small-1.5b"]
+load_warm_s = 1.0
+
+[models."small-1.5b".cost]
+tokens = [0]
+tokens_s = [0.1]
+"""
+
+
+def test_a_model_with_a_pace_of_its_own(tmp_path: Path) -> None:
+    profile = engine_profile(str(written(tmp_path, SMALL)))
+    small = profile.of("small-1.5b")
+    assert (small.cost.tokens_s(1), small.load_warm_s) == (0.1, 1.0)
+    assert small.cost.decode_sequence_s == 0, "a table of costs stands for itself"
+    assert (small.name, small.source, small.load_cold_s) == ("own/small-1.5b", profile.source, 30.0), "the file's"
+    assert (small.kv_bytes_per_token, small.output) == (8, profile.output)
+    assert profile.of("another") is profile
+    assert (profile.gpu, profile.cost.tokens_s(1), profile.load_warm_s) == ("a100", 0.5, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("load_warm_s = 1.0", "load_warm_s = -1", "table [models.small-1.5b], field load_warm_s: must be"),
+        ("load_warm_s = 1.0", "load_hot_s = 1", "table [models.small-1.5b], field load_hot_s: is unknown"),
+        ("load_warm_s = 1.0", "source = 'mine'", "table [models.small-1.5b], field source: must open with"),
+        ("load_warm_s = 1.0", 'gpu = "h100"', "table [models.small-1.5b], field gpu: is the worker's"),
+        ("load_warm_s = 1.0", "models = {}", "table [models.small-1.5b], field models: is the worker's"),
+        ("tokens_s = [0.1]", "", "table [models.small-1.5b.cost], field tokens_s: is missing"),
+        ("tokens_s = [0.1]", "tokens_s = [0]\nstep_s = 1", "table [models.small-1.5b.cost], field step_s: is unknown"),
+        ("[models.", "[models]\nother = 3\n[models.", "table [models], field other: must be a table"),
+    ],
+)
+def test_wrong_paces_of_a_model(tmp_path: Path, old: str, new: str, told: str) -> None:
+    with pytest.raises(ProfileError, match=re.escape(told)):
+        engine_profile(str(written(tmp_path, SMALL.replace(old, new, 1))))
+
+
 def test_cards() -> None:
     card = gpu("a100")
     assert card.memory_bytes == 80 << 30

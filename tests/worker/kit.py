@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -81,6 +82,11 @@ def outfit(
 def card(opens: Callable[[], Outfit], model: str, **known: object) -> Card:
     fields = {"slots": 64, "blocks": 4096, "block_tokens": family(MODEL).spec.block_tokens} | known
     return Card(model, opens, **fields)  # type: ignore[arg-type]
+
+
+async def at_once(call: Callable[..., Any], *arguments: Any) -> Any:
+    """For Models: the engines' thread is the caller's."""
+    return call(*arguments)
 
 
 class Gate:

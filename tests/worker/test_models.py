@@ -16,14 +16,10 @@ from headrace.worker.measured import STEPS_MIN, pace_of_steps
 from headrace.worker.models import GUESS_S, Models
 from headrace.worker.outfit import Outfit
 from headrace.worker.tally import Tally
-from tests.worker.kit import card, outfit
+from tests.worker.kit import at_once, card, outfit
 
 NAMES = ("profile-tiny", "profile-tiny-b", "profile-tiny-c", "profile-tiny-d")
 SLOW = Pace(0.1, 0.01, 0.001)
-
-
-async def at_once(call: Callable[..., Any], *arguments: Any) -> Any:
-    return call(*arguments)
 
 
 def opened(name: str) -> Outfit:

@@ -66,6 +66,28 @@ is built in says only what is different.
 [h100-qwen3-8b.toml](../../libs/headrace/profiles/engine/h100-qwen3-8b.toml) is one.
 
 {_keys(EngineProfile)}
+Where a worker may load several models (`HEADRACE_MODELS`), a table `[models."NAME"]` gives one a pace of its own: any
+key and table of the file but `gpu` and `gpus`, in the place of the file's. A `[cost]` is replaced as a whole. What the
+table does not say, and models without one, take the file's. Load times are those of that model.
+
+```toml
+source = "[I] a large model"
+kv_bytes_per_token = 2048
+load_cold_s = 100.0
+load_warm_s = 3.0
+
+[cost]
+tokens = [0, 8192]
+tokens_s = [40e-3, 800e-3]
+
+[models."profile-tiny-small"]
+load_warm_s = 1.0
+
+[models."profile-tiny-small".cost]
+tokens = [0, 8192]
+tokens_s = [10e-3, 200e-3]
+```
+
 ## API keys
 
 Written by `headrace keys`: [security.md](../security.md).

@@ -84,7 +84,7 @@ async def _calibrate(
     async with AsyncClient(state.grpc_addresses, tls=runstate.door(state)) as client:
         shape = await find_shape(client, state.services["qm-0"], _limits(args, state))
         console.step(f"{shape.model} on the {state.engine} engine: " + ", ".join(_pools(shape)) + f"; seed {seed}")
-        cost: StepCost | None = known.cost if known is not None else None
+        cost: StepCost | None = known.of(shape.model).cost if known is not None else None
         found = await calibrate(client, shape, plan, known=cost, say=console.step)
     device = args.device or ("cpu" if state.engine == "onnx" else state.engine)
     origin = Origin(device, device in packaged("gpus"), provenance(["headrace", *sys.argv[1:]], [seed]))
@@ -103,7 +103,7 @@ async def find_shape(client: AsyncClient, queue_manager: str, limits: Limits) ->
 def _limits(args: argparse.Namespace, state: RunState) -> Limits:
     """What statuses do not say: from the model's own facts, the known profile, and the command line before both."""
     spec = family(state.model).spec
-    known = engine_profile(args.known) if args.known else None
+    known = engine_profile(args.known).of(spec.name) if args.known else None
     chunk = known.chunk_tokens if known is not None else CHUNK_TOKENS.get(state.engine, 2048)
     kv_bytes = known.kv_bytes_per_token if known is not None else spec.kv_bytes_per_token
     return Limits(

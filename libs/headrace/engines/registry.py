@@ -152,10 +152,11 @@ def _profile(model: str, size: EngineSize, profile: str) -> Engine:
     from headrace.profiles import ProfileError, engine_profile
 
     try:
-        costs = engine_profile(profile)
+        known = engine_profile(profile)
     except ProfileError as error:
         raise EngineConfigError(str(error)) from error
     wearing = family(model)
+    costs = known.of(wearing.spec.name)
     return ProfileEngine(
         wearing.spec,
         wearing.pieces,

@@ -36,7 +36,7 @@ class Settings:
     overlap: bool = True  # prefill begins on a request's first media parts while others are still being encoded
     early_rejection: bool = True  # refuse at once what cannot begin before its deadline
     engine: str = "onnx"  # a name of headrace.engines.registry: onnx, torch, vllm, profile
-    profile: str = ""  # of the profile engine: name or path
+    profile: str = ""  # of the profile engine: name or path; a file may give each model a pace of its own
     weights: str = "fp32"  # of the onnx engine; q4: the checkpoint's 4-bit blocks; int8: blocks, and int8 activations
     device: str = "auto"  # of engines and encoders; auto: a GPU where there is one that they can use
     threads: int = 0  # of the math library, in one process; 0: the engine's own choice

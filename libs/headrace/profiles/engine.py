@@ -1,11 +1,14 @@
 """What the profile engine sleeps for: a packaged engine profile, or any instance profile (its outputs never end)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.core.cost import StepCost
 from headrace.profiles.instance import InstanceProfile, instance, read_step
 from headrace.profiles.reading import ProfileError, Table, is_packaged, packaged, read, read_packaged
+
+_OF_THE_WORKER = ("gpu", "gpus", "models")  # whichever model it serves
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,12 @@ class EngineProfile:
     encode_token_s: float = 0.0  # of media, at an encoder
     gpu: str = ""  # kind of its GPUs; empty: of none that is known
     gpus: int = 1  # the degree of tensor parallelism
+    # By name, as clients ask for it: a model with a pace of its own. What its table does not say is the file's.
+    models: Mapping[str, "EngineProfile"] = field(default_factory=dict)
+
+    def of(self, model: str) -> "EngineProfile":
+        """What a worker sleeps for while it serves this one."""
+        return self.models.get(model, self)
 
 
 def engine_profile(name_or_path: str) -> EngineProfile:
@@ -70,11 +79,25 @@ def _engine(top: Table, name: str) -> EngineProfile:
         encode_token_s=encode.number("token_s") if encode else 0.0,
         gpu=top.text("gpu") if "gpu" in top else "",
         gpus=top.whole("gpus", 1, least=1),
+        models=_models(top, name) if "models" in top else {},
     )
     for table in (top, cost, output, encode):
         if table is not None:
             table.end()
     return profile
+
+
+def _models(top: Table, name: str) -> dict[str, EngineProfile]:
+    """Each is read as a file of its own would be: the file's entries, and the model's in their places."""
+    tables, found = top.table("models"), dict[str, EngineProfile]()
+    shared = {entry: value for entry, value in top.values.items() if entry not in _OF_THE_WORKER}
+    for model in tables.values:
+        own = tables.table(model)
+        for entry in _OF_THE_WORKER:
+            if entry in own:
+                raise own.wrong(entry, "is the worker's: it stands at the file's top")
+        found[model] = _engine(Table(own.file, own.name, shared | own.values), f"{name}/{model}")
+    return found
 
 
 def _of_instance(profile: InstanceProfile) -> EngineProfile:

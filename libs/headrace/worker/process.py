@@ -123,14 +123,14 @@ def load_stock(options: Options) -> Stock:
 
 def _card(options: Options, model: str) -> Card:
     settings, spec = options.settings, family(model).spec
-    profile = _profile(settings)
+    profile = _profile(settings, spec.name)
     return Card(
         spec.name,
         partial(load_outfit, options, model),
         _slots(settings),
         _blocks(settings, spec),
         spec.block_tokens,
-        _pace(settings),
+        _pace(settings, profile),
         {False: profile.load_cold_s, True: profile.load_warm_s} if profile is not None else None,
     )
 
@@ -147,23 +147,27 @@ def load_outfit(options: Options, model: str) -> Outfit:
     encoders = _encoders(settings, kind) if "encode" in options.stages else {}
     leaves = hands_over(settings.engine)
     kv_travel(settings, engine if leaves else None)
-    pace, profile = _pace(settings) if runs_llm else Pace(), _profile(settings)
+    profile = _profile(settings, kind.spec.name)
+    pace = _pace(settings, profile) if runs_llm else Pace()
     encode_token_s = profile.encode_token_s if profile is not None else 0.0
     return Outfit(kind.spec, kind.pieces, engine, encoders, leaves, pace, encode_token_s)
 
 
-def _profile(settings: Settings) -> EngineProfile | None:
-    """Raises BadSetup."""
+def _profile(settings: Settings, model: str = "") -> EngineProfile | None:
+    """model: by its name, one that may have a pace of its own; empty: what is the worker's, whatever it serves.
+
+    Raises:
+        BadSetup: no such profile, or its content is wrong.
+    """
     if settings.engine != "profile":
         return None
     try:
-        return engine_profile(settings.profile or "zero")
+        return engine_profile(settings.profile or "zero").of(model)
     except ProfileError as error:
         raise BadSetup(str(error)) from error
 
 
-def _pace(settings: Settings) -> Pace:
-    profile = _profile(settings)
+def _pace(settings: Settings, profile: EngineProfile | None) -> Pace:
     return pace_of(profile.cost, _slots(settings), PACE_CONTEXT_TOKENS) if profile is not None else Pace()
 
 
