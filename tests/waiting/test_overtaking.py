@@ -92,7 +92,7 @@ def test_rates_are_those_of_late() -> None:
 def test_a_rate_needs_no_memory_full_of_arrivals() -> None:
     arrivals = Arrivals()
     arrivals.add("m", 20.0, ONE, 0.0)
-    assert arrivals.rates(0.0)[0][2].count == pytest.approx(1.0 / WATCHED_S, rel=0.01), "one is no flood"
+    assert arrivals.rates(0.0)[0][2].count == pytest.approx(1.0 / WATCHED_S, rel=0.05), "one is no flood"
     for second in range(1, 61):
         arrivals.add("m", 20.0, ONE, float(second))
     assert arrivals.rates(60.0)[0][2].count == pytest.approx(1.0, rel=0.05)

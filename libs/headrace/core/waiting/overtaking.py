@@ -15,7 +15,7 @@ from headrace.core.waiting.work import NOTHING, Work
 
 # All [I]; docs/figures.md, "The queue", has what came of others.
 MEMORY_S = 600.0  # that an arrival counts, fading
-WATCHED_S = 10.0  # at least: the first request of all is not one a moment
+WATCHED_S = 30.0  # at least: the first request of all is not one a moment
 DRIFT = 0.3  # of what the rates say will come: one standard deviation of what comes instead
 STREAMS_MAX = 1_024  # models and targets: the faintest gives way to a new one
 
