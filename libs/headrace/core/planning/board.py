@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.core.planning.cost import WAIT_COST, Site, Work, site_of, work_of
+from headrace.core.planning.cost import WAIT_COST, Site, Work, rate_of, site_of, work_of
 from headrace.core.planning.guest import Guest, Rates, columns_of, guest_of, rates_of
 from headrace.core.planning.problem import GroupSpec, InstanceSpec, Problem
 
@@ -136,11 +136,12 @@ class Board:
 
     def work(self, instance: int, group: GroupSpec) -> Work | None:
         """None: the instance cannot serve it."""
+        rate = rate_of(self.instances[instance], group.model, self.names) if self.serves(instance, group) else None
+        return work_of(group, rate, self.drain_share) if rate is not None else None
+
+    def serves(self, instance: int, group: GroupSpec) -> bool:
         bound = group.instance if group.pinned else group.only
-        spec = self.instances[instance]
-        if bound not in (-1, instance) or spec.of(group.model) is None:
-            return None
-        return work_of(group, spec, self.names, self.drain_share)
+        return bound in (-1, instance) and self.instances[instance].of(group.model) is not None
 
     def guest(self, group: GroupSpec) -> Guest:
         """The group on all instances: work() in arrays."""

@@ -56,6 +56,20 @@ class Work(NamedTuple):
     tardy_most: float
 
 
+_NEVER = Work(-1, inf, 0.0, 0.0, inf, 1.0, 0.0, 1, 0.0, 0.0)  # of a model that the instance cannot serve
+
+
+class Rate(NamedTuple):
+    """How fast a model is served on an instance."""
+
+    model: int
+    token_s: float  # of a full batch
+    prefill_token_s: float
+    step_s: float
+    sequence_s: float
+    slots: int
+
+
 class State(NamedTuple):
     """An instance after some groups: when the next may begin, how sure, and what they cost."""
 
@@ -104,10 +118,7 @@ class Terms:
         ]
         self.groups = [group for group, sites in places if sites]
         self.left_out = [group.id for group, sites in places if not sites]
-        self.works = [
-            [work_of(group, instance, names, problem.drain_share) for group in self.groups]
-            for instance in problem.instances
-        ]
+        self.works = [_works(self.groups, instance, names, problem.drain_share) for instance in problem.instances]
         self.allowed = [sites for _, sites in places if sites]
         self.pinned = self._pinned()
 
@@ -200,28 +211,48 @@ def site_of(instance: InstanceSpec, names: dict[str, int]) -> Site:
     return Site(start, tuple(load_s))
 
 
-def work_of(group: GroupSpec, instance: InstanceSpec, names: dict[str, int], drain_share: float = 1.0) -> Work:
-    """Of a model that the instance cannot serve: work that never ends."""
-    found = instance.of(group.model)
-    count = max(1, group.count)
-    tardy = TARDY_WEIGHT * count / max(group.target_s, WIDTH_LEAST_S)
-    most = TARDY_WEIGHT * count * TARDY_TARGETS_MOST
+def rate_of(instance: InstanceSpec, model: str, names: dict[str, int]) -> Rate | None:
+    """None: the instance cannot serve it."""
+    found = instance.of(model)
     if found is None:
-        return Work(names.get(group.model, -1), inf, 0.0, 0.0, inf, 1.0, 0.0, count, tardy, most)
+        return None
     pace, slots = pace_of(found), max(1, found.slots)
     token_s = (pace.step_s + slots * pace.sequence_s) / slots
-    prefill_s = group.prompt_tokens * pace.prefill_token_s
+    return Rate(names[model], token_s, pace.prefill_token_s, pace.step_s, pace.sequence_s, slots)
+
+
+def work_of(group: GroupSpec, rate: Rate, drain_share: float = 1.0) -> Work:
+    model, token_s, prefill_token_s, step_s, sequence_s, slots = rate
+    count = max(1, group.count)
+    prefill_s = group.prompt_tokens * prefill_token_s
     service_s = prefill_s + group.output_mean * token_s
     service_var = group.output_var * token_s * token_s
     behind = (count - 1) / count  # of the group's work lies before its last request
     spread_s = service_s * behind - group.due_spread_s
-    offset_s = prefill_s / count + max(0.0, spread_s) - group.due_s
-    width_s = max(WIDTH_LEAST_S, abs(spread_s))
-    straggler_s = drain_share * stragglers_s(
-        group.output_mean / count, pace.step_s, pace.sequence_s, slots, min(count, slots)
+    straggler_s = drain_share * stragglers_s(group.output_mean / count, step_s, sequence_s, slots, min(count, slots))
+    return Work(
+        model,
+        service_s,
+        service_var,
+        0.5 * behind * service_var,
+        prefill_s / count + max(0.0, spread_s) - group.due_s,
+        max(WIDTH_LEAST_S, abs(spread_s)),
+        straggler_s,
+        count,
+        TARDY_WEIGHT * count / max(group.target_s, WIDTH_LEAST_S),
+        TARDY_WEIGHT * count * TARDY_TARGETS_MOST,
     )
-    own_var = 0.5 * behind * service_var
-    return Work(names[group.model], service_s, service_var, own_var, offset_s, width_s, straggler_s, count, tardy, most)
+
+
+def _works(
+    groups: Sequence[GroupSpec], instance: InstanceSpec, names: dict[str, int], drain_share: float
+) -> list[Work]:
+    rates = {model: rate_of(instance, model, names) for model in dict.fromkeys([group.model for group in groups])}
+    found = []
+    for group in groups:
+        rate = rates[group.model]
+        found.append(work_of(group, rate, drain_share) if rate is not None else _NEVER)
+    return found
 
 
 def stragglers_s(output: float, step_s: N, sequence_s: N, slots: N, width: N) -> N:

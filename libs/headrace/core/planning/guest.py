@@ -16,7 +16,7 @@ from headrace.core.planning.cost import (
     TARDY_TARGETS_MOST,
     TARDY_WEIGHT,
     WIDTH_LEAST_S,
-    pace_of,
+    rate_of,
     site_of,
     stragglers_s,
 )
@@ -49,14 +49,13 @@ class Guest:
 def rates_of(model: str, instances: Sequence[InstanceSpec], names: dict[str, int]) -> Rates:
     number, rows = names.get(model, -1), []
     for instance in instances:
-        found = instance.of(model)
-        if found is None:
+        rate = rate_of(instance, model, names)
+        if rate is None:
             rows.append((number, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0))
             continue
-        pace, slots = pace_of(found), max(1, found.slots)
-        token_s = (pace.step_s + slots * pace.sequence_s) / slots
+        _, token_s, prefill_token_s, step_s, sequence_s, slots = rate
         load_s = site_of(instance, names).load_s[names[model]]
-        rows.append((number, 1.0, token_s, pace.prefill_token_s, pace.step_s, pace.sequence_s, slots, load_s))
+        rows.append((number, 1.0, token_s, prefill_token_s, step_s, sequence_s, slots, load_s))
     numbers, served, *others = np.array(rows, dtype=np.float64).reshape(-1, 8).T
     return Rates(numbers, served > 0.0, *others)
 

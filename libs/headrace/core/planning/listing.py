@@ -29,7 +29,7 @@ def loose(terms: Terms) -> Order:
 
 
 def served_by(board: Board, group: GroupSpec) -> list[int]:
-    return [instance for instance in range(len(board.instances)) if board.work(instance, group) is not None]
+    return [instance for instance in range(len(board.instances)) if board.serves(instance, group)]
 
 
 def _begin_s(terms: Terms, site: int, number: int, state: State) -> float:

@@ -12,10 +12,11 @@ from math import ceil
 
 import numpy as np
 
+from headrace.core.instance import Pace
 from headrace.core.planning.board import Board, Floats, Place
-from headrace.core.planning.cost import Terms
+from headrace.core.planning.cost import N, Terms
 from headrace.core.planning.listing import loose, served_by
-from headrace.core.planning.problem import GroupSpec, InstanceSpec, Plan, Problem
+from headrace.core.planning.problem import GroupSpec, InstanceModel, InstanceSpec, Plan, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,63 +46,103 @@ class Shepherd:
         queues = [list(head) for head in terms.pinned]
         states = [terms.run(g, queue, terms.sites[g].start) for g, queue in enumerate(queues)]
         order = sorted(loose(terms), key=lambda number: (terms.groups[number].due_s, number))
-        groups = [terms.groups[number] for number in order]
-        allowed = [[site in terms.allowed[n] for n in order] for site in range(len(queues))]
-        sites = [_Site(spec, groups, may) for spec, may in zip(problem.instances, allowed, strict=True)]
-        for _ in order:
-            able = [g for g, site in enumerate(sites) if site.waiting]
-            at = min(able, key=lambda g: (states[g].time_s, g))
-            model = terms.groups[queues[at][-1]].model if queues[at] else problem.instances[at].model
-            best = sites[at].best(states[at].time_s, model)
+        left = [True] * len(order)
+        sites = [_Site(terms, g, order, left) for g in range(len(queues))]
+        able = list(range(len(sites)))
+        while able:
+            at = min(able, key=lambda g: states[g].time_s)
+            best = sites[at].best(states[at].time_s, states[at].model)
+            if best is None:
+                able.remove(at)
+                continue
+            left[best] = False
             queues[at].append(order[best])
             states[at] = terms.run(at, (order[best],), states[at])
-            for site in sites:
-                site.take(best)
-        return Plan(problem.version, terms.ids(queues), terms.cost(queues), solver=self.name)
+        return Plan(problem.version, terms.ids(queues), sum(state.cost for state in states), solver=self.name)
+
+
+# Goodput, place in the order, seconds from the begin (and load) to the first token, and when that is due.
+_Batch = tuple[float, int, float, float]
 
 
 class _Site:
-    """All batches at one instance, in arrays: what goodput() says of each."""
+    """All batches at one instance: what goodput() says of each, without asking each of them at every turn.
 
-    def __init__(self, spec: InstanceSpec, groups: Sequence[GroupSpec], allowed: Sequence[bool]) -> None:
-        self._left = np.array(allowed, dtype=np.bool_)
-        self.waiting = sum(allowed)
-        never = (1, 0.0, 0.0, 0.0, 0.0)
-        rows = [_batch(spec, group) if may else never for group, may in zip(groups, allowed, strict=True)]
-        self._count, self._load_s, self._prefill_s, self._decode_s, self._due_s = np.array(rows).reshape(-1, 5).T
-        self._model = np.array([group.model for group in groups])
+    Until a batch is late, its goodput changes with the loaded model alone. So each model's batches are stacked, the
+    most goodput on top: once as they are when it is loaded, once as they are behind its load. Time only goes on: who is
+    taken or late is so for good, and is thrown away when it comes to the top.
+    """
 
-    def best(self, now_s: float, loaded: str) -> int:
-        """Of those left: the most goodput; of equals the first."""
-        load_s = np.where(self._model == loaded, 0.0, self._load_s)
-        late = now_s + load_s + self._prefill_s / self._count > self._due_s
-        values: Floats = self._count / np.maximum(1e-9, load_s + self._prefill_s + self._decode_s)
-        values[late] = 0.0
-        values[~self._left] = -1.0
-        return int(values.argmax())
+    def __init__(self, terms: Terms, site: int, order: Sequence[int], left: Sequence[bool]) -> None:
+        """left: which of the order nobody has taken yet, as it is at any time."""
+        self._left = left
+        self._places = [place for place, number in enumerate(order) if site in terms.allowed[number]]
+        self._first = 0  # no place before it is left
+        self._stacks: dict[int, tuple[float, list[_Batch], list[_Batch]]] = {}  # seconds of the load; loaded, not yet
+        spec, works = terms.problem.instances[site], terms.works[site]
+        by_model: dict[int, list[int]] = {}
+        for place in self._places:
+            by_model.setdefault(works[order[place]].model, []).append(place)
+        for model, places in by_model.items():
+            groups = [terms.groups[order[place]] for place in places]
+            found = spec.of(groups[0].model)
+            assert found is not None
+            self._stacks[model] = (found.load_s, *_stacked(found, groups, places))
 
-    def take(self, batch: int) -> None:
-        """It is served, here or elsewhere."""
-        self.waiting -= bool(self._left[batch])
-        self._left[batch] = False
+    def best(self, now_s: float, loaded: int) -> int | None:
+        """The place of whoever has most goodput; of equals, such as those that are late, the first. None: all are
+        taken."""
+        most, best = 0.0, -1
+        for model, (load_s, warm, cold) in self._stacks.items():
+            stack, begin_s = (warm, now_s) if model == loaded else (cold, now_s + load_s)
+            while stack:
+                value, place, lead_s, due_s = stack[-1]
+                if self._left[place] and begin_s + lead_s <= due_s:
+                    if value > most or (value == most and place < best):
+                        most, best = value, place
+                    break
+                stack.pop()
+        return best if best >= 0 else self._first_left()
+
+    def _first_left(self) -> int | None:
+        while self._first < len(self._places) and not self._left[self._places[self._first]]:
+            self._first += 1
+        return self._places[self._first] if self._first < len(self._places) else None
+
+
+def _stacked(
+    found: InstanceModel, groups: Sequence[GroupSpec], places: Sequence[int]
+) -> tuple[list[_Batch], list[_Batch]]:
+    """All batches of one model: with the model loaded, and behind its load."""
+    sums = [(max(1, group.count), group.prompt_tokens, group.output_mean, group.due_s) for group in groups]
+    count, prompt_tokens, output_mean, due_s = np.array(sums, dtype=np.float64).T
+    width = np.minimum(count, max(1, found.slots))
+    prefill_s, decode_s = _seconds(found.pace, count, prompt_tokens, output_mean, width, np.ceil(count / width))
+    lead_s, at = prefill_s / count, np.array(places)
+
+    def stack(load_s: float) -> list[_Batch]:
+        value: Floats = count / np.maximum(1e-9, load_s + prefill_s + decode_s)
+        rising = np.lexsort((-at, value))
+        return list(zip(*[each[rising].tolist() for each in (value, at, lead_s, due_s)], strict=True))
+
+    return stack(0.0), stack(found.load_s)
 
 
 def goodput(spec: InstanceSpec, group: GroupSpec, now_s: float) -> float:
     """Requests on time for each second of the batch, were it begun now; 0: its first token would be late."""
-    count, load_s, prefill_s, decode_s, due_s = _batch(spec, group)
-    if group.model == spec.model:
-        load_s = 0.0
-    if now_s + load_s + prefill_s / count > due_s:
+    found = spec.of(group.model)
+    assert found is not None
+    count = max(1, group.count)
+    width = min(count, max(1, found.slots))
+    prefill_s, decode_s = _seconds(
+        found.pace, count, group.prompt_tokens, group.output_mean, width, ceil(count / width)
+    )
+    load_s = 0.0 if group.model == spec.model else found.load_s
+    if now_s + load_s + prefill_s / count > group.due_s:
         return 0.0
     return count / max(1e-9, load_s + prefill_s + decode_s)
 
 
-def _batch(spec: InstanceSpec, group: GroupSpec) -> tuple[int, float, float, float, float]:
-    """Requests, seconds to load its model, to prefill and to decode, and when it is due."""
-    found = spec.of(group.model)
-    assert found is not None
-    count, pace = max(1, group.count), found.pace
-    width = min(count, max(1, found.slots))
-    prefill_s = group.prompt_tokens * pace.prefill_token_s
-    decode_s = ceil(count / width) * group.output_mean / count * (pace.step_s + pace.sequence_s * width)
-    return count, found.load_s, prefill_s, decode_s, group.due_s
+def _seconds(pace: Pace, count: N, prompt_tokens: N, output_mean: N, width: N, waves: N) -> tuple[N, N]:
+    """To prefill and to decode so many requests, `width` at once in `waves`. Of one batch, or of many."""
+    return prompt_tokens * pace.prefill_token_s, waves * output_mean / count * (pace.step_s + pace.sequence_s * width)

@@ -97,7 +97,7 @@ def place_groups(cell: Cell, virtual: VirtualQueues, now_s: float) -> None:
         if _place_at_once(cell, virtual, group, able, now_s):
             continue
         board = board_of(cell, virtual, now_s)
-        place = planner_of(cell).insert(board, _spec(cell, virtual, group, 0.0), now_s)
+        place = planner_of(cell).insert(board, _spec(cell, _numbers(virtual), group, 0.0), now_s)
         if place is not None:
             virtual.place(group, board.instances[place.instance].id, place.position)
             cell.planning.wanted = True
@@ -159,7 +159,7 @@ def board_of(cell: Cell, virtual: VirtualQueues, now_s: float) -> Board:
 
 def _follow_groups(cell: Cell, virtual: VirtualQueues, board: Board) -> None:
     """Those that changed are taken off and put where they stand now, the foremost first."""
-    numbers = {worker_id: number for number, worker_id in enumerate(virtual.queues)}
+    numbers = _numbers(virtual)
     stand: list[tuple[int, int, Group]] = []
     for group_id in sorted(virtual.changed):
         group = virtual.groups.get(group_id)
@@ -168,14 +168,14 @@ def _follow_groups(cell: Cell, virtual: VirtualQueues, board: Board) -> None:
         if group is not None and group.worker:
             place = Place(numbers[group.worker], virtual.queues[group.worker].groups.index(group))
         if group is not None and place is not None and place == before:
-            board.change(_spec(cell, virtual, group, 0.0))
+            board.change(_spec(cell, numbers, group, 0.0))
             continue
         if before is not None:
             board.remove(group_id)
         if group is not None and place is not None:
             stand.append((place.instance, place.position, group))
     for instance, position, group in sorted(stand, key=lambda each: each[:2]):
-        board.put(Place(instance, position), _spec(cell, virtual, group, 0.0))
+        board.put(Place(instance, position), _spec(cell, numbers, group, 0.0))
 
 
 # --- the problem, as planners see it ---
@@ -191,28 +191,35 @@ def _problem(cell: Cell, virtual: VirtualQueues, now_s: float, zero_s: float) ->
     instances = tuple([_instance_spec(cell, cell.workers[each], now_s, zero_s) for each in virtual.queues])
     queues = [[group.id for group in queue.groups] for queue in virtual.queues.values()]
     stand = {group_id: position for queue in queues for position, group_id in enumerate(queue)}
-    groups = tuple([_spec(cell, virtual, group, zero_s, stand.get(group.id, -1)) for group in virtual.groups.values()])
+    numbers = _numbers(virtual)
+    groups = tuple([_spec(cell, numbers, group, zero_s, stand.get(group.id, -1)) for group in virtual.groups.values()])
     drain_share = EVICTED_DRAIN if cell.config.evict else 1.0
     return Problem(cell.planning.version, groups, instances, cell.config.bound_z, drain_share), queues
 
 
-def _spec(cell: Cell, virtual: VirtualQueues, group: Group, zero_s: float, position: int = -1) -> GroupSpec:
-    owner = group.kind.key.owner
-    bound_to = owner if owner and not _may_move(cell, owner) else ""
-    places = list(virtual.queues) if group.worker or bound_to else []
+def _numbers(virtual: VirtualQueues) -> dict[str, int]:
+    """Of each worker: its index among the instances."""
+    return {worker_id: number for number, worker_id in enumerate(virtual.queues)}
+
+
+def _spec(cell: Cell, numbers: dict[str, int], group: Group, zero_s: float, position: int = -1) -> GroupSpec:
+    """numbers: _numbers(), made once for all groups, since all are told anew for each plan."""
+    key, work = group.kind.key, group.work
+    bound = key.owner and not _may_move(cell, key.owner)
     return GroupSpec(
-        id=group.id,
-        model=group.model,
-        count=len(group.jobs),
-        due_s=group.due_s - zero_s,
-        target_s=group.target_s,
-        prompt_tokens=group.work.prompt_tokens,
-        output_mean=group.work.output_mean,
-        output_var=group.work.output_var,
-        instance=places.index(group.worker) if group.worker else -1,
-        only=places.index(bound_to) if bound_to else -1,
-        position=position,
-        due_spread_s=group.last_due_s - group.due_s,
+        group.id,
+        key.model,
+        len(group.jobs),
+        group.due_s - zero_s,
+        group.target_s,
+        work.prompt_tokens,
+        work.output_mean,
+        work.output_var,
+        numbers[group.worker] if group.worker else -1,
+        numbers[key.owner] if bound else -1,
+        False,
+        position,
+        group.last_due_s - group.due_s,
     )
 
 
@@ -297,12 +304,12 @@ def _apply(cell: Cell, virtual: VirtualQueues, plan: Plan, now_s: float) -> None
         for at, group in enumerate(queue.groups)
         if group.id not in known
     ]
-    moved = 0
-    for worker_id, planned in zip(list(virtual.queues), plan.queues, strict=True):
-        groups = [virtual.groups[group_id] for group_id in planned if group_id in virtual.groups]
-        for position, group in enumerate(groups):
-            moved += group.worker != worker_id
-            virtual.place(group, worker_id, position)
+    orders = {
+        worker_id: [virtual.groups[group_id] for group_id in planned if group_id in virtual.groups]
+        for worker_id, planned in zip(virtual.queues, plan.queues, strict=True)
+    }
+    moved = any(group.worker != worker_id for worker_id, groups in orders.items() for group in groups)
+    virtual.arrange(orders)
     for group, behind in late_comers:
         _stand_behind(cell, virtual, group, behind)
     if moved:

@@ -4,7 +4,7 @@ The structure alone: who joins which group, where groups stand, who is next. Wha
 (planning.py), when a worker takes something serving.py.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from headrace.core.queue.groups import (
     Group,
@@ -119,6 +119,19 @@ class VirtualQueues:
         queue.groups.insert(position, group)
         self.changed.add(group.id)
         group.worker = worker
+
+    def arrange(self, orders: Mapping[str, Sequence[Group]]) -> None:
+        """A plan: these groups to the heads of these workers' queues, wherever they stand. As place() one by one, but
+        nobody is looked for in a line."""
+        ids = {group.id for groups in orders.values() for group in groups}
+        for queue in self.queues.values():
+            queue.groups = [group for group in queue.groups if group.id not in ids]
+        for worker, groups in orders.items():
+            self.queues[worker].groups[:0] = groups
+            for group in groups:
+                group.worker = worker
+                self.nowhere.pop(group.id, None)
+        self.changed |= ids
 
     def take_out(self, group: Group) -> None:
         if group.worker:
