@@ -207,19 +207,18 @@ def _spec(cell: Cell, numbers: dict[str, int], group: Group, zero_s: float, posi
     key, work = group.kind.key, group.work
     bound = key.owner and not _may_move(cell, key.owner)
     return GroupSpec(
-        group.id,
-        key.model,
-        len(group.jobs),
-        group.due_s - zero_s,
-        group.target_s,
-        work.prompt_tokens,
-        work.output_mean,
-        work.output_var,
-        numbers[group.worker] if group.worker else -1,
-        numbers[key.owner] if bound else -1,
-        False,
-        position,
-        group.last_due_s - group.due_s,
+        id=group.id,
+        model=key.model,
+        count=len(group.jobs),
+        due_s=group.due_s - zero_s,
+        target_s=group.target_s,
+        prompt_tokens=work.prompt_tokens,
+        output_mean=work.output_mean,
+        output_var=work.output_var,
+        instance=numbers[group.worker] if group.worker else -1,
+        only=numbers[key.owner] if bound else -1,
+        position=position,
+        due_spread_s=group.last_due_s - group.due_s,
     )
 
 
