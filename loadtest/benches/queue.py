@@ -17,6 +17,7 @@ from headrace.sim.sweep import cores
 from loadtest.benches import queue_live, queue_tuning
 from loadtest.benches.queue_clairvoyant import REPLAYS, Search
 from loadtest.benches.queue_figures import figures, table, verdicts
+from loadtest.benches.queue_live import Live, LiveRun
 from loadtest.benches.queue_rows import Job, work
 from loadtest.benches.queue_runs import CLOCKS, PLANNING, PREDICTOR, Cell, Run, policies
 from loadtest.benches.queue_saturation import Question
@@ -93,6 +94,12 @@ def measure(extent: Extent, rows: Rows[Job], rates_rps: dict[str, float]) -> dic
         "assumed": assumed(extent),
         "failed": rows.failed,
     }
+
+
+def live(extent: Extent, rows: Rows[Job], cells: Sequence[Live]) -> dict[str, Any]:
+    """One mesh after the other: each has the machine to itself."""
+    runs = rows.of(queue_live.jobs(cells, extent.policies), processes=1)
+    return queue_live.by_cell((job, row) for job, row in runs if isinstance(job, LiveRun))
 
 
 def _jobs(extent: Extent, cell: Cell, seed: int, tuned: dict[str, Any]) -> list[Job]:
@@ -172,7 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     rates_rps = saturation(extent, rows)
     found = {} if args.live_only else measure(extent, rows, rates_rps)
     if args.live or args.live_only:
-        found["live"] = queue_live.measure(queue_live.cells(rates_rps, extent.loads, args.live_scale))
+        found["live"] = live(extent, rows, queue_live.cells(rates_rps, extent.loads, args.live_scale))
     if args.json:
         finish("queue", argv, list(range(1, extent.seeds + 1)), found)
     return 1 if rows.failed else 0
@@ -184,7 +191,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="two cells of ten minutes, two seeds: under 60 s")
     parser.add_argument("--workloads", nargs="+", choices=tuple(WORKLOADS), default=(), help="instead of all")
     parser.add_argument("--loads", nargs="+", type=float, default=(), help="of saturation, instead of all")
-    parser.add_argument("--policies", nargs="+", default=(), help="names of the report, instead of all")
+    parser.add_argument("--policies", nargs="+", default=(), help="names of the report, instead of all, live too")
     parser.add_argument("--seeds", type=int, default=0, help=f"instead of {SEEDS}")
     parser.add_argument("--horizon-s", type=float, default=0.0, help=f"of arrivals, instead of {HORIZON_S:g}")
     parser.add_argument("--saturation-s", type=float, default=0.0, help="of each try at a rate, instead of 3600")

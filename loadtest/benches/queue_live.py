@@ -10,7 +10,7 @@ answers have the length that their requests allow, and a worker has the KV block
 import asyncio
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,12 @@ class Live:
         return f"{self.workload} at {self.load:g}, {self.scale:g} times as fast"
 
 
+@dataclass(frozen=True, slots=True)
+class LiveRun:
+    cell: Live
+    policy: str  # a name of POLICIES
+
+
 def cells(rates_rps: Mapping[str, float], loads: Sequence[float], scale: float = 0.0) -> list[Live]:
     """rates_rps: saturation by workload. scale: 0 as planned."""
     found = []
@@ -81,14 +87,23 @@ def cells(rates_rps: Mapping[str, float], loads: Sequence[float], scale: float =
     return found
 
 
-def measure(chosen: Sequence[Live], policies: Sequence[str] = tuple(POLICIES)) -> dict[str, Any]:
-    """{workload: {load: {policy: figures}}}: one mesh a cell and policy, one after the other."""
+def jobs(chosen: Sequence[Live], policies: Sequence[str] = ()) -> list[LiveRun]:
+    """policies: names of the report; those that no live mesh has are left out. Empty: all."""
+    return [LiveRun(cell, policy) for cell in chosen for policy in POLICIES if not policies or policy in policies]
+
+
+def carry_out(run: LiveRun) -> dict[str, Any]:
+    """The row of one mesh, from its start to its end."""
+    row = asyncio.run(_run(run.cell, run.policy))
+    say(f"  live {run.cell}, {run.policy}: {row['attainment']:.1%} kept, {row['throughput_rps']:.2f} requests/s")
+    return row
+
+
+def by_cell(rows: Iterable[tuple[LiveRun, dict[str, Any]]]) -> dict[str, Any]:
+    """{workload: {load: {policy: figures}}}."""
     out: dict[str, Any] = {}
-    for cell in chosen:
-        for policy in policies:
-            row = asyncio.run(_run(cell, policy))
-            out.setdefault(cell.workload, {}).setdefault(f"{cell.load:g}", {})[policy] = row
-            say(f"  live {cell}, {policy}: {row['attainment']:.1%} kept, {row['throughput_rps']:.2f} requests/s")
+    for run, row in rows:
+        out.setdefault(run.cell.workload, {}).setdefault(f"{run.cell.load:g}", {})[run.policy] = row
     return out
 
 
