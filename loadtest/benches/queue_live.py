@@ -42,6 +42,7 @@ HORIZON_S = 3_600.0  # of arrivals, before they are scaled
 UNSCALED = ("W_A", 1.2)
 UNSCALED_HORIZON_S = 900.0
 DRAIN_S = 7_200.0
+WAITING_MAX = 8_192  # more than come: what waits in an overload must not keep the client from sending what comes then
 KV_BYTES = 2_048  # a token's: this machine's memory carries it, a 70B model's it would not
 PROMPT_TOKENS_MAX = SPEC.context_tokens - 1_024 - 64  # an answer and the chat template beside it
 # By the report's name: what the queue manager is told.
@@ -111,7 +112,7 @@ async def _run(cell: Live, policy: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as name:
         folder = Path(name)
         async with Mesh(mesh_config(cell, policy, folder)) as mesh:
-            done = await replay(scenario(cell, folder), mesh.grpc_addr)
+            done = await replay(scenario(cell, folder), mesh.grpc_addr, in_flight_max=WAITING_MAX)
             return _row(cell, done) | _told(cell, await operator.inspect(mesh.addresses.grpc["qm-0"]))
 
 
