@@ -1,53 +1,12 @@
 """Request groups in virtual queues: evictions, resumptions, moves and model swaps."""
 
-from dataclasses import replace
-from typing import Any
-
 import pytest
 
 from headrace.core import effects as fx
 from headrace.core import events as ev
 from headrace.core.queue import QueueConfig
-from headrace.core.slo import SloClass
-from headrace.core.waiting.overtaking import MEMORY_S
+from tests.core.grouped_world import SOON, config, first_tokens_s, operations, seen, world_of
 from tests.core.queue_world import World
-
-URGENT = SloClass("interactive", ttft_s=2.0, timeout_s=1e5, queue_limit=1000)
-PATIENT = SloClass("batch-2", ttft_s=3600.0, timeout_s=1e5, queue_limit=1000)
-SOON = {"interactive": URGENT, "batch-2": PATIENT}
-
-
-def config(**changes: Any) -> QueueConfig:
-    lively: dict[str, Any] = {"evict_rest_s": 0.0, "evict_tokens_min": 1, "replan_s": 0.5}
-    return QueueConfig(**lively | {"epoch": 1, "planner": "headrace", "classes": SOON} | changes)
-
-
-def world_of(*, slots: int = 2, workers: int = 1, models: tuple[str, ...] = ("m",), **changes: Any) -> World:
-    world = World(config(**changes))
-    world.host_bytes = 1 << 20
-    for number in range(workers):
-        world.add_worker(f"w{number}", "prefill", "decode", slots=slots, models=models)
-    world.pass_time(0.5)
-    return world
-
-
-def operations(world: World) -> dict[str, int]:
-    return world.core.inspect(world.now_s).operations
-
-
-def seen(world: World, request_id: str) -> int:
-    return len(world.gateway.tokens.get(request_id, ()))
-
-
-def first_tokens_s(world: World, request_ids: list[str], limit_s: float = 60.0) -> dict[str, float]:
-    """When each of them has shown its first token, from now on."""
-    start_s, shown = world.now_s, dict[str, float]()
-    while len(shown) < len(request_ids) and world.now_s - start_s < limit_s:
-        world.pass_time(0.5)
-        for request_id in request_ids:
-            if seen(world, request_id):
-                shown.setdefault(request_id, world.now_s - start_s)
-    return shown
 
 
 def test_an_urgent_request_has_a_patient_one_evicted_which_goes_on_later() -> None:
@@ -258,89 +217,6 @@ def test_priority_halves_the_target_at_each_step(priorities: tuple[int, int], fi
     shown = first_tokens_s(world, ids)
     assert shown[ids[first]] < shown[ids[1 - first]]
     world.calm()
-
-
-def test_a_request_that_waits_too_long_is_given_back() -> None:
-    classes = {"interactive": replace(URGENT, ttl_s=3.0)}
-    world = world_of(slots=1, classes=classes, evict=False)
-    world.submit(max_tokens=40)
-    world.pass_time(1.0)
-    late = world.submit(max_tokens=2)
-    world.pass_time(4.0)
-    end = world.gateway.ends[late]
-    assert end.failure is not None
-    assert end.failure.code == "ttl_expired"
-    assert end.failure.retry_after_s > 0
-    assert operations(world)["expire"] == 1
-    world.calm()
-
-
-def test_what_cannot_begin_in_time_is_refused_at_once() -> None:
-    world = world_of(slots=1, planner="fcfs")
-    for _ in range(20):
-        world.submit(max_tokens=100)
-    world.pass_time(2.0)
-    hopeless = world.submit(max_tokens=100, slo_class="batch-2", deadline_s=world.now_s + 5.0)
-    world.pass_time(1.0)
-    end = world.gateway.ends[hopeless]
-    assert end.failure is not None
-    assert end.failure.code == "deadline_unreachable"
-    for number in range(world.seq):
-        world.send(ev.Cancel(f"{number + 1:032x}", "gw"))
-    world.calm()
-
-
-def test_a_request_whose_length_is_predicted_late_is_refused_once() -> None:
-    """It joins a group twice between two ticks: once without a prediction, once with it."""
-    world = world_of(slots=1, planner="fcfs", predict_lengths=True)
-    for _ in range(20):
-        world.submit(max_tokens=100)
-    world.pass_time(2.0)
-    hopeless = world.submit(max_tokens=100, slo_class="batch-2", deadline_s=world.now_s + 5.0)
-    world.deliver_all()
-    world.handle(ev.Tick())
-    world.pass_time(0.5)
-    assert operations(world)["reject"] == 1
-    assert hopeless in world.gateway.ends
-    for number in range(world.seq):
-        world.send(ev.Cancel(f"{number + 1:032x}", "gw"))
-    world.calm()
-
-
-def test_explain_says_group_queue_wait_and_length() -> None:
-    world = world_of(slots=1, evict=False)
-    world.submit(max_tokens=40)
-    world.pass_time(1.0)
-    ids = [world.submit(max_tokens=4, slo_class="batch-2") for _ in range(3)]
-    world.pass_time(1.0)
-    explained = world.core.explain(ids[2], world.now_s)
-    assert explained.position == 2
-    assert explained.virtual_queue == "w0"
-    assert explained.group > 0
-    assert explained.estimated_wait_bound_s >= explained.estimated_wait_s > 0
-    assert explained.predicted_tokens > 0
-    assert "w0" in explained.why
-    shown = world.core.inspect(world.now_s)
-    assert [sum(group.waiting for group in queue.groups) for queue in shown.queues] == [3]
-    world.calm()
-
-
-def test_who_waits_long_is_told_of_those_who_will_come_and_go_first() -> None:
-    """Interactive requests keep the worker half busy; or did so long ago."""
-    waits: list[float] = []
-    for quiet_s in (0.0, 3 * MEMORY_S):
-        world = world_of(slots=1, evict=False, balance=False)
-        for _ in range(60):
-            world.submit(max_tokens=4)
-            world.pass_time(4.0)
-        world.pass_time(quiet_s)
-        ids = [world.submit(max_tokens=4, slo_class="batch-2") for _ in range(4)]
-        world.pass_time(0.5)
-        waits.append(world.core.explain(ids[3], world.now_s).estimated_wait_s)
-        [told] = world.core.inspect(world.now_s).queues
-        assert told.groups[0].estimated_wait_bound_s > told.groups[0].estimated_wait_s
-        world.calm()
-    assert waits[0] > 1.5 * waits[1] > 0.0
 
 
 def test_a_new_leadership_takes_over_what_is_evicted() -> None:

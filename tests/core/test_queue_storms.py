@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
+from tests.core.grouped_world import config
 from tests.core.queue_weather import Weather
 from tests.core.queue_world import World
-from tests.core.test_queue_groups import config
 
 PLANNED = ("headrace", "headrace", "fcfs", "edf", "shepherd")
 

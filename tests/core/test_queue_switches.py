@@ -4,8 +4,8 @@ import pytest
 
 from headrace.core import events as ev
 from headrace.core.queue.switches import ALWAYS, SWITCHES
+from tests.core.grouped_world import config, first_tokens_s, operations, seen, world_of
 from tests.core.queue_world import World
-from tests.core.test_queue_groups import config, first_tokens_s, operations, seen, world_of
 from tests.core.test_queue_storms import Changeable
 
 

@@ -8,9 +8,9 @@ from headrace.core.instance import Pace
 from headrace.core.queue import QueueConfig
 from headrace.core.slo import SloClass
 from headrace.core.stages.roles import DECODE_SHARE, NEW_S, Elastic, Member, Role, Sight, Split
+from tests.core.grouped_world import config
 from tests.core.queue_weather import Weather
 from tests.core.queue_world import World
-from tests.core.test_queue_groups import config
 
 LETTERS: dict[str, Role] = {"p": "prefill", "b": "both", "d": "decode"}
 

@@ -1,0 +1,90 @@
+"""Waits in the queue manager: what is told of them, and what is given back because of them."""
+
+from dataclasses import replace
+
+from headrace.core import events as ev
+from headrace.core.waiting.overtaking import MEMORY_S
+from tests.core.grouped_world import URGENT, operations, world_of
+
+
+def test_a_request_that_waits_too_long_is_given_back() -> None:
+    classes = {"interactive": replace(URGENT, ttl_s=3.0)}
+    world = world_of(slots=1, classes=classes, evict=False)
+    world.submit(max_tokens=40)
+    world.pass_time(1.0)
+    late = world.submit(max_tokens=2)
+    world.pass_time(4.0)
+    end = world.gateway.ends[late]
+    assert end.failure is not None
+    assert end.failure.code == "ttl_expired"
+    assert end.failure.retry_after_s > 0
+    assert operations(world)["expire"] == 1
+    world.calm()
+
+
+def test_what_cannot_begin_in_time_is_refused_at_once() -> None:
+    world = world_of(slots=1, planner="fcfs")
+    for _ in range(20):
+        world.submit(max_tokens=100)
+    world.pass_time(2.0)
+    hopeless = world.submit(max_tokens=100, slo_class="batch-2", deadline_s=world.now_s + 5.0)
+    world.pass_time(1.0)
+    end = world.gateway.ends[hopeless]
+    assert end.failure is not None
+    assert end.failure.code == "deadline_unreachable"
+    for number in range(world.seq):
+        world.send(ev.Cancel(f"{number + 1:032x}", "gw"))
+    world.calm()
+
+
+def test_a_request_whose_length_is_predicted_late_is_refused_once() -> None:
+    """It joins a group twice between two ticks: once without a prediction, once with it."""
+    world = world_of(slots=1, planner="fcfs", predict_lengths=True)
+    for _ in range(20):
+        world.submit(max_tokens=100)
+    world.pass_time(2.0)
+    hopeless = world.submit(max_tokens=100, slo_class="batch-2", deadline_s=world.now_s + 5.0)
+    world.deliver_all()
+    world.handle(ev.Tick())
+    world.pass_time(0.5)
+    assert operations(world)["reject"] == 1
+    assert hopeless in world.gateway.ends
+    for number in range(world.seq):
+        world.send(ev.Cancel(f"{number + 1:032x}", "gw"))
+    world.calm()
+
+
+def test_explain_says_group_queue_wait_and_length() -> None:
+    world = world_of(slots=1, evict=False)
+    world.submit(max_tokens=40)
+    world.pass_time(1.0)
+    ids = [world.submit(max_tokens=4, slo_class="batch-2") for _ in range(3)]
+    world.pass_time(1.0)
+    explained = world.core.explain(ids[2], world.now_s)
+    assert explained.position == 2
+    assert explained.virtual_queue == "w0"
+    assert explained.group > 0
+    assert explained.estimated_wait_bound_s >= explained.estimated_wait_s > 0
+    assert explained.predicted_tokens > 0
+    assert "w0" in explained.why
+    shown = world.core.inspect(world.now_s)
+    assert [sum(group.waiting for group in queue.groups) for queue in shown.queues] == [3]
+    world.calm()
+
+
+def test_who_waits_long_is_told_of_those_who_will_come_and_go_first() -> None:
+    """Interactive requests keep the worker half busy; or did so long ago."""
+    waits: list[float] = []
+    for quiet_s in (0.0, 3 * MEMORY_S):
+        world = world_of(slots=1, evict=False, balance=False)
+        for _ in range(60):
+            world.submit(max_tokens=4)
+            world.pass_time(4.0)
+        world.pass_time(quiet_s)
+        ids = [world.submit(max_tokens=4, slo_class="batch-2") for _ in range(4)]
+        world.pass_time(0.5)
+        waits.append(world.core.explain(ids[3], world.now_s).estimated_wait_s)
+        [told] = world.core.inspect(world.now_s).queues
+        assert told.groups[0].estimated_wait_bound_s > told.groups[0].estimated_wait_s
+        world.calm()
+    assert waits[0] > 1.5 * waits[1] > 0.0
