@@ -4,8 +4,8 @@ Two workers that prefill and decode, each at the pace of the simulated instance 
 everything so many times faster: profiles, targets, time-outs, arrivals. One cell runs in unscaled time, for a shorter
 while. What differs from the simulated cells: prompts are cut to what the tiny family holds, KV caches are small,
 answers have the length that their requests allow, and a worker has the KV blocks of its first model whichever it serves
-(W_B's ten sequences a worker hardly ever fill those of any). Doors let in whoever comes, as the simulator's do. Hops and
-turns of a loop weigh so many times more than they would: what a live cell carries is less.
+(W_B's ten sequences a worker hardly ever fill those of any). Doors let in whoever comes, as the simulator's do. Hops
+and turns of a loop weigh so many times more than they would: what a live cell carries is less.
 """
 
 import asyncio

@@ -60,7 +60,7 @@ def _experts(study: Study) -> Section:
         "H-infinity: the game's gain on the same filter. MPC: 15 steps, bounded actions, solved as a quadratic program."
         " PID: tuned by search on the outputs; it does not stabilise every seed of ac3.",
         "thermal: the controllers of control/thermal with their kind's constants, whatever the plant's are; Kalman is"
-        " the default of the project, a power budget on a filter.",
+        " a power budget on a filter.",
     )
     return Section("experts", "The experts", "simulated", (), notes, (Table("Experts", columns, tuple(rows), note),))
 
