@@ -71,7 +71,8 @@ def measure(options: Options) -> Found:
     cells = cells_of(rows.of(jobs, options.processes))
     at = _headlines(long)
     data = headline(cells, at) | {"cells": cells.data(), "saturation_of_ideal": shares, "paper": qlm_sections.PAPER}
-    sections = qlm_sections.all_of(cells, at, whole, long, shares, extent.control_seeds)
+    control_seeds = min(extent.control_seeds, len(options.seeds))
+    sections = qlm_sections.all_of(cells, at, whole, long, shares, control_seeds)
     if options.live:
         heard = echo.qlm()
         sections, data["live"] = (*sections, echo.section("qlm", heard)), [each.data() for each in heard]

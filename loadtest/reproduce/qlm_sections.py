@@ -137,10 +137,7 @@ def _cells(cells: Cells, places: Sequence[Place], name: str, title: str) -> Sect
         title,
         "simulated",
         findings=tuple(_losses(cells, places)),
-        notes=(
-            f"Requests come for {number(lengths[0] / 60, 2)} to {number(lengths[-1] / 60, 2)} minutes. GPUs in use:"
-            f" {used}.",
-        ),
+        notes=(f"Requests come for {_minutes(lengths)} minutes. GPUs in use: {used}.",),
         tables=tables,
         figures=(figure,),
     )
@@ -198,8 +195,8 @@ def _controls(cells: Cells, at: Mapping[str, Place], seeds: int) -> Section:
             " best schedule found knows all arrivals and all lengths, and may refuse.",
         ),
         notes=(
-            f"The first {seeds} seeds; Headrace's own row is of all of them, differences are in pairs. The paper takes"
-            " its operations away in a figure whose values could not be read.",
+            f"{seeds} seeds; Headrace's own row is of all that there are, differences are in pairs. The paper takes its"
+            " operations away in a figure whose values could not be read.",
         ),
         tables=tables,
         figures=(bars("Promises kept against Headrace's, points", groups, "points"),),
@@ -235,6 +232,10 @@ def _rests(whole: Sequence[Place], long: Sequence[Place], shares: Mapping[str, f
 
 
 # --- words ---
+
+
+def _minutes(lengths_s: Sequence[float]) -> str:
+    return " to ".join(dict.fromkeys(number(each / 60, 2) for each in (lengths_s[0], lengths_s[-1])))
 
 
 def _load(at: Mapping[str, Place]) -> float:

@@ -1,7 +1,7 @@
 """What is made of samples: overshoot, settling, recovery, goodput, attainment. Pure; seconds on any one clock.
 
 Goodput is output tokens a second of requests that kept their class's target for the first token: tokens come evenly,
-where ends of requests come by ones. Wanted, and so the thresholds here: within 3 % after 2 s, settled in 10 s, 97 % of before.
+where ends of requests come by ones. Thresholds are what is wanted: within 3 % after 2 s, settled in 10 s, 97 % again.
 """
 
 import math
