@@ -20,6 +20,7 @@ import redis.asyncio
 
 from headrace.cli import credentials
 from headrace.client import operator
+from headrace.mesh.blobs import names_under
 from loadtest.drills.target import Target
 
 # hr:{cell}:<kind>:<id>: these say who lives, what the queues look like and which limits hold, with no request in them.
@@ -38,7 +39,7 @@ async def held(target: Target) -> dict[str, int]:
 
 
 def _files(target: Target) -> dict[str, int]:
-    blobs = sum(1 for path in (target.data_dir / "data" / "blobs").rglob("*") if path.is_file())
+    blobs = len(names_under(target.data_dir / "data" / "blobs"))
     # Names with a dot are locks, and pages that wait for the next tensor: bounded, and nobody's.
     tensors = [path for path in Path(target.state.shm_dir).iterdir() if not path.name.startswith(".")]
     return {"blobs": blobs, "tensor files": sum(not path.is_socket() for path in tensors)}

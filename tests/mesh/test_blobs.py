@@ -10,6 +10,7 @@ import pytest
 
 from headrace.core.errors import NotFound, StageError
 from headrace.mesh.blobs import DirectoryBlobs
+from headrace.mesh.files import FileStore
 
 ONE, TWO = "1" * 32, "2" * 32
 
@@ -72,3 +73,26 @@ async def test_a_request_dropped_while_the_sweep_looks_is_passed_over(tmp_path: 
     blobs = DirectoryBlobs(tmp_path)
     await blobs.put(ONE, b"x")
     assert await blobs.sweep(Dropped(), older_than_s=60.0) == 0
+
+
+async def test_what_goes_while_it_is_counted_is_no_error(tmp_path: Path) -> None:
+    blobs = DirectoryBlobs(tmp_path)
+
+    async def come_and_go(request_id: str) -> None:
+        for _ in range(40):
+            await blobs.put(request_id, b"x")
+            await blobs.drop(request_id)
+
+    async def count() -> None:
+        for _ in range(400):
+            assert 0 <= await blobs.count() <= 4
+
+    await asyncio.gather(count(), *[come_and_go(f"{number:032x}") for number in range(4)])
+    assert await blobs.count() == 0
+
+
+async def test_a_file_that_goes_before_the_sweep_looks_at_it_is_not_the_sweeps(tmp_path: Path) -> None:
+    files = FileStore(tmp_path)
+    gone = tmp_path / "files" / ONE
+    gone.symlink_to(tmp_path / "nowhere")  # it is listed, and is not there
+    assert await files.sweep((), older_than_s=60.0) == 0

@@ -87,21 +87,26 @@ class DirectoryBlobs:
         return await asyncio.to_thread(self._sweep, live_ids, time.time() - older_than_s)
 
     def _sweep(self, live_ids: Container[str], before_s: float) -> int:
-        old = [path for path in self._root.iterdir() if path.name not in live_ids and _changed_s(path) < before_s]
+        old = [path for path in self._root.iterdir() if path.name not in live_ids and changed_s(path) < before_s]
         for path in old:
             shutil.rmtree(path, ignore_errors=True)
         return len(old)
 
     async def count(self) -> int:
-        return await asyncio.to_thread(lambda: sum(path.suffix != _PART for path in self._root.glob("*/*")))
+        return await asyncio.to_thread(lambda: sum(not name.endswith(_PART) for name in names_under(self._root)))
 
     def _folder(self, request_id: str) -> Path:
         assert _REQUEST_ID.fullmatch(request_id), request_id
         return self._root / request_id
 
 
-def _changed_s(path: Path) -> float:
-    """When a folder last changed; never, if its request has just been dropped: that is not the sweep's to tell."""
+def names_under(root: Path) -> list[str]:
+    """Of all files in it; a folder that goes meanwhile has none."""
+    return [name for _, _, names in os.walk(root) for name in names]
+
+
+def changed_s(path: Path) -> float:
+    """When it last changed; never, if it has just been dropped: that is not the sweep's to tell."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:

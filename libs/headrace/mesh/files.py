@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from headrace.core.errors import NotFound, Unavailable
-from headrace.mesh.blobs import sync_directory
+from headrace.mesh.blobs import changed_s, sync_directory
 
 CHUNK_BYTES = 1 << 20  # read and written at once
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -118,7 +118,7 @@ class FileStore:
         return await asyncio.to_thread(self._sweep, live_ids, time.time() - older_than_s)
 
     def _sweep(self, live_ids: Container[str], before_s: float) -> int:
-        old = [path for path in self._root.iterdir() if path.name not in live_ids and path.stat().st_mtime < before_s]
+        old = [path for path in self._root.iterdir() if path.name not in live_ids and changed_s(path) < before_s]
         for path in old:
             path.unlink(missing_ok=True)
         return len(old)
