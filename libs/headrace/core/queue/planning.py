@@ -9,7 +9,7 @@ from headrace.core.planning.problem import GroupSpec, InstanceModel, InstanceSpe
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.groups import Group
 from headrace.core.queue.launching import prefill_load
-from headrace.core.queue.running import instance_of, planner_of, running_at
+from headrace.core.queue.running import instance_of, planner_of, running_at, serves
 from headrace.core.queue.sparing import safe_place
 from headrace.core.queue.virtual import VirtualQueues
 from headrace.core.queue.worker import Worker
@@ -72,8 +72,7 @@ def _note(slots: dict[str, list[int]], rooms: dict[str, list[float]], model: str
 
 def _serves(cell: Cell, worker: Worker, group: Group) -> bool:
     """Whether the group may stand in its virtual queue."""
-    model = group.model
-    if not (model == worker.model_to_be or (cell.config.swap and worker.can_serve(model))):
+    if not serves(cell, worker, group.model):
         return False
     owner = group.kind.key.owner
     return not owner or owner == worker.id or _may_move(cell, owner)

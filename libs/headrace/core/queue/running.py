@@ -71,3 +71,8 @@ def running_at(cell: Cell, worker: Worker, now_s: float | None) -> Work:
 
 def planner_of(cell: Cell) -> Planner:
     return PLANNERS[cell.config.planner]
+
+
+def serves(cell: Cell, worker: Worker, model: str) -> bool:
+    """Now, or after a load that the configuration allows."""
+    return model == worker.model_to_be or (cell.config.swap and worker.can_serve(model))

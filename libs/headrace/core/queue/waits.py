@@ -7,7 +7,7 @@ from headrace.core.queue.admission import reject_if_hopeless
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.groups import Group
 from headrace.core.queue.job import Job
-from headrace.core.queue.running import instance_of, running_at
+from headrace.core.queue.running import instance_of, running_at, serves
 from headrace.core.queue.virtual import VirtualQueue, VirtualQueues
 from headrace.core.queue.worker import Worker
 from headrace.core.waiting.estimate import Instance, Wait, first_token, queue_wait
@@ -64,7 +64,7 @@ def passing(cell: Cell, worker: Worker, now_s: float) -> list[Stream]:
     """What comes to its virtual queue: of each model as much as makes all that can serve it equally busy."""
     found = []
     for model, target_s, work in cell.arrivals.rates(now_s):
-        able = [each for each in cell.workers.values() if each.instance and _serves(cell, each, model)]
+        able = [each for each in cell.workers.values() if each.instance and serves(cell, each, model)]
         if worker in able:
             speeds = [1.0 / max(1e-12, _instance_for(cell, each, model).service(work)[0]) for each in able]
             own = _instance_for(cell, worker, model)
@@ -78,10 +78,6 @@ def _instance_for(cell: Cell, worker: Worker, model: str) -> Instance:
         return instance_of(cell, worker)
     other = worker.loadable[model]
     return Instance(max(1, other.slots), other.pace)
-
-
-def _serves(cell: Cell, worker: Worker, model: str) -> bool:
-    return model == worker.model_to_be or (cell.config.swap and worker.can_serve(model))
 
 
 def waited(cell: Cell, job: Job, now_s: float) -> None:
