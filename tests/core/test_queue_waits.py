@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 from headrace.core import events as ev
+from headrace.core.queue.waits import passing
 from headrace.core.waiting.overtaking import MEMORY_S
-from tests.core.grouped_world import URGENT, operations, world_of
+from tests.core.grouped_world import URGENT, config, operations, world_of
+from tests.core.queue_world import World
 
 
 def test_a_request_that_waits_too_long_is_given_back() -> None:
@@ -88,3 +90,23 @@ def test_who_waits_long_is_told_of_those_who_will_come_and_go_first() -> None:
         assert told.groups[0].estimated_wait_bound_s > told.groups[0].estimated_wait_s
         world.calm()
     assert waits[0] > 1.5 * waits[1] > 0.0
+
+
+def test_unequal_workers_are_passed_alike() -> None:
+    """The faster one gets more of what comes: each has the same share of its time taken, and less than one alone."""
+    shares: list[float] = []
+    for slots in ((1,), (1, 3)):
+        world = World(config())
+        for number, count in enumerate(slots):
+            world.add_worker(f"w{number}", "prefill", "decode", slots=count)
+        world.pass_time(0.5)
+        for _ in range(30):
+            world.submit(max_tokens=4)
+            world.pass_time(4.0)
+        found = passing(world.core._cell, world.now_s)
+        assert sorted(found) == [f"w{number}" for number in range(len(slots))]
+        told = {stream.share for streams in found.values() for stream in streams}
+        assert len(told) == 1
+        shares += told
+        world.calm()
+    assert 0.0 < shares[1] < 0.5 * shares[0] < 0.5

@@ -147,7 +147,7 @@ class Cell:
         """Of the work that comes; what is replayed from the journal came long ago."""
         request = job.request
         slots = self.planning.slots_of(request.model, job.kv_tokens)
-        work = Work.predicted(self.length_of(job), request.prompt.kv_tokens, slots)
+        work = Work.of(*self.left(job), request.prompt.kv_tokens, slots)
         self.arrivals.add(request.model, self.effective_target_s(request), work, now_s)
 
     def next_attempt(self, job: Job) -> None:

@@ -7,8 +7,7 @@ from headrace.core.queue.cell import Cell
 from headrace.core.queue.groups import Group, size_words
 from headrace.core.queue.running import instance_of
 from headrace.core.queue.virtual import VirtualQueue, VirtualQueues
-from headrace.core.queue.waits import Onlooker
-from headrace.core.queue.worker import Worker
+from headrace.core.queue.waits import Onlooker, passing
 from headrace.core.waiting.errors import WaitErrorRow
 from headrace.core.waiting.estimate import Wait
 from headrace.core.waiting.work import NOTHING
@@ -101,14 +100,19 @@ def inspect(cell: Cell, now_s: float, groups_max: int) -> Inspection:
 
 
 def _queues(cell: Cell, virtual: VirtualQueues, now_s: float, groups_max: int) -> tuple[VirtualQueueView, ...]:
-    return tuple([_queue(cell, virtual.queues[worker], now_s, groups_max) for worker in sorted(virtual.queues)])
+    streams = passing(cell, now_s)
+    found = []
+    for worker_id in sorted(virtual.queues):
+        onlooker = Onlooker(cell, cell.workers[worker_id], streams, now_s)
+        found.append(_queue(cell, virtual.queues[worker_id], onlooker, now_s, groups_max))
+    return tuple(found)
 
 
-def _queue(cell: Cell, queue: VirtualQueue, now_s: float, groups_max: int) -> VirtualQueueView:
+def _queue(cell: Cell, queue: VirtualQueue, onlooker: Onlooker, now_s: float, groups_max: int) -> VirtualQueueView:
     worker = cell.workers[queue.worker]
     instance = instance_of(cell, worker)
     rate = instance.tokens_per_s if instance.step_s > 0 else -1.0
-    groups = _groups(cell, worker, queue, now_s, groups_max)
+    groups = _groups(cell, queue, onlooker, now_s, groups_max)
     return VirtualQueueView(
         worker.id,
         worker.model,
@@ -125,8 +129,10 @@ def _queue(cell: Cell, queue: VirtualQueue, now_s: float, groups_max: int) -> Vi
     )
 
 
-def _groups(cell: Cell, worker: Worker, queue: VirtualQueue, now_s: float, groups_max: int) -> tuple[GroupView, ...]:
-    onlooker = Onlooker(cell, worker, now_s)
+def _groups(
+    cell: Cell, queue: VirtualQueue, onlooker: Onlooker, now_s: float, groups_max: int
+) -> tuple[GroupView, ...]:
+    worker = cell.workers[queue.worker]
     ahead, model, load_s, shown = NOTHING, worker.model_to_be, 0.0, []
     for group in queue.groups[:groups_max]:
         if group.model != model and group.model in worker.loadable:

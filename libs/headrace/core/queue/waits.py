@@ -3,6 +3,8 @@
 One walk along the queues tells all who have joined since the last one; a tick is often enough.
 """
 
+from collections.abc import Mapping
+
 from headrace.core.queue.admission import reject_if_hopeless
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.groups import Group
@@ -24,15 +26,15 @@ def expect_waits(cell: Cell, virtual: VirtualQueues, now_s: float) -> None:
     for job in joined:
         if job.group is not None and job.group.worker and job.state == "queued" and job.expected is None:
             by_group.setdefault(job.group.id, []).append(job)
+    streams = passing(cell, now_s) if by_group else {}
     for queue in virtual.queues.values() if by_group else ():
         if queue.groups:
-            _walk(cell, queue, by_group, now_s)
+            _walk(cell, queue, by_group, streams.get(queue.worker, []), now_s)
 
 
-def _walk(cell: Cell, queue: VirtualQueue, by_group: dict[int, list[Job]], now_s: float) -> None:
+def _walk(cell: Cell, queue: VirtualQueue, by_group: dict[int, list[Job]], streams: list[Stream], now_s: float) -> None:
     worker = cell.workers[queue.worker]
     instance, running, load_s = instance_of(cell, worker), running_at(cell, worker, now_s), 0.0
-    streams = passing(cell, worker, now_s)
     model, ahead, before = worker.model_to_be, NOTHING, 0
     for group in list(queue.groups):
         if group.model != model:
@@ -60,16 +62,18 @@ def _due_s(cell: Cell, job: Job) -> float:
     return job.due_s if job.state == "evicted" else job.request.accepted_s + cell.effective_target_s(job.request)
 
 
-def passing(cell: Cell, worker: Worker, now_s: float) -> list[Stream]:
-    """What comes to its virtual queue: of each model as much as makes all that can serve it equally busy."""
-    found = []
+def passing(cell: Cell, now_s: float) -> dict[str, list[Stream]]:
+    """What comes to each worker's virtual queue: of each model as much as makes all that can serve it equally busy."""
+    found: dict[str, list[Stream]] = {}
+    able: dict[str, list[tuple[str, Instance]]] = {}  # by model
     for model, target_s, work in cell.arrivals.rates(now_s):
-        able = [each for each in cell.workers.values() if each.instance and serves(cell, each, model)]
-        if worker in able:
-            speeds = [1.0 / max(1e-12, _instance_for(cell, each, model).service(work)[0]) for each in able]
-            own = _instance_for(cell, worker, model)
-            share = speeds[able.index(worker)] / sum(speeds)
-            found.append(Stream(target_s, *own.service(work.times(share))))
+        if model not in able:
+            of_model = [each for each in cell.workers.values() if each.instance and serves(cell, each, model)]
+            able[model] = [(each.id, _instance_for(cell, each, model)) for each in of_model]
+        alone = [(worker_id, *instance.service(work)) for worker_id, instance in able[model]]
+        share = 1.0 / sum([1.0 / max(1e-12, busy) for _, busy, _ in alone]) if alone else 0.0
+        for worker_id, busy, var_s2 in alone:
+            found.setdefault(worker_id, []).append(Stream(target_s, share, var_s2 * share / max(1e-12, busy)))
     return found
 
 
@@ -98,7 +102,8 @@ def wait_of(cell: Cell, virtual: VirtualQueues, job: Job, now_s: float) -> Wait 
     place = next(place for place, request_id in enumerate(group.jobs) if request_id == job.request.id)
     ahead = virtual.ahead_of(group) + group.work.times(place / len(group.jobs))
     load_s = _loads_s(virtual.queues[group.worker], worker, group)
-    wait = Onlooker(cell, worker, now_s).wait(ahead, job.request.prompt.kv_tokens, _due_s(cell, job))
+    onlooker = Onlooker(cell, worker, passing(cell, now_s), now_s)
+    wait = onlooker.wait(ahead, job.request.prompt.kv_tokens, _due_s(cell, job))
     return Wait(wait.mean_s + load_s, wait.var_s2)
 
 
@@ -117,10 +122,11 @@ def _loads_s(queue: VirtualQueue, worker: Worker, last: Group) -> float:
 class Onlooker:
     """Of one virtual queue: what a request in it waits for its first token, as whoever only looks on sees it."""
 
-    def __init__(self, cell: Cell, worker: Worker, now_s: float) -> None:
+    def __init__(self, cell: Cell, worker: Worker, streams: Mapping[str, list[Stream]], now_s: float) -> None:
+        """streams: passing(), made once for all queues."""
         self._now_s = now_s
         self._instance, self._running = instance_of(cell, worker), running_at(cell, worker, None)
-        self._streams = passing(cell, worker, now_s)
+        self._streams = streams.get(worker.id, [])
 
     def wait(self, ahead: Work, prompt_tokens: float, due_s: float) -> Wait:
         """Behind `ahead` and whoever will pass it; prefill is passed by nobody."""
