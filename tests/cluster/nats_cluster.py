@@ -192,3 +192,7 @@ cluster {{
         process = self.nodes[index].process
         assert process is not None
         process.send_signal(number)
+
+
+def ids(start: int, count: int) -> list[str]:
+    return [f"{number:032x}" for number in range(start, start + count)]

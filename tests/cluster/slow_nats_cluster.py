@@ -4,11 +4,9 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-import pytest_asyncio
 
 from headrace.core.errors import Unavailable
 from headrace.mesh import journal as journal_module
@@ -19,34 +17,12 @@ from headrace.mesh.errors import BadSetup
 from headrace.mesh.jetstream import ApiFailure, api, leaders_record
 from headrace.mesh.journal import Journal, Record
 from headrace.mesh.leader import LEASE_S, Leadership
-from tests.cluster.nats_cluster import NODES, NatsCluster
+from tests.cluster.nats_cluster import NODES, NatsCluster, ids
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]
 
 READERS = 15  # each begins at a replica by chance
 BACK_S = 40.0  # an election takes 4 to 9 s
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NatsCluster]:
-    async with NatsCluster(tmp_path_factory.mktemp("nats")) as made:
-        yield made
-
-
-@pytest.fixture
-def settings(cluster: NatsCluster) -> Settings:
-    return Settings(nats_url=cluster.url, journal_replicas=NODES)
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def bus(settings: Settings) -> AsyncIterator[Bus]:
-    one = await Bus.open(settings, "test")
-    yield one
-    await one.close()
-
-
-def ids(start: int, count: int) -> list[str]:
-    return [f"{number:032x}" for number in range(start, start + count)]
 
 
 def node_of(cluster: NatsCluster, bus: Bus) -> int:

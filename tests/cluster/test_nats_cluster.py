@@ -1,38 +1,13 @@
 """The journal on three real nats-servers: what a replica lacks."""
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 
 from headrace.mesh.bus import Bus
 from headrace.mesh.config import Settings
 from headrace.mesh.journal import Journal
-from tests.cluster.nats_cluster import NODES, NatsCluster
+from tests.cluster.nats_cluster import ids
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NatsCluster]:
-    async with NatsCluster(tmp_path_factory.mktemp("nats")) as made:
-        yield made
-
-
-@pytest.fixture
-def settings(cluster: NatsCluster) -> Settings:
-    return Settings(nats_url=cluster.url, journal_replicas=NODES)
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def bus(settings: Settings) -> AsyncIterator[Bus]:
-    one = await Bus.open(settings, "test")
-    yield one
-    await one.close()
-
-
-def ids(start: int, count: int) -> list[str]:
-    return [f"{number:032x}" for number in range(start, start + count)]
 
 
 async def test_what_was_accepted_is_found_at_once_and_what_was_deleted_is_gone(bus: Bus, settings: Settings) -> None:
