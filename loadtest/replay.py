@@ -38,7 +38,8 @@ async def replay(
     door: Door | None = None,
 ) -> Replayed:
     """Replays an open-loop scenario at the gateways of a running mesh, host:port each; `say` hears how it goes. door:
-    how they are entered, where it is not open.
+    how they are entered, where it is not open. Who is refused does not come back: it would be late by then, and take
+    the place of one that is not.
 
     Ends when all requests have, or drain_s after the last one was sent.
 
@@ -51,6 +52,7 @@ async def replay(
     async with AsyncClient(addresses, tls=door) as client:
         models = await _models(client, arrivals, say)
         lexicon = await calibrate(client, next(iter(models.values()), ""))
+    async with AsyncClient(addresses, tls=door, max_retries=0) as client:
         pictures = _pictures(arrivals)
         drawn = draw_all(picture for of_one in pictures for picture in of_one)
         say(f"{len(arrivals)} requests over {scenario.duration_s:g} s; {drawn} different pictures are drawn")

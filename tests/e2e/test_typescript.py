@@ -25,6 +25,11 @@ async def test_answers(mesh: Mesh) -> None:
     assert mesh.pid("gateway-0") != pids[0] or not mesh.alive("gateway-0"), "it was killed under way"
 
 
+async def test_refusals() -> None:
+    """By a server of its own that refuses everything."""
+    await run_tests("refusals", {"grpc": [], "http": "", "pids": []})
+
+
 def test_its_stubs_are_of_these_protos() -> None:
     """A generated file holds its descriptor but for the imports, so that this needs no Node; `make check` compares all
     of it."""

@@ -22,6 +22,8 @@ export interface Access {
   /** Sample every request of this client. */
   trace?: boolean;
   traceparent?: string;
+  /** How often one answer is asked for again when the mesh is full, after as long as it says; absent: 2. */
+  maxRetries?: number;
 }
 
 /** From HEADRACE_API_KEY, and the paths in HEADRACE_TLS_CA, HEADRACE_TLS_CERT and HEADRACE_TLS_KEY. */

@@ -25,12 +25,13 @@ import type { Delta, End, Reason, TokenLogprobs, ToolCall, ToolCallDelta, Usage 
 
 const CHOICES_MAX = 8; // as the gateway's
 const TRIES_MAX = 8; // in a row without an event: 0.1 + 0.2 + ... about 10 s, longer than a gateway takes to restart
+export const RETRIES = 2; // refusals of one answer that are waited out: more would multiply an overload
 const BACKOFF_S_MIN = 0.1;
 const BACKOFF_S_MAX = 2.0;
 const DEADLINE_SLACK_S = 5.0; // the mesh ends a request at its deadline and says so; a mesh that is gone needs this
 
 export type NextCall =
-  | { method: "generate"; request: GenerateRequest; deadline: Date | undefined }
+  | { method: "generate"; request: GenerateRequest; deadline: Date | undefined; refusals: number }
   | { method: "attach"; request: AttachStreamRequest; deadline: Date | undefined };
 
 /** What has come of one of several answers. */
@@ -76,10 +77,13 @@ export class Answer {
   readonly choices: Choice[];
   readonly #request: GenerateRequest | undefined;
   #deadline: Date | undefined;
+  readonly #maxRetries: number;
   #failures = 0;
+  #refusals = 0;
 
-  constructor(request: GenerateRequest | undefined, requestId = "", nextIndex = 0) {
+  constructor(request: GenerateRequest | undefined, { requestId = "", nextIndex = 0, maxRetries = RETRIES } = {}) {
     this.#request = request;
+    this.#maxRetries = maxRetries;
     this.requestId = requestId;
     this.choices = [new Choice(nextIndex)];
     while (this.choices.length < Math.min(request?.n ?? 1, CHOICES_MAX)) this.choices.push(new Choice());
@@ -96,7 +100,7 @@ export class Answer {
     if (timeoutS) this.#deadline ??= new Date(Date.now() + 1000 * (timeoutS + DEADLINE_SLACK_S));
     const deadline = this.#deadline;
     if (this.#request !== undefined && !this.requestId) {
-      return { method: "generate", request: this.#request, deadline };
+      return { method: "generate", request: this.#request, deadline, refusals: this.#refusals };
     }
     const [nextIndex, ...otherNextIndex] = this.choices.map((choice) => choice.nextIndex);
     const request = create(AttachStreamRequestSchema, {
@@ -156,7 +160,9 @@ export class Answer {
   broken(error: unknown): number {
     const typed = error instanceof HeadraceError ? error : ofCall(error);
     this.#failures += 1;
-    const survivable = typed instanceof Unavailable || typed instanceof Overloaded;
+    if (typed instanceof Overloaded) this.#refusals += 1;
+    const passing = typed instanceof Unavailable || typed instanceof Overloaded;
+    const survivable = passing && this.#refusals <= this.#maxRetries;
     const timeoutS = this.#request?.timeoutS ?? 0;
     const inVain = timeoutS > 0 && timeoutS <= typed.retryAfterS;
     if (this.cancelled || !survivable || inVain || this.#failures > TRIES_MAX) throw typed;

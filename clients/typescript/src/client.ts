@@ -25,6 +25,7 @@ import {
 import { build, type Conversation, type Options } from "./request.js";
 import type { Delta, End, Model, Stage, ToolCall, Usage } from "./types.js";
 
+const RETRY_COUNT = "x-headrace-retry-count"; // the gateway has a budget for those who come back
 const UNARY_S_MAX = 10; // Cancel and ListModels ask nobody who computes
 
 export interface Signal {
@@ -212,6 +213,9 @@ export class Client {
     if (this.#addresses.length === 0 || this.#addresses.includes("")) {
       throw new InvalidInput("at least one gateway address is needed, host:port", { field: "addresses" });
     }
+    if ((access.maxRetries ?? 0) < 0) {
+      throw new InvalidInput(`maxRetries is ${access.maxRetries}; it is 0 or more`, { field: "maxRetries" });
+    }
     this.#access = access;
     this.#metadata = metadataOf(access);
     this.#credentials = credentialsOf(access);
@@ -219,12 +223,14 @@ export class Client {
 
   /** Asks for an answer. Throws InvalidInput where the options exclude one another. */
   generate(conversation: Conversation, { signal, ...options }: Options & Signal = {}): AnswerStream {
-    return new AnswerStream(this, new Answer(build(conversation, options)), signal);
+    const { maxRetries } = this.#access;
+    const answer = new Answer(build(conversation, options), maxRetries === undefined ? {} : { maxRetries });
+    return new AnswerStream(this, answer, signal);
   }
 
   /** Reads a request that runs or has ended within the last minutes, from a token on, at any gateway. */
   attach(requestId: string, { nextIndex = 0, signal }: { nextIndex?: number } & Signal = {}): AnswerStream {
-    return new AnswerStream(this, new Answer(undefined, requestId, nextIndex), signal);
+    return new AnswerStream(this, new Answer(undefined, { requestId, nextIndex }), signal);
   }
 
   /** false: no such request. */
@@ -252,9 +258,10 @@ export class Client {
     const options = call.deadline === undefined ? {} : { deadline: call.deadline };
     const { generate, attach } = GatewayService.method;
     const channel = this.#channel(elsewhere);
-    return call.method === "generate"
-      ? stream(channel, generate, call.request, this.#metadata, options)
-      : stream(channel, attach, call.request, this.#metadata, options);
+    if (call.method === "attach") return stream(channel, attach, call.request, this.#metadata, options);
+    const metadata = this.#metadata.clone();
+    if (call.refusals > 0) metadata.set(RETRY_COUNT, String(call.refusals));
+    return stream(channel, generate, call.request, metadata, options);
   }
 
   /** Cancel and ListModels may be made twice: an unreachable gateway passes the call on to the next. */

@@ -36,7 +36,7 @@ CHANNEL_OPTIONS = [
 ]
 RETRY_COUNT = "x-headrace-retry-count"
 TRIES_MAX = 8  # in a row without a single event: 0.1 + 0.2 + ... about 10 s, longer than a gateway takes to restart
-REFUSALS_MAX = 2  # of one answer that are waited out, as OpenAI's clients do: more would multiply an overload
+RETRIES = 2  # refusals of one answer that are waited out, as OpenAI's clients do: more would multiply an overload
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.1, 2.0
 DEADLINE_SLACK_S = 5.0  # the mesh ends a request at its deadline and says so; only a mesh that is gone needs this
 
@@ -58,19 +58,25 @@ class Gateway(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Which gateways, and who asks. trace samples every request of this client."""
+    """Which gateways, and who asks. trace samples every request of this client. max_retries: refusals of one answer
+    that are waited out."""
 
     addresses: tuple[str, ...]
     api_key: str = ""
     trace: bool = False
     traceparent: str = ""
+    max_retries: int = RETRIES
 
     @staticmethod
-    def of(addresses: str | Sequence[str], api_key: str, trace: bool, traceparent: str) -> "Access":
+    def of(
+        addresses: str | Sequence[str], api_key: str, trace: bool, traceparent: str, max_retries: int = RETRIES
+    ) -> "Access":
         several = tuple(addresses.split(",")) if isinstance(addresses, str) else tuple(addresses)
         if not several or not all(several):
             raise errors.InvalidInput("at least one gateway address is needed, host:port", field="addresses")
-        return Access(several, api_key, trace, traceparent)
+        if max_retries < 0:
+            raise errors.InvalidInput(f"max_retries is {max_retries}; it is 0 or more", field="max_retries")
+        return Access(several, api_key, trace, traceparent, max_retries)
 
     @property
     def metadata(self) -> Metadata:
@@ -115,8 +121,15 @@ class _Choice:
 class Answer:
     """The state of a response: take() every event, ask broken() what to do about a failure, call() what to call."""
 
-    def __init__(self, request: gateway_pb2.GenerateRequest | None, request_id: str = "", next_index: int = 0) -> None:
+    def __init__(
+        self,
+        request: gateway_pb2.GenerateRequest | None,
+        request_id: str = "",
+        next_index: int = 0,
+        max_retries: int = RETRIES,
+    ) -> None:
         self._request = request
+        self._max_retries = max_retries
         self._failures = self._refusals = 0
         self.choices = [_Choice(next_index)]
         if request is not None:
@@ -231,7 +244,7 @@ class Answer:
         typed = errors.of_rpc(error)
         self._failures += 1
         self._refusals += isinstance(typed, errors.Overloaded)
-        survivable = isinstance(typed, errors.Unavailable | errors.Overloaded) and self._refusals <= REFUSALS_MAX
+        survivable = isinstance(typed, errors.Unavailable | errors.Overloaded) and self._refusals <= self._max_retries
         timeout_s = self._request.timeout_s if self._request is not None else 0.0
         in_vain = 0.0 < timeout_s <= typed.retry_after_s
         if self.cancelled or not survivable or in_vain or self._failures > TRIES_MAX:

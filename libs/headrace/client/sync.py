@@ -9,7 +9,7 @@ import grpc
 
 from headrace.client import errors
 from headrace.client.door import Door
-from headrace.client.protocol import CHANNEL_OPTIONS, Access, Answer, Told, models_of
+from headrace.client.protocol import CHANNEL_OPTIONS, RETRIES, Access, Answer, Told, models_of
 from headrace.client.request import Conversation, MediaLike, Options, build, media_of
 from headrace.client.types import Delta, Model
 from headrace.v1 import gateway_pb2, gateway_pb2_grpc
@@ -94,11 +94,13 @@ class Client:
         trace: bool = False,
         traceparent: str = "",
         tls: Door | None = None,
+        max_retries: int = RETRIES,
     ) -> None:
         """addresses: host:port, one or several. tls: Door(ca=...), and cert and key where the gateway asks for them.
-        Without an api_key it is the door's."""
+        Without an api_key it is the door's. max_retries: how often one answer is asked for again when the mesh is full,
+        after as long as it says."""
         self._door = tls or Door()
-        self._access = Access.of(addresses, api_key or self._door.api_key, trace, traceparent)
+        self._access = Access.of(addresses, api_key or self._door.api_key, trace, traceparent, max_retries)
         self._channels: dict[str, grpc.Channel] = {}
         self._at = 0
 
@@ -130,7 +132,8 @@ class Client:
 
         >>> client.generate([Message("user", "Hello")], max_tokens=20, slo_class="batch-1").text()  # doctest: +SKIP
         """
-        return Stream(self, Answer(build(conversation, media_of(images, audio, videos), Options(**options))))
+        request = build(conversation, media_of(images, audio, videos), Options(**options))
+        return Stream(self, Answer(request, max_retries=self._access.max_retries))
 
     def attach(self, request_id: str, next_index: int = 0) -> Stream:
         """Reads a request that runs or has ended within the last minutes, from a token on, at any gateway."""
