@@ -10,6 +10,7 @@ from typing import Any
 from headrace.characterize.document import Document
 from headrace.report.compare import estimate
 from loadtest.reproduce import (
+    echo,
     modserve_encoders,
     modserve_goodput,
     modserve_ordering,
@@ -68,7 +69,8 @@ def bases(rows: Rows[Job], processes: int) -> dict[str, Base]:
 
 def measure(options: Options) -> Found:
     plan = quick(options.seeds) if options.quick else full(options.seeds)
-    return found_of(plan, Rows[Job](options.rows, work), options.processes)
+    found = found_of(plan, Rows[Job](options.rows, work), options.processes)
+    return _echoed(found) if options.live else found
 
 
 def found_of(plan: Plan, rows: Rows[Job], processes: int = 0) -> Found:
@@ -91,6 +93,13 @@ def found_of(plan: Plan, rows: Rows[Job], processes: int = 0) -> Found:
     data |= {"paper": PAPER, "base_s": {name: asdict(base) for name, base in plan.bases.items()}}
     document = Document("ModServe, reproduced", ABOUT, tuple(sections), assumptions(plan), data)
     return Found(document, rows.failed)
+
+
+def _echoed(found: Found) -> Found:
+    heard, document = echo.modserve(), found.document
+    sections = (*document.sections, echo.section("modserve", heard))
+    data = {**document.data, "live": [each.data() for each in heard]}
+    return replace(found, document=replace(document, sections=sections, data=data))
 
 
 def _first(job: Job) -> bool:
