@@ -130,6 +130,11 @@ def test_what_lies_between_is_held_out_in_whatever_order_it_was_measured() -> No
     assert found[0] < 0.02
 
 
+def test_a_batch_is_not_free_where_only_single_pictures_were_seen() -> None:
+    alone = [Encoded(str(px), px * px, 6, (Batch(1, 0.002, 0.27),)) for px in (64, 320, 640)]
+    assert [fit_encoder(alone).cost.tiles_s(tiles) for tiles in (1, 2, 8)] == pytest.approx([0.27, 0.54, 2.16])
+
+
 def test_the_curve_never_falls() -> None:
     """More work never takes less, whatever was measured."""
     sizes, seconds = (50, 100, 200, 400), (0.020, 0.025, 0.024, 0.030)

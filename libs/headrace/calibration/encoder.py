@@ -79,11 +79,14 @@ def _between(reading: list[Row]) -> list[Row]:
 
 
 def _tower(points: list[tuple[float, float]]) -> Curve:
-    """Through the mean of each number of tiles; what falls by chance is held level."""
+    """Through the mean of each number of tiles; what falls by chance is held level. Where only one number has been
+    seen, twice as many are taken to need twice as long: level, a batch would cost nothing more."""
     tiles = sorted({tiles for tiles, _ in points})
     seconds, highest = list[float](), 0.0
     for count in tiles:
         of_count = [value for at, value in points if at == count]
         highest = max(highest, sum(of_count) / len(of_count))
         seconds.append(highest)
+    if len(tiles) == 1:
+        tiles, seconds = [tiles[0], 2 * tiles[0]], [highest, 2 * highest]
     return Curve(tuple(tiles), tuple(seconds))
