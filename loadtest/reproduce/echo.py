@@ -251,7 +251,8 @@ def modserve() -> tuple[Heard, ...]:
         System("decoupled", _FCFS, "fcfs"),
         System("ModServe", {"HEADRACE_ORDER": "least-slack"}, "least-slack"),
     )
-    return hear(systems, Small(rate_rps=6.0, slots=64, image_share=0.3, output_tokens=100, picture_s=0.27))
+    small = Small(rate_rps=7.0, slots=64, image_share=0.3, output_tokens=100, picture_s=0.27, classes=_MIXED)
+    return hear(systems, small)
 
 
 def ssjf() -> tuple[Heard, ...]:

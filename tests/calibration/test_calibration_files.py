@@ -55,6 +55,7 @@ def test_the_fleet_has_the_meshs_shape_and_can_be_simulated(tmp_path: Path, foun
     }
     assert (kinds["decode"].slots, kinds["decode"].blocks, kinds["decode"].block_tokens) == (64, 4096, 16)
     assert kinds["encode"].batch_max == 8
+    assert not kinds["encode"].batch_whole, "a live encoder takes a quarter of what waits"
     assert dict(scenario.mesh) == pytest.approx(found.mesh_seconds, rel=1e-3)
     requests = simulate(scenario, "fcfs").requests
     assert requests.finished.all()
