@@ -14,7 +14,7 @@ from typing import Any
 from headrace.calibration import Plan
 from headrace.calibration.calibrate import derive
 from headrace.calibration.probes import Measured
-from headrace.characterize.document import Section, Table, milliseconds, number, percent
+from headrace.characterize.document import Section, Table, milliseconds, percent
 from headrace.cli.calibrate import find_shape
 from headrace.cli.plan import MeshConfig
 from headrace.cli.supervisor import Mesh
@@ -234,7 +234,7 @@ def _row(each: Heard, names: Sequence[str]) -> tuple[str, ...]:
     pairs = [percent(side["attainment"], 1) for side in (each.live, each.simulated)]
     for name in names:
         pairs += [milliseconds(side[name]) for side in (each.live, each.simulated)]
-    return (each.system, number(each.requests), *pairs, percent(each.idle_share))
+    return (each.system, f"{each.requests:,}", *pairs, percent(each.idle_share))
 
 
 # --- the scenarios ---

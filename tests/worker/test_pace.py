@@ -42,3 +42,23 @@ async def test_stages_of_one_device_take_turns() -> None:
     await pace.wait(STEP_S, loop.time())
     assert encoding.done()
     assert time.perf_counter() - began_s >= 6 * STEP_S - 1e-4
+
+
+async def test_who_waits_for_the_device_waits_for_what_is_booked_then() -> None:
+    """A second batch of pictures that is booked meanwhile does not come before it."""
+    loop, pace = asyncio.get_running_loop(), Pace()
+    first_s = pace.book(2 * STEP_S, loop.time())
+    waiting = asyncio.create_task(pace.free())
+    await asyncio.sleep(0)
+    second_s = pace.book(5 * STEP_S, loop.time())
+    await waiting
+    assert first_s <= loop.time() < second_s
+
+
+async def test_nobody_waits_for_an_idle_device() -> None:
+    loop, pace = asyncio.get_running_loop(), Pace()
+    began_s = pace.book(STEP_S, loop.time())
+    await pace.until(began_s)
+    waiting = asyncio.create_task(pace.free())
+    await asyncio.sleep(0)
+    assert waiting.done()

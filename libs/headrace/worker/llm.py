@@ -94,6 +94,7 @@ class Llm:
             work.clear()
             if replaced():
                 break
+            await self._pace.free()
             turn = self._roster.turn()
             self._exports.begin(turn.entering)
             fed = self._requests.take_fed()

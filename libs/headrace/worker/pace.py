@@ -22,6 +22,13 @@ class Pace:
         self._due_s = max(self._due_s, rested_until_s, now_s - CARRY_S) + modelled_s
         return self._due_s
 
+    async def free(self) -> None:
+        """Until what the device does now is over: whoever decides before that what comes next leaves out who comes
+        meanwhile. What is booked after that is not waited for, so that nobody waits for ever."""
+        due_s = self._due_s
+        if due_s > asyncio.get_running_loop().time():
+            await self.until(due_s)
+
     async def until(self, end_s: float) -> None:
         await asyncio.sleep(max(0.0, end_s - asyncio.get_running_loop().time()))
 
