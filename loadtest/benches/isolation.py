@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -147,7 +148,7 @@ def figures(told: Told, seconds: tuple[float, ...]) -> dict[str, Any]:
                 found[f"{kind}_{phase}_p99_ms"] = round(1e3 * percentile(ttfts_s, 0.99), 1)
         since_s += lasts_s
     found["requests"] = len(told.rows)
-    found["failures"] = sum(bool(row.failed) for row in told.rows)
+    found["failures"] = dict(Counter(row.failed.partition(":")[0] for row in told.rows if row.failed))
     return found
 
 
@@ -175,7 +176,7 @@ async def run(shapes: Iterable[Shape], seconds: tuple[float, ...]) -> list[Told]
         say(
             f"{shape.name:36} text p50/p99 before {row['text_before_p50_ms']}/{row['text_before_p99_ms']} ms, "
             f"in the burst {row['text_burst_p50_ms']}/{row['text_burst_p99_ms']} ms; images p50/p99 "
-            f"{row['image_burst_p50_ms']}/{row['image_burst_p99_ms']} ms; {row['failures']} of {row['requests']} failed"
+            f"{row['image_burst_p50_ms']}/{row['image_burst_p99_ms']} ms; {row['requests']} requests, {row['failures'] or 'none'} failed"
         )
         found.append(told)
     return found
