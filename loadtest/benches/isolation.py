@@ -176,7 +176,8 @@ async def run(shapes: Iterable[Shape], seconds: tuple[float, ...]) -> list[Told]
         say(
             f"{shape.name:36} text p50/p99 before {row['text_before_p50_ms']}/{row['text_before_p99_ms']} ms, "
             f"in the burst {row['text_burst_p50_ms']}/{row['text_burst_p99_ms']} ms; images p50/p99 "
-            f"{row['image_burst_p50_ms']}/{row['image_burst_p99_ms']} ms; {row['requests']} requests, {row['failures'] or 'none'} failed"
+            f"{row['image_burst_p50_ms']}/{row['image_burst_p99_ms']} ms; "
+            f"{row['requests']} requests, {row['failures'] or 'none'} failed"
         )
         found.append(told)
     return found
