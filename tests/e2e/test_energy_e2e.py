@@ -89,6 +89,6 @@ async def test_a_lost_attempt_was_paid_for(tmp_path: Path) -> None:
         spent = joules(answer)
         assert answer.end is not None
         prefills = [span.joules for span in answer.end.timeline if span.stage == "prefill"]
-        assert len(prefills) == 2
+        assert len(prefills) == 2, answer.end.timeline
         assert min(prefills) > 0
         assert spent["decode"] > 0

@@ -58,11 +58,14 @@ async def test_together_by_file_and_by_grpc_the_same(mesh: Mesh, peer: Peer) -> 
 async def test_many_parts_at_once(mesh: Mesh, peer: Peer) -> None:
     keys = [Key(request_id(), ATTEMPT) for _ in range(10)]
     async with mesh.worker("encoder-0", "encode"):
-        for key in keys:
-            for part, colour in enumerate(("red", "blue")):
-                encode = await command(mesh, key, part, picture(colour))
-                peer.send("encoder-0", encode=encode)
-                peer.send("encoder-0", encode=encode)
+        asked = [
+            await command(mesh, key, part, picture(colour))
+            for key in keys
+            for part, colour in enumerate(("red", "blue"))
+        ]
+        for encode in asked:  # all at once: a fast machine encodes one before the next is made
+            peer.send("encoder-0", encode=encode)
+            peer.send("encoder-0", encode=encode)
         await until(lambda: len(peer.encoded) == 20)
         await until(lambda: len(peer.holds("encoder-0")) == 20)
         assert {hold.state for hold in peer.holds("encoder-0")} == {queue_pb2.HOLD_STATE_ENCODED}
