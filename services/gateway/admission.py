@@ -81,6 +81,7 @@ class Expected:
 
     wait_s: float = 0.0
     patience_s: float = math.inf
+    media: bool = False  # it waits for encoders, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,7 @@ class Admission:
         left_s, patience_s = self._patience_s(ask, caller, slo)
         bid = capacity.Bid(family.spec.name, slo.name, modalities, left_s, patience_s, count)
         wait_s = self._gate.admit(self._gateway.cell, time.monotonic(), bid, self._streams, caller)
-        return Expected(wait_s, patience_s)
+        return Expected(wait_s, patience_s, bool(modalities))
 
     async def _charged(
         self, place: Place, ask: Ask, caller: Caller, slo: SloClass, draft: Draft, traceparent: str
@@ -317,7 +318,8 @@ class Admission:
         )
         live = self._streams.open(facts_of(request), time.monotonic())
         live.opened_s, live.received_s, live.taken = caller.arrived_s, caller.received_s, taken
-        live.expected_s, live.patience_s = place.expected.wait_s, place.expected.patience_s
+        expected = place.expected
+        live.expected_s, live.patience_s, live.media = expected.wait_s, expected.patience_s, expected.media
         try:
             await self._store(request, draft.data, live)
         except asyncio.CancelledError:

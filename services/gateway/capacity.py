@@ -29,6 +29,11 @@ class ClassLoad:
     oldest_wait_s: float
     estimated_wait_s: float = -1.0  # of a request that came now, until its first token; negative: no estimate
     least_wait_s: float = -1.0
+    encoding: int = 0  # of the queued: they stand before encoders, where a text does not
+
+    def before(self, *, media: bool) -> int:
+        """How many of the queued stand where such a request will."""
+        return self.queued if media else self.queued - self.encoding
 
     @property
     def likely_wait_s(self) -> float:
@@ -77,7 +82,12 @@ def cell_of(status: queue_pb2.CellStatus, last: Cell | None, now_s: float) -> Ce
 
 def _load_of(told: queue_pb2.ClassStatus) -> ClassLoad:
     return ClassLoad(
-        told.queued, told.queue_limit, told.oldest_wait_s, told.estimated_wait_s, told.estimated_wait_least_s
+        told.queued,
+        told.queue_limit,
+        told.oldest_wait_s,
+        told.estimated_wait_s,
+        told.estimated_wait_least_s,
+        told.encoding,
     )
 
 
@@ -133,7 +143,8 @@ def admit(
             f" this one has {bid.time_left_s:.1f} s until its deadline"
         )
         raise TooLate(message, retry_after_s=_retry_s(load.least_wait_s - bid.time_left_s))
-    wait_s = _wait_now_s(cell, load, let_in) if known and load.queued else 0.0  # an empty queue gets no shorter
+    before = load.before(media=bool(bid.modalities))
+    wait_s = _wait_now_s(cell, load, before, let_in) if known and before else 0.0  # an empty queue gets no shorter
     if wait_s > bid.patience_s and not modest():
         message = f"requests of class {bid.slo_class!r} now wait about {wait_s:.1f} s for their first token"
         raise Overloaded(message, retry_after_s=_retry_s(wait_s - bid.patience_s))
@@ -141,11 +152,11 @@ def admit(
     return wait_s
 
 
-def _wait_now_s(cell: Cell, load: ClassLoad, let_in: int) -> float:
+def _wait_now_s(cell: Cell, load: ClassLoad, before: int, let_in: int) -> float:
     """As the engines' pace has it, or by the rate of answers where that says longer; and behind those who were let in
     since the status."""
     each_s = cell.served.each_s
-    return max(load.likely_wait_s, load.queued * each_s) + let_in * each_s
+    return max(load.likely_wait_s, before * each_s) + let_in * each_s
 
 
 def leave_room(cell: Cell | None, bid: Bid, open_here: Callable[[], int]) -> None:

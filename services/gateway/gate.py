@@ -24,9 +24,8 @@ LONG = 0.25  # of what may be waited: shorter waits say more of a request's own 
 class Gate:
     """One gateway's."""
 
-    _stretch: dict[str, float] = field(
-        default_factory=dict
-    )  # class -> the quantile IN_TIME of waits over expected ones
+    # By class, and whether media of it are encoded first: the quantile IN_TIME of waits over expected ones.
+    _stretch: dict[tuple[str, bool], float] = field(default_factory=dict)
     _retries: Retries = field(default_factory=Retries)
     _last_s: dict[str, float] = field(default_factory=dict)  # class -> when the last one was told to come back
 
@@ -38,7 +37,7 @@ class Gate:
         """
         tenant = caller.tenant
         self._retries.arrived(caller.again, now_s)
-        patient = replace(bid, patience_s=bid.patience_s / self.stretch(bid.slo_class))
+        patient = replace(bid, patience_s=bid.patience_s / self.stretch(bid.slo_class, bool(bid.modalities)))
         try:
             if caller.key.id:  # tenants with keys leave each other room
                 capacity.leave_room(cell, bid, lambda: streams.of_tenant(bid.slo_class, tenant))
@@ -55,17 +54,18 @@ class Gate:
             error.retry_after_s = self._comes_back_s(bid.slo_class, error.retry_after_s, each_s, now_s)
             raise
 
-    def stretch(self, slo_class: str) -> float:
-        return self._stretch.get(slo_class, STRETCH_FIRST)
+    def stretch(self, slo_class: str, media: bool = False) -> float:
+        return self._stretch.get((slo_class, media), STRETCH_FIRST)
 
     def began(self, live: Live, now_s: float) -> None:
         """Its first token has come."""
         if live.expected_s <= LONG * live.patience_s:
             return
-        known, waited = self.stretch(live.facts.slo_class), (now_s - live.opened_s) / live.expected_s
+        kind = (live.facts.slo_class, live.media)
+        known, waited = self.stretch(*kind), (now_s - live.opened_s) / live.expected_s
         step = IN_TIME if waited > known else IN_TIME - 1.0
         known = min(max(known + STRETCH_STEP * step, STRETCH_LEAST), STRETCH_MOST)
-        self._stretch[live.facts.slo_class] = known
+        self._stretch[kind] = known
 
     def _comes_back_s(self, slo_class: str, wait_s: float, each_s: float, now_s: float) -> float:
         """One after the other, as fast as the cell answers: told the same time, they would all come at once. wait_s:

@@ -100,6 +100,7 @@ class Live:
     admitted_s: float = 0.0
     expected_s: float = 0.0  # until its first token, when it was let in; 0: nothing was known, or nobody waited
     patience_s: float = 0.0  # ... and what it may be at most
+    media: bool = False  # it waits for encoders, too
     taken: Taken | None = None  # what its API key was charged, until it is settled
 
     @property

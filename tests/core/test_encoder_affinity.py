@@ -140,6 +140,21 @@ def test_the_same_picture_goes_where_it_went_before() -> None:
         assert where(stage.ask(picture)) == worker, picture
 
 
+def test_it_is_told_who_waits_for_encoders() -> None:
+    """A gateway's door lets texts in that do not stand behind them."""
+    stage = Stage("e1")
+
+    def told() -> tuple[int, int]:
+        (load,) = [each for each in stage.core.view(NOW_S).classes if each.slo_class == "interactive"]
+        return load.encoding, load.queued + load.running
+
+    stage.ask("cat")
+    stage.ask("dog")
+    assert told() == (2, 2)
+    stage.encoded("e1", 1)
+    assert told() == (1, 2)
+
+
 def test_who_asks_at_the_same_moment_goes_there_too_until_it_is_too_much() -> None:
     """Pending are 16, 32, 48, 64, 80 tokens; idle ones would have 16 with this part: four times that is 64."""
     stage = Stage("e1", "e2")

@@ -20,6 +20,7 @@ from services.gateway.capacity import (
     leave_room,
     led_since_s,
 )
+from services.gateway.served import Served
 from services.gateway.targets import Targets
 
 SERVED = {"m": frozenset({"image"})}
@@ -47,6 +48,15 @@ def test_who_is_refused_because_nobody_serves(cell: Cell | None, kinds: tuple[st
         assert refused
     else:
         assert not refused
+
+
+def test_a_text_does_not_wait_behind_pictures_that_are_still_to_be_encoded() -> None:
+    """Twenty of the class wait, all before an encoder: at an answer in half a second a picture waits too long."""
+    load = ClassLoad(20, 100, 4.0, estimated_wait_s=0.1, least_wait_s=0.0, encoding=20)
+    cell = Cell(100.0, {"interactive": load}, SERVED, served=Served(counted=20.0, over_s=10.0))
+    assert admit(cell, 100.0, Bid("m", "interactive", patience_s=5.0), lambda: 0) == 0.0
+    with pytest.raises(Overloaded, match="about 10"):
+        admit(cell, 100.0, Bid("m", "interactive", ("image",), patience_s=5.0), lambda: 0)
 
 
 def test_a_new_leadership_knows_how_full_a_class_is() -> None:

@@ -121,6 +121,14 @@ def test_what_waits_turn_out_to_be_moves_what_is_promised() -> None:
     for _ in range(100):
         began(50.0)
     assert gate.stretch(NAME) == STRETCH_MOST
+    assert gate.stretch(NAME, media=True) == STRETCH_FIRST, "of pictures it says nothing: they wait for encoders, too"
+
+
+def test_pictures_that_come_late_leave_texts_their_promise() -> None:
+    gate = Gate()
+    for _ in range(100):
+        gate.began(Live(_facts("x", "t"), 0.0, expected_s=10.0, patience_s=20.0, media=True), 500.0)
+    assert (gate.stretch(NAME), gate.stretch(NAME, media=True)) == (STRETCH_FIRST, STRETCH_MOST)
 
 
 def test_the_rate_of_answers_is_of_a_mesh_that_has_no_room() -> None:

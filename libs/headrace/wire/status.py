@@ -20,6 +20,7 @@ def status_to_proto(view: CellView) -> queue_pb2.CellStatus:
                 estimated_wait_s=load.estimated_wait_s,
                 estimated_wait_least_s=load.estimated_wait_least_s,
                 ttft_s=load.ttft_s,
+                encoding=load.encoding,
             )
             for load in view.classes
         ],

@@ -31,11 +31,12 @@ Alarm = Literal["deadline", "grace", "stop", "recover", "ttl"]
 class ClassCount:
     """Jobs of one SLO class. `waiting` keeps them in order of arrival: its first is the oldest."""
 
-    __slots__ = ("running", "waiting")
+    __slots__ = ("encoding", "running", "waiting")
 
     def __init__(self) -> None:
         self.waiting: dict[str, Job] = {}
         self.running = 0
+        self.encoding = 0  # of those that wait
 
 
 class Cell:
@@ -108,6 +109,7 @@ class Cell:
         elif was not in WAITING and to in WAITING:
             count.waiting[job.request.id] = job
         count.running += (to in AT_WORKER) - (was in AT_WORKER)
+        count.encoding += (to == "encoding") - (was == "encoding")
         if to in STANDING:
             self._step_in(job)
         elif to == "ended":

@@ -55,5 +55,6 @@ def _check_counts(cell: Cell) -> None:
         own = [job for job in jobs if job.request.slo_class == name]
         assert set(count.waiting) == {job.request.id for job in own if job.state in WAITING}, name
         assert count.running == sum(job.state in AT_WORKER for job in own), name
+        assert count.encoding == sum(job.state == "encoding" for job in own), name
     assert cell.accepted == sum(cell.ended_by_reason.values()) + len(cell.jobs), "a request is lost or counted twice"
     assert len(cell.ended) <= cell.config.ended_max

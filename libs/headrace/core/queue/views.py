@@ -24,6 +24,7 @@ class ClassView:
     estimated_wait_s: float = -1.0  # of a request that came now, until its first token; negative: no estimate
     estimated_wait_least_s: float = -1.0  # and what it will wait at least
     ttft_s: float = 0.0  # that the class promises
+    encoding: int = 0  # of the queued: media of theirs are still to be encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,9 @@ def _class_view(cell: Cell, name: str, now_s: float) -> ClassView:
     oldest = next(iter(count.waiting.values()), None)
     wait_s = max(0.0, now_s - oldest.request.accepted_s) if oldest is not None else 0.0
     expected = wait_of_class(cell, cell.virtual, name, now_s) if cell.virtual is not None else None
-    view = replace(view, queued=len(count.waiting), running=count.running, oldest_wait_s=wait_s)
+    view = replace(
+        view, queued=len(count.waiting), running=count.running, oldest_wait_s=wait_s, encoding=count.encoding
+    )
     if expected is None:
         return view
     least_s = max(0.0, expected.bound(AT_LEAST))
