@@ -10,8 +10,8 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
 
 from headrace.core.errors import (
     Conflict,
@@ -75,8 +75,7 @@ class Terms:
     early_rejection: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(NamedTuple):
     """Of a request that is let in: seconds until its first token, and how long it may take."""
 
     wait_s: float = 0.0
@@ -92,7 +91,7 @@ class Place:
     content_hash: bytes
     choice: int = 0
     choices: int = 0  # of the first of several: how many
-    expected: Expected = Expected()
+    expected: Expected = field(default_factory=Expected)
 
 
 class Admission:
@@ -318,8 +317,7 @@ class Admission:
         )
         live = self._streams.open(facts_of(request), time.monotonic())
         live.opened_s, live.received_s, live.taken = caller.arrived_s, caller.received_s, taken
-        expected = place.expected
-        live.expected_s, live.patience_s, live.media = expected.wait_s, expected.patience_s, expected.media
+        live.expected_s, live.patience_s, live.media = place.expected
         try:
             await self._store(request, draft.data, live)
         except asyncio.CancelledError:
