@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from headrace.cli.supervisor import Mesh
+from headrace.client.aio import AsyncClient
+from headrace.client.protocol import RETRIES
 from headrace.workload.scenario import Scenario, ScenarioError, parse
 from loadtest.replay import replay
 
@@ -53,6 +55,20 @@ async def test_a_bound_on_what_is_in_flight_makes_requests_late(mesh: Mesh) -> N
     assert done.late > 0
     late = [row.first_token_s - row.arrival_s for row in done.rows if row.late_s > 0.1]
     assert min(late) > 0.1, "waiting to be sent is waiting"
+
+
+async def test_who_is_refused_does_not_come_back(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be late by then, and take the place of one that is not."""
+    told = list[int]()
+
+    class Watched(AsyncClient):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            told.append(self._access.max_retries)
+
+    monkeypatch.setattr("loadtest.replay.AsyncClient", Watched)
+    await replay(scenario(duration_s=0.5), mesh.grpc_addr)
+    assert told == [RETRIES, 0], "what is learnt before may wait"
 
 
 async def test_what_no_mesh_can_be_asked(mesh: Mesh) -> None:

@@ -7,7 +7,6 @@ import grpc
 import pytest
 
 from headrace.client import AsyncClient, Overloaded
-from headrace.client.protocol import RETRIES
 from headrace.core.errors import Overloaded as Refused
 from headrace.v1 import gateway_pb2, gateway_pb2_grpc, queue_pb2
 from services.gateway.ask import Caller
@@ -198,19 +197,18 @@ async def _trailing(edge: Edge) -> dict[str, Any]:
     return dict(trailing)
 
 
-@pytest.mark.parametrize("retries", [RETRIES, 0])
+@pytest.mark.parametrize(("told", "tries"), [({}, 3), ({"max_retries": 0}, 1)])
 async def test_the_sdk_gives_up_after_two_refusals(
-    edge: Edge, cell: StandIn, monkeypatch: pytest.MonkeyPatch, retries: int
+    edge: Edge, cell: StandIn, monkeypatch: pytest.MonkeyPatch, told: dict[str, Any], tries: int
 ) -> None:
     """Or after as many as it was told."""
-    assert RETRIES == 2
     cell.queued = cell.queue_limit = 1
     await until(lambda: edge.front.gateway.cell and edge.front.gateway.cell.classes[NAME].limit == 1)
     monkeypatch.setattr("services.gateway.capacity.RETRY_S_MIN", 0.01)
-    async with AsyncClient(edge.grpc, max_retries=retries) as client:
+    async with AsyncClient(edge.grpc, **told) as client:
         with pytest.raises(Overloaded):
             await client.generate("hi").text()
-    assert edge.front.gateway.metrics.refused["overloaded"] == 1 + retries
+    assert edge.front.gateway.metrics.refused["overloaded"] == tries
 
 
 @pytest.mark.parametrize("n", [1, 2])

@@ -1,7 +1,10 @@
 """Any stages in one process: nothing is written or exported between them, the very same array reaches the engine."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +15,8 @@ from headrace.engines.families import family
 from headrace.engines.profile import ProfileEngine
 from headrace.profiles import engine_profile
 from headrace.wire.convert import handle_from_proto
-from tests.worker.kit import ATTEMPT, MODEL, Mesh, Peer, command, is_empty, picture, prefill, request_id, until
+from headrace.worker.app import Stock
+from tests.worker.kit import ATTEMPT, MODEL, Mesh, Peer, command, is_empty, outfit, picture, prefill, request_id, until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -123,3 +127,24 @@ async def test_another_prefill_worker_after_all(mesh: Mesh, peer: Peer) -> None:
         together = await through(mesh, peer, "all-0", "all-0", "all-0")
         assert await through(mesh, peer, "all-0", "both-0", "both-0") == together
         assert written(mesh) == []
+
+
+STEADY = Path(__file__).parents[1] / "e2e" / "steady.toml"  # 8 ms an iteration
+
+
+async def test_a_text_waits_for_one_batch_of_pictures(mesh: Mesh, peer: Peer) -> None:
+    """What the next iteration holds is decided when the device is free: the second picture comes after it."""
+    slow = replace(outfit(ALL, str(STEADY)), encode_token_s=0.05)  # 0.3 s a picture
+    answer, text, *pictures = [Key(request_id(), ATTEMPT) for _ in range(4)]
+    encodes = [
+        await command(mesh, key, 0, picture(colour)) for key, colour in zip(pictures, ("red", "blue"), strict=True)
+    ]
+    async with mesh.worker("all-0", *ALL, stock=Stock(slow)):
+        peer.send("all-0", prefill=prefill(answer, "all-0", max_tokens=1000))
+        await until(lambda: peer.text(answer))
+        for encode in encodes:
+            peer.send("all-0", encode=encode)
+        await asyncio.sleep(0.1)  # the first one is on the device
+        peer.send("all-0", prefill=prefill(text, "all-0"))
+        await until(lambda: peer.text(text))
+        assert [(key, 0) in peer.encoded for key in pictures] == [True, False]

@@ -12,7 +12,7 @@ import {
 } from "@grpc/grpc-js";
 
 import { channelOptionsOf, credentialsOf, metadataOf, type Access } from "./access.js";
-import { Answer } from "./answer.js";
+import { Answer, RETRIES } from "./answer.js";
 import { InvalidInput, Unavailable, ofCall } from "./errors.js";
 import {
   CancelGenerateRequestSchema,
@@ -202,6 +202,7 @@ export class AnswerStream implements AsyncIterable<Delta> {
 export class Client {
   readonly #addresses: readonly string[];
   readonly #access: Access;
+  readonly #maxRetries: number;
   readonly #metadata: Metadata;
   readonly #credentials: ChannelCredentials;
   readonly #channels = new Map<string, Channel>();
@@ -213,8 +214,9 @@ export class Client {
     if (this.#addresses.length === 0 || this.#addresses.includes("")) {
       throw new InvalidInput("at least one gateway address is needed, host:port", { field: "addresses" });
     }
-    if ((access.maxRetries ?? 0) < 0) {
-      throw new InvalidInput(`maxRetries is ${access.maxRetries}; it is 0 or more`, { field: "maxRetries" });
+    this.#maxRetries = access.maxRetries ?? RETRIES;
+    if (this.#maxRetries < 0) {
+      throw new InvalidInput(`maxRetries is ${this.#maxRetries}; it is 0 or more`, { field: "maxRetries" });
     }
     this.#access = access;
     this.#metadata = metadataOf(access);
@@ -223,9 +225,7 @@ export class Client {
 
   /** Asks for an answer. Throws InvalidInput where the options exclude one another. */
   generate(conversation: Conversation, { signal, ...options }: Options & Signal = {}): AnswerStream {
-    const { maxRetries } = this.#access;
-    const answer = new Answer(build(conversation, options), maxRetries === undefined ? {} : { maxRetries });
-    return new AnswerStream(this, answer, signal);
+    return new AnswerStream(this, new Answer(build(conversation, options), { maxRetries: this.#maxRetries }), signal);
   }
 
   /** Reads a request that runs or has ended within the last minutes, from a token on, at any gateway. */
