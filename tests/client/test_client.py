@@ -289,3 +289,9 @@ def test_needs_grpcio_and_protobuf_alone() -> None:
     code = f"import sys, headrace.client; print([m for m in {heavy.split()!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_nobody_comes_back_less_than_never(client: type[Client] | type[AsyncClient]) -> None:
+    with pytest.raises(InvalidInput, match="max_retries"):
+        client("127.0.0.1:1", max_retries=-1)
