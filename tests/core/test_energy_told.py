@@ -31,12 +31,32 @@ def failed(core: QueueCore, key: Key, worker: str, *timeline: StageSpan) -> list
     return core.handle(event, NOW_S + 2)
 
 
+def spent(core: QueueCore, key: Key) -> list[StageSpan]:
+    return [span for span in core._cell.jobs[key.request_id].timeline if span.joules]
+
+
 def test_an_attempt_that_failed_was_paid_for() -> None:
     core, key = dispatched()
     core.handle(ev.Prefilled("p", key, 1, KV, (PREFILL,)), NOW_S + 1)
     failed(core, key, "d", PREFILL, DECODE)
-    job = core._cell.jobs[key.request_id]
-    assert [span for span in job.timeline if span.joules] == [PREFILL, DECODE], "what is told twice counts once"
+    assert spent(core, key) == [PREFILL, DECODE], "what is told twice counts once"
+
+
+def test_what_is_told_too_late_was_paid_for() -> None:
+    """The decode worker says that it has begun before the prefill worker says that it is done; then it dies."""
+    core, key = dispatched()
+    core.handle(ev.Joined("d", key), NOW_S + 1)
+    core.handle(ev.Prefilled("p", key, 1, KV, (PREFILL,)), NOW_S + 1)
+    failed(core, key, "d", DECODE)
+    assert spent(core, key) == [PREFILL, DECODE]
+
+
+def test_an_eviction_that_a_heartbeat_told_first_was_paid_for() -> None:
+    core, key = dispatched()
+    core.handle(ev.Joined("d", key), NOW_S + 1)
+    core.handle(ev.Evicted("d", key, 3, KV), NOW_S + 2)
+    core.handle(ev.Evicted("d", key, 3, KV, (PREFILL, DECODE)), NOW_S + 2)
+    assert spent(core, key) == [PREFILL, DECODE]
 
 
 def test_an_end_that_no_worker_announces_tells_what_was_spent() -> None:
@@ -51,7 +71,7 @@ def test_an_end_that_no_worker_announces_tells_what_was_spent() -> None:
 def test_a_stranger_adds_nothing() -> None:
     core, key = dispatched()
     failed(core, Key(key.request_id, key.attempt + 1), "p", PREFILL)
-    assert not any(span.joules for span in core._cell.jobs[key.request_id].timeline)
+    assert spent(core, key) == []
 
 
 def test_usage_sums_up_the_timeline() -> None:

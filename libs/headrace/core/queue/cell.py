@@ -19,7 +19,7 @@ from headrace.core.queue.virtual import VirtualQueues
 from headrace.core.queue.worker import Worker
 from headrace.core.slo import effective_target_s
 from headrace.core.stages.content import Affinity
-from headrace.core.types import Request
+from headrace.core.types import Key, Request
 from headrace.core.waiting.errors import WaitErrors
 from headrace.core.waiting.overtaking import Arrivals
 from headrace.core.waiting.remaining import Remaining
@@ -151,6 +151,11 @@ class Cell:
         slots = self.planning.slots_of(request.model, job.kv_tokens)
         work = Work.of(*self.left(job), request.prompt.kv_tokens, slots)
         self.arrivals.add(request.model, self.effective_target_s(request), work, now_s)
+
+    def current(self, key: Key) -> Job | None:
+        """The job, if it is this attempt of it that counts."""
+        job = self.jobs.get(key.request_id)
+        return job if job is not None and job.attempt == key.attempt else None
 
     def next_attempt(self, job: Job) -> None:
         job.tries += 1

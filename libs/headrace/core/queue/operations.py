@@ -28,15 +28,17 @@ def evict(cell: Cell, job: Job, now_s: float) -> None:
 
 
 def evicted(cell: Cell, event: Evicted, now_s: float) -> None:
-    job = cell.jobs.get(event.key.request_id)
-    if job is None or job.attempt != event.key.attempt or job.decode != event.worker:
+    job = cell.current(event.key)
+    if job is None:
+        return
+    told(job, event.timeline)  # also if a heartbeat that overtook it has told the rest
+    if job.decode != event.worker:
         return
     if job.state == "prefill" or (job.state == "handover" and job.prefill != job.decode):
         joined(cell, Joined(event.worker, event.key), now_s)  # it has decoded there, and nobody has told so yet
     if job.state != "decode":
         return
     worker = cell.workers[event.worker]
-    told(job, event.timeline)
     job.progress = max(job.progress, event.next_index)
     job.evict_sent_s = 0.0
     job.evictions += 1

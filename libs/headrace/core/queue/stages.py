@@ -11,7 +11,6 @@ from headrace.core.queue.job import AT_WORKER, Job
 from headrace.core.queue.overlap import part_came
 from headrace.core.queue.recovery import retry
 from headrace.core.queue.spans import told
-from headrace.core.types import Key
 
 
 def part_encoded(cell: Cell, event: PartEncoded, now_s: float) -> None:
@@ -35,11 +34,13 @@ def part_encoded(cell: Cell, event: PartEncoded, now_s: float) -> None:
 
 
 def prefilled(cell: Cell, event: Prefilled, now_s: float) -> None:
-    job = _current(cell, event.key)
-    if job is None or job.state != "prefill" or event.worker != job.prefill or job.decode == job.prefill:
+    job = cell.current(event.key)
+    if job is None:
+        return
+    told(job, event.timeline)  # also if decoding has begun: a decode worker's word may overtake a prefill worker's
+    if job.state != "prefill" or event.worker != job.prefill or job.decode == job.prefill:
         return
     cell.move(job, "handover")
-    told(job, event.timeline)
     cell.workers[event.worker].lighten(job)
     cell.dirty = True
     job.progress = max(job.progress, event.next_index)
@@ -54,7 +55,7 @@ def patience_s(cell: Cell, size_bytes: int) -> float:
 
 def joined(cell: Cell, event: Joined, now_s: float) -> None:
     """Decoding has begun: the prefill worker's seat and the embeddings are free."""
-    job = _current(cell, event.key)
+    job = cell.current(event.key)
     if job is None or event.worker != job.decode or job.state not in ("prefill", "handover"):
         return
     cell.move(job, "decode")
@@ -113,8 +114,3 @@ def _encode_again(cell: Cell, job: Job, event: StageFailed, now_s: float) -> Non
     for part in job.parts:
         if (part.worker, part.attempt) == failed_at:
             lose_part(cell, job, part, now_s)
-
-
-def _current(cell: Cell, key: Key) -> Job | None:
-    job = cell.jobs.get(key.request_id)
-    return job if job is not None and job.attempt == key.attempt else None
