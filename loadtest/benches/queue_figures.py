@@ -108,7 +108,7 @@ def verdicts(workload: str, cell: Mapping[str, Any]) -> dict[str, Any]:
 
 HEAD = (
     f"{'':30} {'kept':>7} {'+-':>5} {'inter':>7} {'batch-1':>7} {'batch-2':>7} {'req/s':>7} {'busy':>6}"
-    f" {'swaps':>7} {'evict':>7} {'plans':>7}"
+    f" {'swaps':>7} {'evict':>7} {'plans':>7} {'ms each':>7}"
 )
 
 
@@ -123,6 +123,7 @@ def table(workload: str, load: str, cell: Mapping[str, Any]) -> list[str]:
         counts = "".join(f" {_number(each[name]):>7}" for name in ("swaps", "evictions", "plans"))
         lines.append(
             f"{policy:30}{shares} {_number(each['throughput_rps']):>7} {_percent(each['utilisation']):>6}{counts}"
+            f" {_number(_plan_ms(each)):>7}"
         )
     if "bound" in cell:
         told = ", ".join(f"{name.replace('_', ' ')} {_percent(cell['bound'][name])}" for name in BOUNDS)
@@ -130,6 +131,11 @@ def table(workload: str, load: str, cell: Mapping[str, Any]) -> list[str]:
     for name, each in verdicts(workload, cell).items():
         lines.append(f"  {name}: {each['value']} {'holds' if each['holds'] else 'DOES NOT HOLD'}")
     return lines
+
+
+def _plan_ms(each: Mapping[str, Any]) -> float | None:
+    """Of the clock, for a plan."""
+    return 1000 * each["planner_s"] / each["plans"] if each["plans"] and each["planner_s"] is not None else None
 
 
 def _percent(value: float | None) -> str:

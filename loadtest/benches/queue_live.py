@@ -113,12 +113,24 @@ async def _run(cell: Live, policy: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as name:
         folder = Path(name)
         async with Mesh(mesh_config(cell, policy, folder)) as mesh:
-            done = await replay(scenario(cell, folder), mesh.grpc_addr, in_flight_max=WAITING_MAX)
-            return _row(cell, done) | _told(cell, await operator.inspect(mesh.addresses.grpc["qm-0"]))
+            done, busy = await asyncio.gather(
+                replay(scenario(cell, folder), mesh.grpc_addr, in_flight_max=WAITING_MAX),
+                _utilisation(cell.horizon_s / cell.scale, mesh.addresses.grpc["governor-0"]),
+            )
+            told = _told(cell, await operator.inspect(mesh.addresses.grpc["qm-0"]))
+            return _row(cell, done) | told | {"utilisation": busy}
+
+
+async def _utilisation(while_coming_s: float, governor: str) -> float:
+    """Share of the workers' time, while requests come, in which they computed; of a mesh that has just started."""
+    await asyncio.sleep(while_coming_s)
+    workers = [each.samples[-1] for each in (await operator.governor_state(governor)).workers]
+    busy_s = sum(latest.prefill_busy_s + latest.decode_busy_s for latest in workers)
+    return busy_s / (while_coming_s * len(workers))
 
 
 def _row(cell: Live, done: Replayed) -> dict[str, Any]:
-    """In unscaled seconds. Utilisation is the workers' to tell, and is not here."""
+    """In unscaled seconds."""
     requests, met = done.requests, done.result.met()
     in_time = requests.finished & (requests.end_s <= cell.horizon_s / cell.scale)
     return {
@@ -141,6 +153,7 @@ def _told(cell: Live, seen: queue_pb2.InspectResponse) -> dict[str, Any]:
         "swaps": float(seen.operations["load_cold"] + seen.operations["load_warm"]),
         "evictions": float(seen.operations["evict"]),
         "plans": float(seen.planner.plans_applied),
+        "planner_s": seen.planner.solve_s,  # of the clock: from each question to its answer
         "wait_errors": [
             {
                 "ahead_from": row.ahead_from,

@@ -179,6 +179,13 @@ def test_what_is_wanted_is_judged(attained: dict[str, float], wanted: dict[str, 
     assert {name: each["holds"] for name, each in said.items()} == wanted
 
 
+def test_a_table_says_how_long_a_plan_takes() -> None:
+    planned = row(0.9, plans=200, planner_s=3.0)
+    lines = table("W_A", "1.2", figures({"fcfs": {1: row(0.2, planner_s=0.0)}, "headrace": {1: planned}}))
+    said = {line.split()[0]: line.split()[-1] for line in lines[2:4]}
+    assert said == {"fcfs": "-", "headrace": "15"}
+
+
 def test_a_table_names_every_policy_once() -> None:
     lines = "\n".join(table("W_A", "1.2", cell_of(fcfs=0.2, headrace=0.9, clairvoyant=0.95)))
     assert lines.count("\nfcfs ") == lines.count("\nheadrace ") == lines.count("\nclairvoyant ") == 1

@@ -105,12 +105,20 @@ def test_one_plan_at_a_time_and_of_those_that_wait_the_newest() -> None:
     assert [(at_s, event.plan.version) for at_s, event in stage.said(PlanSolved)] == [(1.2, 1), (1.4, 3), (2.2, 4)]
 
 
+def test_it_is_told_how_long_plans_took() -> None:
+    planned, unplanned = (run(tight(), policy=policy) for policy in ("shepherd", "edf"))
+    assert planned.counters["plans"] > 0, "else this shows nothing"
+    assert 0.0 < planned.planner_s < planned.wall_s
+    assert unplanned.planner_s == 0.0
+
+
 def test_a_baselines_plans_are_its_own() -> None:
     one = Run(tight(), "shepherd", 1)
     one.go()
     shown = one.world.core.inspect(one.world.now_s).planner
     assert shown.plans_solved > 0, "else this shows nothing"
     assert shown.last_solver == "shepherd"
+    assert shown.solve_s == pytest.approx(one.world.mesh.plan_s * shown.plans_solved)
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,7 @@ class Result:
     gpu_hours: float  # of instances that are up; with an autoscaler, of those that start too
     joules: float
     utilisation: float = float("nan")  # seconds that LLM workers compute iterations, of those that they are up
+    planner_s: float = float("nan")  # of wall_s: in which the planner's plans were made
     counters: Mapping[str, float] = field(default_factory=dict)  # swaps, evictions, deaths, transferred bytes ...
     scalings: tuple[Scaling, ...] = ()  # in order of time
 

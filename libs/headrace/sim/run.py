@@ -210,6 +210,7 @@ class Run:
             waiting={name: np.array(values, np.float64) for name, values in watch.waiting.items()},
             duration_s=duration_s,
             wall_s=wall_s,
+            planner_s=world.planner_s,
             gpu_hours=self._gpu_s(lives) / 3600,
             joules=sum(worker.meter.joules(now_s) for worker in lives),
             utilisation=self._utilisation(lives, START_S + duration_s),

@@ -3,6 +3,7 @@
 What decides is the core's; the world only carries out effects, lets time pass and writes down what happened.
 """
 
+import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
@@ -61,6 +62,7 @@ class World:
         self._lives: dict[str, int] = {}
         self._pending: list[Event] = []  # what storage will say once the bus is back
         self._solving = False
+        self.planner_s = 0.0  # of the clock: in which plans were made
         self._to_solve: fx.SolvePlan | None = None
         self._carry: dict[type, Callable[[Any], None]] = {
             fx.SendPrefill: self._send_prefill,
@@ -158,7 +160,10 @@ class World:
         from headrace.core.planning.answer import answer  # a solver that only planners need
 
         self.ledger.count("plans")
-        self.handle(PlanSolved(answer(effect)))
+        began_s = time.perf_counter()
+        plan = answer(effect)
+        self.planner_s += time.perf_counter() - began_s
+        self.handle(PlanSolved(plan))
         self._solving = False
         waiting, self._to_solve = self._to_solve, None
         if waiting is not None:

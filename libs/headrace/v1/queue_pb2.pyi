@@ -784,7 +784,7 @@ class WaitErrorStatus(_message.Message):
     def __init__(self, ahead_from: _Optional[int] = ..., requests: _Optional[int] = ..., median_s: _Optional[float] = ..., p90_s: _Optional[float] = ..., median_share: _Optional[float] = ..., within_bound: _Optional[float] = ...) -> None: ...
 
 class PlannerStatus(_message.Message):
-    __slots__ = ("plans_solved", "plans_applied", "plans_stale", "last_solve_s", "last_cost", "last_solver", "last_optimal")
+    __slots__ = ("plans_solved", "plans_applied", "plans_stale", "last_solve_s", "last_cost", "last_solver", "last_optimal", "solve_s")
     PLANS_SOLVED_FIELD_NUMBER: _ClassVar[int]
     PLANS_APPLIED_FIELD_NUMBER: _ClassVar[int]
     PLANS_STALE_FIELD_NUMBER: _ClassVar[int]
@@ -792,6 +792,7 @@ class PlannerStatus(_message.Message):
     LAST_COST_FIELD_NUMBER: _ClassVar[int]
     LAST_SOLVER_FIELD_NUMBER: _ClassVar[int]
     LAST_OPTIMAL_FIELD_NUMBER: _ClassVar[int]
+    SOLVE_S_FIELD_NUMBER: _ClassVar[int]
     plans_solved: int
     plans_applied: int
     plans_stale: int
@@ -799,7 +800,8 @@ class PlannerStatus(_message.Message):
     last_cost: float
     last_solver: str
     last_optimal: bool
-    def __init__(self, plans_solved: _Optional[int] = ..., plans_applied: _Optional[int] = ..., plans_stale: _Optional[int] = ..., last_solve_s: _Optional[float] = ..., last_cost: _Optional[float] = ..., last_solver: _Optional[str] = ..., last_optimal: _Optional[bool] = ...) -> None: ...
+    solve_s: float
+    def __init__(self, plans_solved: _Optional[int] = ..., plans_applied: _Optional[int] = ..., plans_stale: _Optional[int] = ..., last_solve_s: _Optional[float] = ..., last_cost: _Optional[float] = ..., last_solver: _Optional[str] = ..., last_optimal: _Optional[bool] = ..., solve_s: _Optional[float] = ...) -> None: ...
 
 class InspectRequest(_message.Message):
     __slots__ = ("groups_max",)

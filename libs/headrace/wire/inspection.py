@@ -37,6 +37,7 @@ def inspection_to_proto(shown: Inspection, epoch: int, leader: str) -> queue_pb2
             last_cost=shown.planner.last_cost,
             last_solver=shown.planner.last_solver,
             last_optimal=shown.planner.last_optimal,
+            solve_s=shown.planner.solve_s,
         ),
     )
 

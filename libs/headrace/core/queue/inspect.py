@@ -63,6 +63,7 @@ class PlannerView:
     last_cost: float
     last_solver: str
     last_optimal: bool
+    solve_s: float  # of all plans that were solved: from each question to its answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ def inspect(cell: Cell, now_s: float, groups_max: int) -> Inspection:
             planning.last_cost,
             planning.last_solver,
             planning.last_optimal,
+            planning.solve_s,
         ),
     )
 

@@ -280,6 +280,7 @@ def plan_solved(cell: Cell, event: PlanSolved, now_s: float) -> None:
     planning, plan = cell.planning, event.plan
     if planning.asked_s is not None:
         planning.last_solve_s = now_s - planning.asked_s
+        planning.solve_s += planning.last_solve_s
     planning.asked_s = None
     planning.solved += 1
     planning.last_cost, planning.last_solver, planning.last_optimal = plan.cost, plan.solver, plan.optimal

@@ -20,6 +20,7 @@ class Planning:
     applied: int = 0
     stale: int = 0
     last_solve_s: float = 0.0
+    solve_s: float = 0.0  # of all that were solved: from each question to its answer
     last_cost: float = 0.0
     last_solver: str = ""
     last_optimal: bool = False
