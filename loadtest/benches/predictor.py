@@ -21,12 +21,20 @@ from headrace.core.lengths import Features
 from headrace.engines.families.smollm2 import SPEC
 from headrace.predictor.model import Asked, Proxy
 from headrace.predictor.probe import PROBE_FILE, Probe
-from headrace.training.lengths import ASSETS, OUTPUTS_FILE, SEED, judged, shipped_rows, train
+from headrace.training.lengths import SEED, judged, train
 from headrace.training.lengths_figures import ask, figures
 from headrace.training.lengths_fit import Recipe
 from headrace.training.lengths_probe import judged as probe_judged
 from headrace.training.lengths_probe import place_of
-from headrace.training.lengths_rows import TEXTS, Row, read_outputs, read_texts
+from headrace.training.lengths_rows import (
+    ASSETS,
+    OUTPUTS_FILE,
+    TEXTS,
+    Row,
+    read_outputs,
+    read_texts,
+    shipped_rows,
+)
 from loadtest.benches.predictor_baselines import baselines
 from loadtest.benches.report import finish, percentile, say
 
@@ -71,7 +79,7 @@ def default_model(quick: bool, threads: int) -> dict[str, Any]:
     prompts = [row.prompt for row in read_texts(DATA)] if (DATA / TEXTS).exists() else []
     rows = [row for row in read_outputs(ASSETS / OUTPUTS_FILE, SPEC.name, prompts) if row.split == "test"]
     proxy = Proxy(threads)
-    found = figures(ask(proxy, rows), rows) | {"baselines": _against(shipped_rows(ASSETS), rows, threads, quick)}
+    found = figures(ask(proxy, rows), rows) | {"baselines": _against(shipped_rows(), rows, threads, quick)}
     if STATES.exists() and (ASSETS / PROBE_FILE).exists():
         with np.load(STATES) as arrays:
             states = dict(zip(arrays["places"].tolist(), arrays["states"].astype(np.float32), strict=True))
@@ -99,7 +107,7 @@ def _some(rows: Sequence[Row], count: int) -> list[Row]:
 
 def timed(count: int) -> dict[str, float]:
     """Milliseconds a prompt on one thread: alone, and in batches as the predictor's thread makes them."""
-    own = [row for row in shipped_rows(ASSETS) if row.model == SPEC.name and row.split == "test"]
+    own = [row for row in shipped_rows() if row.model == SPEC.name and row.split == "test"]
     asked = [Asked(row.prompt, Features(row.prompt_tokens, 512, row.model)) for row in own[:count]]
     proxy = Proxy(threads=1)
     proxy.predict(asked[:BATCH])

@@ -3,7 +3,8 @@
 published: the paper's simulator rebuilt, 50 jobs at 3/s; biases, reruns and sweep: its gains bias by bias, beside the
 released code's, and over its rates. fair_07, fair_09: steady load, the queue manager's own orders, equal waits;
 mode continuous_engine: the mesh's simulator, with a cost for batches and limited KV. Then: bursts, overload, where it
-does not help, ageing. The policy `ssjf` has the released three-class predictions, `ssjf_multi_cls` the paper's best.
+does not help, ageing. The policy `ssjf` has the released three-class predictions, `ssjf_multi_cls` the paper's best;
+in the section `ours` it has this project's own predictor's, of real answers that it has not learnt from.
 """
 
 import argparse
@@ -16,8 +17,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
+from headrace.predictor.model import lacking
 from headrace.report.provenance import plain
-from loadtest.benches import ssjf_biases, ssjf_fair
+from loadtest.benches import ssjf_biases, ssjf_fair, ssjf_ours
 from loadtest.benches.report import finish, say
 from loadtest.benches.ssjf_engine import engine
 from loadtest.benches.ssjf_lengths import CLS, MULTI_CLS, Lengths, PairsError, find, released, tabled
@@ -27,6 +29,7 @@ SEEDS, QUICK_SEEDS = 20, 3
 ENGINE_SEEDS, QUICK_ENGINE_SEEDS = 20, 2  # a run of the simulator takes a second
 QUICK_BIAS_RUNS = 5
 QUICK_SIDE_SEEDS = 2
+QUICK_EVERY = 8  # held-out answers to one that is asked about
 QUICK_SWEEP_RPS = (1, 3, 10)
 BURSTS_CV = 2.0  # of the gaps, as the paper's gamma arrivals [C]
 
@@ -42,30 +45,27 @@ def measure(lengths: Lengths, *, quick: bool) -> dict[str, Any]:
     found["biases"] = ssjf_biases.biases(lengths, QUICK_BIAS_RUNS if quick else ssjf_biases.RUNS)
     say("steady loads ...")
     found |= {"overload": {}, "no_help": {}, "ageing": {}}
-    _put(found, "fair_07", ssjf_fair.loaded(lengths, seeds, 0.7))
-    _put(found, "fair_09", ssjf_fair.loaded(lengths, seeds, 0.9))
-    _put(found, "bursts_09", ssjf_fair.loaded(lengths, seeds, 0.9, BURSTS_CV))
+    ssjf_fair.put(found, "fair_07", ssjf_fair.loaded(lengths, seeds, 0.7))
+    ssjf_fair.put(found, "fair_09", ssjf_fair.loaded(lengths, seeds, 0.9))
+    ssjf_fair.put(found, "bursts_09", ssjf_fair.loaded(lengths, seeds, 0.9, BURSTS_CV))
     side_seeds = seeds[:QUICK_SIDE_SEEDS] if quick else seeds
-    _put(found, "overload", ssjf_fair.overloaded(lengths, side_seeds))
-    _put(found, "no_help", ssjf_fair.no_help(lengths, side_seeds))
-    _put(found, "ageing", {"none": ssjf_fair.ageing(lengths, side_seeds)})
+    ssjf_fair.put(found, "overload", ssjf_fair.overloaded(lengths, side_seeds))
+    ssjf_fair.put(found, "no_help", ssjf_fair.no_help(lengths, side_seeds))
+    ssjf_fair.put(found, "ageing", {"none": ssjf_fair.ageing(lengths, side_seeds)})
     say("the mesh's simulator ...")
     engine_seeds = range(QUICK_ENGINE_SEEDS if quick else ENGINE_SEEDS)
     more_seeds = engine_seeds[:1] if quick else engine_seeds
     served = engine(lengths, engine_seeds, more_seeds, bursts=not quick)
     places = {"07": "fair_07", "09": "fair_09", "09_bursts": "bursts_09", "09_room": "no_help"}
     for load, summary in served["loads"].items():
-        _put(found, places[load], {"engine_room" if load == "09_room" else "continuous_engine": summary})
+        ssjf_fair.put(found, places[load], {"engine_room" if load == "09_room" else "continuous_engine": summary})
+    if missing := lacking():
+        say(f"without this project's own predictor: {missing}")
+    else:
+        say("with this project's own predictor ...")
+        found["ours"] = ssjf_ours.measure(seeds, QUICK_EVERY if quick else 1)
     found["engine"] = served["settings"] | {"seeds": len(engine_seeds), "seeds_but_at_09": len(more_seeds)}
     return found | {"predictors": predictors(lengths), "survives": survives(found), "paper": PAPER}
-
-
-def _put(found: dict[str, Any], name: str, by_mode: Mapping[str, Any]) -> None:
-    """Means under the section's name, intervals and gains beside it."""
-    for mode, summary in by_mode.items():
-        found.setdefault(name, {})[mode] = summary["means"]
-        found["ci95"].setdefault(name, {})[mode] = summary["ci95"]
-        found["gains"].setdefault(name, {})[mode] = summary["gains"]
 
 
 def predictors(lengths: Lengths) -> dict[str, Any]:
@@ -102,12 +102,20 @@ SECTIONS = ("published", "fair_07", "fair_09", "bursts_09", "overload", "no_help
 def table(found: Mapping[str, Any]) -> list[str]:
     lines = [f"{'':48}{'JCT':>9}{'JCT':>8}{'JCT':>8}{'max':>8}{'down':>7}", HEAD]
     for section in SECTIONS:
-        for mode, by_policy in found[section].items():
-            gains = found["gains"].get(section, {}).get(mode, {})
-            lines += [
-                _row(f"{section} {mode} {name}", of, gains.get(name), by_policy) for name, of in by_policy.items()
-            ]
+        lines += _section_lines(section, section, found)
+    for name, each in found.get("ours", {}).items():
+        lines.append(f"\n{each['answers']} answers ({name}), this project's predictor: tau {each['kendall_tau']:.3f}")
+        for section in ("published", *ssjf_ours.LOADS):
+            lines += _section_lines(f"ours {section}", section, each)
     return [*lines, "", *_bias_lines(found["biases"]), "", *_rerun_lines(found["reruns"])]
+
+
+def _section_lines(label: str, section: str, found: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for mode, by_policy in found[section].items():
+        gains = found["gains"].get(section, {}).get(mode, {})
+        lines += [_row(f"{label} {mode} {name}", of, gains.get(name), by_policy) for name, of in by_policy.items()]
+    return lines
 
 
 def _row(label: str, of: Mapping[str, float], gain: Mapping[str, list[float]] | None, beside: Mapping[str, Any]) -> str:

@@ -121,6 +121,14 @@ def summary(runs: Mapping[str, Sequence[Figures]]) -> dict[str, Any]:
     }
 
 
+def put(found: dict[str, Any], name: str, by_mode: Mapping[str, Any]) -> None:
+    """Means under the section's name, intervals and gains beside it."""
+    for mode, summary in by_mode.items():
+        found.setdefault(name, {})[mode] = summary["means"]
+        found["ci95"].setdefault(name, {})[mode] = summary["ci95"]
+        found["gains"].setdefault(name, {})[mode] = summary["gains"]
+
+
 def loaded(lengths: Lengths, seeds: Sequence[int], utilisation: float, cv: float = 1.0) -> dict[str, Any]:
     """By mode."""
     return {mode: _summary(Load(mode, utilisation, cv), lengths, seeds) for mode in MODES}

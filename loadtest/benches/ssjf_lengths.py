@@ -57,17 +57,18 @@ class Lengths:
 
     source: str
     tokens: Ints  # a population to draw from
-    said: Ints | None  # of the three-class predictor; None: only the table is there
-    table: Floats  # P(class of the five | tokens), rows by tokens - SHORTEST
+    said: Ints | None  # a class each; None: only the table is there
+    table: Floats | None  # P(class of the five | tokens), rows by tokens - SHORTEST; None: no such predictor
     predictions: Mapping[str, tuple[Prediction, ...]]
 
     def draw(self, rng: Generator, jobs: int) -> Drawn:
         rows = rng.integers(0, len(self.tokens), jobs)
         tokens = self.tokens[rows]
-        five = (rng.random(jobs)[:, None] > self.table.cumsum(axis=1)[tokens - SHORTEST, :-1]).sum(axis=1)
-        if self.said is None:
-            return Drawn(tokens, {"ssjf": five})
-        return Drawn(tokens, {"ssjf": self.said[rows], "ssjf_multi_cls": five})
+        classes = {} if self.said is None else {"ssjf": self.said[rows]}
+        if self.table is not None:
+            five = (rng.random(jobs)[:, None] > self.table.cumsum(axis=1)[tokens - SHORTEST, :-1]).sum(axis=1)
+            classes["ssjf_multi_cls" if classes else "ssjf"] = five
+        return Drawn(tokens, classes)
 
     @property
     def policies(self) -> tuple[str, ...]:

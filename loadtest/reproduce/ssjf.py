@@ -10,7 +10,7 @@ from headrace.report.provenance import plain
 from loadtest.benches import ssjf as bench
 from loadtest.benches.report import say
 from loadtest.benches.ssjf_lengths import FILE, Lengths, released, tabled
-from loadtest.reproduce import echo, ssjf_sections
+from loadtest.reproduce import echo, ssjf_ours, ssjf_sections
 from loadtest.reproduce.running import Found, Options, run
 
 ABOUT = (
@@ -23,6 +23,8 @@ ABOUT = (
 def measure(options: Options) -> Found:
     found = bench.measure(lengths_at(options), quick=options.quick)
     sections = ssjf_sections.all_of(found)
+    if "ours" in found:
+        sections = (*sections[:-1], ssjf_ours.section(found["ours"], found), sections[-1])
     if options.live:
         heard = echo.ssjf()
         sections, found["live"] = (*sections, echo.section("ssjf", heard)), [each.data() for each in heard]

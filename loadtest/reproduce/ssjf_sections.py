@@ -60,7 +60,7 @@ _BESIDE = (
 def _beside(found: Found) -> Section:
     paper = found["paper"]
     rows = [_beside_row(found, mode, policy) for mode in found["published"] for policy in _policies(found, mode)]
-    low, high = (_change(value) for value in paper["jct_change"])
+    low, high = (change(value) for value in paper["jct_change"])
     factors = "{} to {} x".format(*paper["throughput_ratio"])
     best = [found["sweep"][mode].get("ssjf_multi_cls", found["sweep"][mode]["ssjf"]) for mode in found["sweep"]]
     reached = min(each["jct_change"][0] for each in best)
@@ -71,7 +71,7 @@ def _beside(found: Found) -> Section:
         "simulated",
         findings=(
             f"The paper: mean job completion time {high} to {low}, throughput {factors} of FCFS, over all batching"
-            f" modes [A]. Here, over the same rates, the best of the published predictors comes to {_change(reached)}"
+            f" modes [A]. Here, over the same rates, the best of the published predictors comes to {change(reached)}"
             f" and {fastest:.2f} x.",
             "In a steady state, with every policy treated alike, throughput is that of FCFS, and the mean changes by"
             f" {_span(found, 'fair_07', 'ssjf')} at utilisation 0.7 and {_span(found, 'fair_09', 'ssjf')} at 0.9.",
@@ -102,9 +102,9 @@ def _beside_row(found: Found, mode: str, policy: str) -> tuple[str, ...]:
     factors = found["paper"]["throughput_ratio"]
     return (
         f"{MODES[mode]}: {POLICIES[policy]}",
-        f"{_change(high)} to {_change(low)}" if told else "–",
-        _change(of["jct_mean_s"] / base["jct_mean_s"] - 1),
-        *(_interval(found["gains"][load][mode][policy]["jct_mean_s"]) for load in LOADS),
+        f"{change(high)} to {change(low)}" if told else "–",
+        change(of["jct_mean_s"] / base["jct_mean_s"] - 1),
+        *(interval(found["gains"][load][mode][policy]["jct_mean_s"]) for load in LOADS),
         f"{factors[0]} to {factors[1]} x" if told else "–",
         f"{of['throughput_rps'] / base['throughput_rps']:.2f} x",
         f"{of['throughput_all_rps'] / base['throughput_all_rps']:.2f} x",
@@ -164,7 +164,7 @@ def _reruns(found: Found) -> Table:
         cells = []
         for policy in policies:
             here, there = both["here"].get(policy), both["released_code"].get(policy)
-            cells.append(f"{_change(here['jct_change'])} ({_change(there['jct_change'])})" if here and there else "–")
+            cells.append(f"{change(here['jct_change'])} ({change(there['jct_change'])})" if here and there else "–")
         rows.append((setting, *cells))
     return Table(
         "Mean JCT against FCFS here, and in a run of the released code [M]",
@@ -198,7 +198,7 @@ def _fair(found: Found) -> Section:
         "Fairly, in a steady state",
         "simulated",
         findings=(
-            f"The tail pays: p99 of SSJF is up to {_change(worst)} at utilisation 0.9.",
+            f"The tail pays: p99 of SSJF is up to {change(worst)} at utilisation 0.9.",
             f"Random lengths save nothing ({_span(found, 'fair_09', 'random')} of the mean at 0.9): what SSJF saves"
             " comes from its predictions.",
         ),
@@ -271,12 +271,12 @@ def _bias_row(name: str, of: Found) -> tuple[str, ...]:
     ours, share = of["ssjf"], of["ssjf"].get("jct_share", math.nan)
     return (
         name,
-        _change(ours["jct_change"]),
+        change(ours["jct_change"]),
         f"{100 * share:+.0f} %" if math.isfinite(share) else "–",
         f"{ours['throughput_ratio']:.2f} x",
         f"{ours['throughput_all_ratio']:.2f} x",
-        _change(of["oracle"]["jct_change"]),
-        _change(of["random"]["jct_change"]),
+        change(of["oracle"]["jct_change"]),
+        change(of["random"]["jct_change"]),
     )
 
 
@@ -291,10 +291,10 @@ def _survives(found: Found) -> Section:
         rows.append(
             (
                 MODES[mode],
-                _change(published) if math.isfinite(published) else "–",
-                *(_interval(told[f"{load}_jct_mean_s"]) for load in LOADS),
+                change(published) if math.isfinite(published) else "–",
+                *(interval(told[f"{load}_jct_mean_s"]) for load in LOADS),
                 f"{100 * kept:.0f} %" if math.isfinite(kept) else "–",
-                _interval(told["fair_09_jct_p99_s"]),
+                interval(told["fair_09_jct_p99_s"]),
                 f"{told['fair_09_throughput_ratio']:.3f} x",
             )
         )
@@ -330,17 +330,17 @@ def _elsewhere(found: Found) -> Table:
         for case, gains in found["gains"][section].items():
             name = MODES.get(case, case.replace("_", " "))
             mine = gains["ssjf"]
-            oracle = _interval(gains["oracle"]["jct_mean_s"]) if "oracle" in gains else "–"
-            rows.append((f"{told}: {name}", *(_interval(mine[key]) for key in ("jct_mean_s", "jct_p99_s")), oracle))
+            oracle = interval(gains["oracle"]["jct_mean_s"]) if "oracle" in gains else "–"
+            rows.append((f"{told}: {name}", *(interval(mine[key]) for key in ("jct_mean_s", "jct_p99_s")), oracle))
     return Table("Elsewhere, against FCFS", ("case", "SSJF: mean JCT", "p99", "true lengths: mean JCT"), tuple(rows))
 
 
 def _reading(found: Found, mode: str) -> str:
-    return f"{_interval(found['gains']['fair_09'][mode]['ssjf']['jct_mean_s'])} of the mean at 0.9"
+    return f"{interval(found['gains']['fair_09'][mode]['ssjf']['jct_mean_s'])} of the mean at 0.9"
 
 
 def _pair(gain: Mapping[str, Sequence[float]]) -> str:
-    return f"{_change(gain['jct_mean_s'][0])} of the mean and {_change(gain['jct_p99_s'][0])} at p99"
+    return f"{change(gain['jct_mean_s'][0])} of the mean and {change(gain['jct_p99_s'][0])} at p99"
 
 
 # --- what it rests on ---
@@ -372,11 +372,11 @@ def _policies(found: Found, mode: str) -> list[str]:
     return [name for name in POLICIES if name in found["published"][mode]]
 
 
-def _change(value: float) -> str:
+def change(value: float) -> str:
     return f"{100 * value:+.1f} %" if value else "0 %"
 
 
-def _interval(pair: Sequence[float]) -> str:
+def interval(pair: Sequence[float]) -> str:
     middle, half = pair
     return f"{100 * middle:+.1f}" + (f" ± {100 * half:.1f}" if math.isfinite(half) else "") + " %"
 
@@ -384,4 +384,4 @@ def _interval(pair: Sequence[float]) -> str:
 def _span(found: Found, load: str, policy: str) -> str:
     """Least and most over the modes, of the mean."""
     values = sorted(each[policy]["jct_mean_s"][0] for each in found["gains"][load].values())
-    return f"{_change(values[-1])} to {_change(values[0])}"
+    return f"{change(values[-1])} to {change(values[0])}"

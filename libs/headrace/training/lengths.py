@@ -26,12 +26,20 @@ from headrace.training.lengths_encoder import Upper, lower_graph
 from headrace.training.lengths_figures import ask, figures, offsets_of
 from headrace.training.lengths_fit import Recipe, fit, training_rows
 from headrace.training.lengths_net import CUTS3, CUTS5, Ensemble
-from headrace.training.lengths_rows import SOURCES, Row, medians, read_outputs, read_rows, read_texts, write_rows
+from headrace.training.lengths_rows import (
+    ASSETS,
+    OUTPUTS_FILE,
+    SOURCES,
+    TEXTS_FILE,
+    Row,
+    medians,
+    read_texts,
+    shipped_rows,
+    write_rows,
+)
 from headrace.training.lengths_table import model_names, tabled
 
 SEED = 0
-ASSETS = Path(__file__).parents[1] / "assets" / "lengths"
-TEXTS_FILE, OUTPUTS_FILE = "texts.jsonl.gz", "outputs.jsonl.gz"
 _OPSET = 17
 
 
@@ -68,12 +76,6 @@ def log(event: str, **values: Any) -> None:
 
 def research_rows(folder: Path) -> list[Row]:
     return read_texts(folder)
-
-
-def shipped_rows(assets: Path, outputs: Path | None = None) -> list[Row]:
-    """What shipped heads may learn from: the default model's answers to free prompts, and free sources' answers."""
-    own = [row for row in read_outputs(outputs or assets / OUTPUTS_FILE, SPEC.name) if SOURCES[row.source].shippable]
-    return [*read_rows(assets / TEXTS_FILE), *own]
 
 
 def train(rows: list[Row], recipe: Recipe, out: Path, threads: int) -> dict[str, Any]:

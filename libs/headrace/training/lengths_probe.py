@@ -19,9 +19,9 @@ from headrace.engines.families.smollm2 import SPEC
 from headrace.predictor.heads import Said
 from headrace.predictor.model import Proxy
 from headrace.predictor.probe import PROBE_FILE, Probe
-from headrace.training.lengths import ASSETS, OUTPUTS_FILE, SEED, log
+from headrace.training.lengths import SEED, log
 from headrace.training.lengths_figures import ask, figures, offsets_of
-from headrace.training.lengths_rows import SOURCES, Row, digest_of, read_all, read_texts
+from headrace.training.lengths_rows import ASSETS, OUTPUTS_FILE, SOURCES, Row, digest_of, read_all, read_texts
 
 _MEMBERS, _HIDDEN, _EPOCHS, _BATCH, _RATE, _DECAY, _DROPOUT = 4, 64, 30, 64, 1e-3, 0.1, 0.4
 _CENTRE = 4.5

@@ -13,8 +13,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+from headrace.engines.families.smollm2 import SPEC
+
 Split = Literal["train", "validation", "test"]
 TEXTS, ALPACA_EVAL = "text_prompts_output_lengths.jsonl.gz", "text_alpacaeval_805prompts_lengths.jsonl.gz"
+ASSETS = Path(__file__).parents[1] / "assets" / "lengths"
+TEXTS_FILE, OUTPUTS_FILE = "texts.jsonl.gz", "outputs.jsonl.gz"  # what the shipped heads learnt from
 _TENTHS: dict[int, Split] = {0: "test", 1: "test", 2: "validation"}
 
 
@@ -152,3 +156,9 @@ def read_outputs(path: Path, model: str, prompts: Iterable[str] = ()) -> list[Ro
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         yield from map(json.loads, file)
+
+
+def shipped_rows(assets: Path = ASSETS, outputs: Path | None = None) -> list[Row]:
+    """What shipped heads may learn from: the default model's answers to free prompts, and free sources' answers."""
+    own = [row for row in read_outputs(outputs or assets / OUTPUTS_FILE, SPEC.name) if SOURCES[row.source].shippable]
+    return [*read_rows(assets / TEXTS_FILE), *own]
