@@ -20,6 +20,7 @@ from headrace.core.queue.worker import Worker
 from headrace.core.slo import effective_target_s
 from headrace.core.stages.content import Affinity
 from headrace.core.types import Key, Request
+from headrace.core.waiting.bounds import Bounds
 from headrace.core.waiting.errors import WaitErrors
 from headrace.core.waiting.overtaking import Arrivals
 from headrace.core.waiting.remaining import Remaining
@@ -77,6 +78,7 @@ class Cell:
         self.affinity = Affinity(config.affinity_contents_max, config.affinity_homes_max)
         self.turns: Counter[str] = Counter()  # of routing by turns: how many were sent to each stage
         self.waits = WaitErrors()
+        self.bounds = Bounds(config.bound_z)
         self.arrivals = Arrivals()
         self.operations: dict[str, int] = {}  # how often each was done
         self.dirty = False  # something was freed or became ready: dispatch has work

@@ -82,7 +82,7 @@ def inspect(cell: Cell, now_s: float, groups_max: int) -> Inspection:
     return Inspection(
         policy=cell.config.planner or cell.config.order,
         queues=_queues(cell, virtual, now_s, groups_max) if virtual is not None else (),
-        unplaced=tuple([_group(each, now_s, None) for each in virtual.nowhere.values()][:groups_max])
+        unplaced=tuple([_group(each, now_s) for each in virtual.nowhere.values()][:groups_max])
         if virtual is not None
         else (),
         operations=dict(cell.operations),
@@ -135,19 +135,21 @@ def _groups(
     cell: Cell, queue: VirtualQueue, onlooker: Onlooker, now_s: float, groups_max: int
 ) -> tuple[GroupView, ...]:
     worker = cell.workers[queue.worker]
-    ahead, model, load_s, shown = NOTHING, worker.model_to_be, 0.0, []
+    ahead, before, model, load_s, shown = NOTHING, 0, worker.model_to_be, 0.0, []
     for group in queue.groups[:groups_max]:
         if group.model != model and group.model in worker.loadable:
             load_s += worker.loadable[group.model].load_s
         model = group.model
         prompt_tokens = group.work.prompt_tokens / max(1.0, group.work.count)
         wait = onlooker.wait(ahead, prompt_tokens, group.due_s)
-        shown.append(_group(group, now_s, Wait(wait.mean_s + load_s, wait.var_s2), cell.config.bound_z))
+        wait = Wait(wait.mean_s + load_s, wait.var_s2)
+        shown.append(_group(group, now_s, wait.mean_s, cell.bounds.of(wait, before)))
         ahead += group.work
+        before += len(group.jobs)
     return tuple(shown)
 
 
-def _group(group: Group, now_s: float, wait: Wait | None, z: float = 0.0) -> GroupView:
+def _group(group: Group, now_s: float, wait_s: float = -1.0, bound_s: float = -1.0) -> GroupView:
     key = group.kind.key
     return GroupView(
         id=group.id,
@@ -158,8 +160,8 @@ def _group(group: Group, now_s: float, wait: Wait | None, z: float = 0.0) -> Gro
         waiting=len(group.jobs),
         evicted=len(group.jobs) if group.begun else 0,
         due_in_s=group.due_s - now_s,
-        estimated_wait_s=wait.mean_s if wait is not None else -1.0,
-        estimated_wait_bound_s=wait.bound(z) if wait is not None else -1.0,
+        estimated_wait_s=wait_s,
+        estimated_wait_bound_s=bound_s,
         output_tokens=group.work.output_mean,
     )
 

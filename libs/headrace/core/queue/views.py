@@ -255,7 +255,8 @@ def _expectations(cell: Cell, job: Job, now_s: float) -> dict[str, Any]:
     shown |= {"group": job.group.id, "virtual_queue": job.group.worker}
     wait = wait_of(cell, cell.virtual, job, now_s)
     if wait is not None:
-        shown |= {"estimated_wait_s": wait.mean_s, "estimated_wait_bound_s": wait.bound(cell.config.bound_z)}
+        bound_s = cell.bounds.of(wait, cell.virtual.position(job))
+        shown |= {"estimated_wait_s": wait.mean_s, "estimated_wait_bound_s": bound_s}
     return shown
 
 

@@ -51,7 +51,7 @@ def _walk(cell: Cell, queue: VirtualQueue, by_group: dict[int, list[Job]], strea
             wait = queue_wait(instance, running, stands_before, slots)
             wait = Wait(wait.mean_s + load_s, wait.var_s2)
             said = overtaken(wait, _due_s(cell, job) - now_s, streams)
-            job.expected = (said.mean_s, said.bound(cell.config.bound_z), before + place, now_s)
+            job.expected = (said.mean_s, cell.bounds.of(said, before + place), before + place, now_s)
             reject_if_hopeless(cell, job, wait, now_s)  # nobody who is still to come is why it would be hopeless
         ahead += group.work
         before += len(group.jobs)
@@ -91,6 +91,7 @@ def waited(cell: Cell, job: Job, now_s: float) -> None:
         return
     mean_s, bound_s, ahead, said_s = expected
     cell.waits.record(ahead, mean_s, bound_s, now_s - said_s)
+    cell.bounds.record(ahead, bound_s, now_s - said_s)
 
 
 def wait_of(cell: Cell, virtual: VirtualQueues, job: Job, now_s: float) -> Wait | None:

@@ -3,11 +3,12 @@
 import math
 from dataclasses import dataclass
 
+from headrace.core.waiting.bounds import OCTAVES, octave
+
 # Bins a fifth of an octave wide: medians are good to 7 %.
 _PER_OCTAVE = 5
 _LEAST_S, _MOST_S = 1e-3, 1e5
 _LEAST_SHARE, _MOST_SHARE = 1e-3, 1e3
-_BUCKETS = 21  # by octaves of requests ahead: the last begins at 524,288, more than all classes may hold
 _RENORMALISE = 1e9  # a new error's weight grows instead of all old ones' shrinking
 MEMORY = 1_000.0  # errors, of each bucket
 
@@ -32,10 +33,10 @@ class WaitErrors:
     def __init__(self, memory: float = MEMORY) -> None:
         assert memory > 1
         self._memory = memory
-        self._buckets: list[_Bucket | None] = [None] * _BUCKETS
+        self._buckets: list[_Bucket | None] = [None] * OCTAVES
 
     def record(self, ahead: float, expected_s: float, bound_s: float, waited_s: float) -> None:
-        at = min(int(ahead).bit_length(), _BUCKETS - 1) if ahead > 0 else 0
+        at = octave(ahead)
         bucket = self._buckets[at]
         if bucket is None:
             bucket = self._buckets[at] = _Bucket(1.0 - 1.0 / self._memory)
