@@ -8,7 +8,7 @@ as many. What is refused is told when to come back, one after the other.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from headrace.core.errors import Overloaded, TooLate, Unavailable
 from headrace.v1 import queue_pb2
@@ -30,6 +30,10 @@ class ClassLoad:
     estimated_wait_s: float = -1.0  # of a request that came now, until its first token; negative: no estimate
     least_wait_s: float = -1.0
     encoding: int = 0  # of the queued: they stand before encoders, where a text does not
+    models: Mapping[str, "ClassLoad"] = field(default_factory=dict)  # each one's part, where there are several
+
+    def of(self, model: str) -> "ClassLoad":
+        return self.models.get(model, self)
 
     def before(self, *, media: bool) -> int:
         """How many of the queued stand where such a request will."""
@@ -53,7 +57,16 @@ class Cell:
     epoch: int = 0
     led_s: float = float("-inf")  # when this leadership took over from one that this gateway had heard
     served: Served = field(default_factory=Served)
-    let_in: Counter[str] = field(default_factory=Counter)  # by this gateway since this status, by class
+    # By this gateway since this status, by class, model and whether they have media.
+    let_in: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
+
+    def let_in_before(self, bid: "Bid") -> int:
+        """How many of those stand where such a request will: pictures that have just come are still at encoders."""
+        at_encoders = self.let_in[bid.slo_class, bid.model, True] if bid.modalities else 0
+        return self.let_in[bid.slo_class, bid.model, False] + at_encoders
+
+    def let_in_of(self, slo_class: str) -> int:
+        return sum([count for (name, _, _), count in self.let_in.items() if name == slo_class])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +94,19 @@ def cell_of(status: queue_pb2.CellStatus, last: Cell | None, now_s: float) -> Ce
 
 
 def _load_of(told: queue_pb2.ClassStatus) -> ClassLoad:
+    parts = {part.model: _part_of(part, told) for part in told.models}
+    return replace(_part_of(told, told), models=parts)
+
+
+def _part_of(part: queue_pb2.ClassStatus | queue_pb2.ClassOfModel, told: queue_pb2.ClassStatus) -> ClassLoad:
+    """Of the class, or of one of its models."""
     return ClassLoad(
-        told.queued,
+        part.queued,
         told.queue_limit,
         told.oldest_wait_s,
-        told.estimated_wait_s,
-        told.estimated_wait_least_s,
-        told.encoding,
+        part.estimated_wait_s,
+        part.estimated_wait_least_s,
+        part.encoding,
     )
 
 
@@ -132,31 +151,31 @@ def admit(
     load = cell.classes.get(bid.slo_class)
     if load is None or not load.limit:
         return 0.0
-    let_in = cell.let_in[bid.slo_class]
-    if (open_here() if stale else load.queued + let_in) + bid.count > load.limit:
+    of_model = load.of(bid.model)
+    if (open_here() if stale else load.queued + cell.let_in_of(bid.slo_class)) + bid.count > load.limit:
         wait_s = load.estimated_wait_s if load.estimated_wait_s >= 0.0 else load.oldest_wait_s
         message = f"the queue of class {bid.slo_class!r} is full ({load.limit} requests)"
         raise Overloaded(message, retry_after_s=_retry_s(wait_s))
-    if known and 0.0 <= bid.time_left_s < load.least_wait_s:
+    if known and 0.0 <= bid.time_left_s < of_model.least_wait_s:
         message = (
-            f"requests of class {bid.slo_class!r} now wait at least {load.least_wait_s:.1f} s;"
+            f"requests of class {bid.slo_class!r} now wait at least {of_model.least_wait_s:.1f} s;"
             f" this one has {bid.time_left_s:.1f} s until its deadline"
         )
-        raise TooLate(message, retry_after_s=_retry_s(load.least_wait_s - bid.time_left_s))
-    before = load.before(media=bool(bid.modalities))
-    wait_s = _wait_now_s(cell, load, before, let_in) if known and before else 0.0  # an empty queue gets no shorter
+        raise TooLate(message, retry_after_s=_retry_s(of_model.least_wait_s - bid.time_left_s))
+    before = of_model.before(media=bool(bid.modalities))
+    wait_s = _wait_now_s(cell, of_model, before, bid) if known and before else 0.0  # an empty queue gets no shorter
     if wait_s > bid.patience_s and not modest():
         message = f"requests of class {bid.slo_class!r} now wait about {wait_s:.1f} s for their first token"
         raise Overloaded(message, retry_after_s=_retry_s(wait_s - bid.patience_s))
-    cell.let_in[bid.slo_class] += bid.count
+    cell.let_in[bid.slo_class, bid.model, bool(bid.modalities)] += bid.count
     return wait_s
 
 
-def _wait_now_s(cell: Cell, load: ClassLoad, before: int, let_in: int) -> float:
+def _wait_now_s(cell: Cell, load: ClassLoad, before: int, bid: Bid) -> float:
     """As the engines' pace has it, or by the rate of answers where that says longer; and behind those who were let in
     since the status."""
     each_s = cell.served.each_s
-    return max(load.likely_wait_s, before * each_s) + let_in * each_s
+    return max(load.likely_wait_s, before * each_s) + cell.let_in_before(bid) * each_s
 
 
 def leave_room(cell: Cell | None, bid: Bid, open_here: Callable[[], int]) -> None:

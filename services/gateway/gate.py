@@ -24,8 +24,8 @@ LONG = 0.25  # of what may be waited: shorter waits say more of a request's own 
 class Gate:
     """One gateway's."""
 
-    # By class, and whether media of it are encoded first: the quantile IN_TIME of waits over expected ones.
-    _stretch: dict[tuple[str, bool], float] = field(default_factory=dict)
+    # By class, model, and whether media of it are encoded first: the quantile IN_TIME of waits over expected ones.
+    _stretch: dict[tuple[str, str, bool], float] = field(default_factory=dict)
     _retries: Retries = field(default_factory=Retries)
     _last_s: dict[str, float] = field(default_factory=dict)  # class -> when the last one was told to come back
 
@@ -37,7 +37,8 @@ class Gate:
         """
         tenant = caller.tenant
         self._retries.arrived(caller.again, now_s)
-        patient = replace(bid, patience_s=bid.patience_s / self.stretch(bid.slo_class, bool(bid.modalities)))
+        stretch = self.stretch(bid.slo_class, bid.model, bool(bid.modalities))
+        patient = replace(bid, patience_s=bid.patience_s / stretch)
         try:
             if caller.key.id:  # tenants with keys leave each other room
                 capacity.leave_room(cell, bid, lambda: streams.of_tenant(bid.slo_class, tenant))
@@ -54,14 +55,14 @@ class Gate:
             error.retry_after_s = self._comes_back_s(bid.slo_class, error.retry_after_s, each_s, now_s)
             raise
 
-    def stretch(self, slo_class: str, media: bool = False) -> float:
-        return self._stretch.get((slo_class, media), STRETCH_FIRST)
+    def stretch(self, slo_class: str, model: str, media: bool = False) -> float:
+        return self._stretch.get((slo_class, model, media), STRETCH_FIRST)
 
     def began(self, live: Live, now_s: float) -> None:
         """Its first token has come."""
         if live.expected_s <= LONG * live.patience_s:
             return
-        kind = (live.facts.slo_class, live.media)
+        kind = (live.facts.slo_class, live.facts.model, live.media)
         known, waited = self.stretch(*kind), (now_s - live.opened_s) / live.expected_s
         step = IN_TIME if waited > known else IN_TIME - 1.0
         known = min(max(known + STRETCH_STEP * step, STRETCH_LEAST), STRETCH_MOST)

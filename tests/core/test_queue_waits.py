@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from headrace.core import events as ev
 from headrace.core.queue.waits import passing
 from headrace.core.waiting.overtaking import MEMORY_S
@@ -71,6 +73,48 @@ def test_explain_says_group_queue_wait_and_length() -> None:
     assert "w0" in explained.why
     shown = world.core.inspect(world.now_s)
     assert [sum(group.waiting for group in queue.groups) for queue in shown.queues] == [3]
+    world.calm()
+
+
+def lines_of(world: World) -> dict[str, tuple[int, float]]:
+    """Of the interactive class, by model: how many wait, and how long one that came now would."""
+    [told] = [each for each in world.core.view(world.now_s).classes if each.slo_class == "interactive"]
+    assert told.queued == sum(part.queued for part in told.models)
+    return {part.model: (part.queued, part.estimated_wait_s) for part in told.models}
+
+
+def test_each_model_has_a_wait_of_its_own() -> None:
+    """Each has a worker; ten wait for the one, nobody for the other."""
+    world = World(config(evict=False))
+    for model in ("m", "other"):
+        world.add_worker(f"w-{model}", "prefill", "decode", slots=1, models=(model,))
+    world.pass_time(0.5)
+    for _ in range(11):
+        world.submit(max_tokens=20)
+    world.submit(model="other", max_tokens=20)
+    world.pass_time(1.0)
+    (waiting, wait_s), (nobody, at_once_s) = (lines_of(world)[model] for model in ("m", "other"))
+    assert (waiting, nobody) == (10, 0)
+    assert wait_s > 5 * at_once_s > 0.0
+    [told] = [each for each in world.core.view(world.now_s).classes if each.slo_class == "interactive"]
+    assert told.estimated_wait_s == at_once_s
+    world.calm()
+
+
+def test_the_wait_for_a_model_counts_its_load() -> None:
+    world = world_of(slots=1, models=("m", "other"), evict=False)
+    world.submit(max_tokens=20)
+    world.pass_time(1.0)
+    (_, loaded_s), (_, other_s) = (lines_of(world)[model] for model in ("m", "other"))
+    assert other_s == pytest.approx(loaded_s + 1.0), "a load takes a second"
+    world.calm()
+
+
+def test_one_model_has_no_parts() -> None:
+    world = world_of(slots=1)
+    world.submit(max_tokens=20)
+    world.pass_time(1.0)
+    assert all(not each.models for each in world.core.view(world.now_s).classes)
     world.calm()
 
 

@@ -1,6 +1,7 @@
 """Admission by the queue manager's last status: what counts as knowing that nobody serves."""
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 
@@ -57,6 +58,44 @@ def test_a_text_does_not_wait_behind_pictures_that_are_still_to_be_encoded() -> 
     assert admit(cell, 100.0, Bid("m", "interactive", patience_s=5.0), lambda: 0) == 0.0
     with pytest.raises(Overloaded, match="about 10"):
         admit(cell, 100.0, Bid("m", "interactive", ("image",), patience_s=5.0), lambda: 0)
+
+
+def of_two_models() -> Cell:
+    """A hundred of the class wait for `busy`, which answers two a second, and nobody for `idle`."""
+    busy = queue_pb2.ClassOfModel(model="busy", queued=100, estimated_wait_s=50.0, estimated_wait_least_s=40.0)
+    idle = queue_pb2.ClassOfModel(model="idle", estimated_wait_s=0.2, estimated_wait_least_s=0.1)
+    told = queue_pb2.ClassStatus(
+        slo_class="interactive", queued=100, queue_limit=200, estimated_wait_s=0.2, models=[busy, idle]
+    )
+    models = [queue_pb2.ModelStatus(model=name, servable=True, modalities=["image"]) for name in ("busy", "idle")]
+    cell = cell_of(queue_pb2.CellStatus(classes=[told], models=models), None, 100.0)
+    return replace(cell, served=Served(counted=20.0, over_s=10.0))
+
+
+def test_a_long_line_for_one_model_closes_the_door_of_no_other() -> None:
+    cell = of_two_models()
+    with pytest.raises(Overloaded, match="about"):
+        admit(cell, 100.0, Bid("busy", "interactive", patience_s=20.0), lambda: 0)
+    with pytest.raises(TooLate, match="at least 40"):
+        admit(cell, 100.0, Bid("busy", "interactive", time_left_s=30.0), lambda: 0)
+    assert admit(cell, 100.0, Bid("idle", "interactive", patience_s=20.0, time_left_s=30.0), lambda: 0) == 0.0
+
+
+def test_a_class_is_full_of_all_its_models_requests() -> None:
+    cell = of_two_models()
+    admit(cell, 100.0, Bid("busy", "interactive", count=60), lambda: 0)
+    with pytest.raises(Overloaded, match="is full"):
+        admit(cell, 100.0, Bid("idle", "interactive", count=60), lambda: 0)
+
+
+def test_who_was_let_in_since_the_status_counts_where_it_stands() -> None:
+    """At an answer in half a second; a picture that has just come is at an encoder, and before no text."""
+    load = ClassLoad(1, 100, 1.0, estimated_wait_s=0.5, least_wait_s=0.0)
+    cell = Cell(100.0, {"interactive": load}, SERVED, served=Served(counted=20.0, over_s=10.0))
+    for media, count in (((), 4), (("image",), 10)):
+        admit(cell, 100.0, Bid("m", "interactive", media, count=count), lambda: 0)
+    text_s, picture_s = (admit(cell, 100.0, Bid("m", "interactive", media), lambda: 0) for media in ((), ("image",)))
+    assert picture_s - text_s == pytest.approx(11 * 0.5), "ten pictures, and the text that came just before"
 
 
 def test_a_new_leadership_knows_how_full_a_class_is() -> None:

@@ -22,7 +22,7 @@ from tests.gateway.standin import StandIn
 CALLER = Caller("t", 0.0, 0.0)
 CHAT = "/v1/chat/completions"
 BODY = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
-NAME = "interactive"
+NAME, MODEL = "interactive", "m"
 
 
 def streams() -> Streams:
@@ -101,7 +101,7 @@ def _facts(request_id: str, tenant: str) -> Facts:
 
 def test_what_waits_turn_out_to_be_moves_what_is_promised() -> None:
     gate = Gate()
-    assert gate.stretch(NAME) == STRETCH_FIRST
+    assert gate.stretch(NAME, MODEL) == STRETCH_FIRST
 
     def began(ratio: float, expected_s: float = 10.0) -> None:
         live = Live(_facts("x", "t"), 0.0, expected_s=expected_s, patience_s=20.0)
@@ -109,25 +109,27 @@ def test_what_waits_turn_out_to_be_moves_what_is_promised() -> None:
 
     for _ in range(5):
         began(9.0, expected_s=1.0)
-    assert gate.stretch(NAME) == STRETCH_FIRST, "of a short wait it says nothing"
+    assert gate.stretch(NAME, MODEL) == STRETCH_FIRST, "of a short wait it says nothing"
     for _ in range(4):
         began(2.0)
-    late = gate.stretch(NAME)
+    late = gate.stretch(NAME, MODEL)
     assert late > 1.6
     for _ in range(40):
         began(1.0)
-    assert STRETCH_LEAST < gate.stretch(NAME) < late, "slowly back"
+    assert STRETCH_LEAST < gate.stretch(NAME, MODEL) < late, "slowly back"
     for _ in range(100):
         began(50.0)
-    assert gate.stretch(NAME) == STRETCH_MOST
-    assert gate.stretch(NAME, media=True) == STRETCH_FIRST, "of pictures it says nothing: they wait for encoders, too"
+    assert gate.stretch(NAME, MODEL) == STRETCH_MOST
+    assert gate.stretch(NAME, MODEL, media=True) == STRETCH_FIRST, (
+        "of pictures it says nothing: they wait for encoders, too"
+    )
 
 
 def test_pictures_that_come_late_leave_texts_their_promise() -> None:
     gate = Gate()
     for _ in range(100):
         gate.began(Live(_facts("x", "t"), 0.0, expected_s=10.0, patience_s=20.0, media=True), 500.0)
-    assert (gate.stretch(NAME), gate.stretch(NAME, media=True)) == (STRETCH_FIRST, STRETCH_MOST)
+    assert (gate.stretch(NAME, MODEL), gate.stretch(NAME, MODEL, media=True)) == (STRETCH_FIRST, STRETCH_MOST)
 
 
 def test_the_rate_of_answers_is_of_a_mesh_that_has_no_room() -> None:

@@ -559,7 +559,7 @@ class TokenBatch(_message.Message):
     def __init__(self, worker: _Optional[str] = ..., request_id: _Optional[_Iterable[str]] = ..., attempt: _Optional[_Iterable[int]] = ..., index: _Optional[_Iterable[int]] = ..., token: _Optional[_Iterable[int]] = ..., ends: _Optional[_Iterable[_Union[TokenEnd, _Mapping]]] = ..., logprobs: _Optional[_Iterable[_Union[_common_pb2.TokenLogprobs, _Mapping]]] = ...) -> None: ...
 
 class ClassStatus(_message.Message):
-    __slots__ = ("slo_class", "queued", "running", "queue_limit", "oldest_wait_s", "estimated_wait_s", "estimated_wait_least_s", "ttft_s", "encoding")
+    __slots__ = ("slo_class", "queued", "running", "queue_limit", "oldest_wait_s", "estimated_wait_s", "estimated_wait_least_s", "ttft_s", "encoding", "models")
     SLO_CLASS_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
@@ -569,6 +569,7 @@ class ClassStatus(_message.Message):
     ESTIMATED_WAIT_LEAST_S_FIELD_NUMBER: _ClassVar[int]
     TTFT_S_FIELD_NUMBER: _ClassVar[int]
     ENCODING_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
     slo_class: str
     queued: int
     running: int
@@ -578,7 +579,22 @@ class ClassStatus(_message.Message):
     estimated_wait_least_s: float
     ttft_s: float
     encoding: int
-    def __init__(self, slo_class: _Optional[str] = ..., queued: _Optional[int] = ..., running: _Optional[int] = ..., queue_limit: _Optional[int] = ..., oldest_wait_s: _Optional[float] = ..., estimated_wait_s: _Optional[float] = ..., estimated_wait_least_s: _Optional[float] = ..., ttft_s: _Optional[float] = ..., encoding: _Optional[int] = ...) -> None: ...
+    models: _containers.RepeatedCompositeFieldContainer[ClassOfModel]
+    def __init__(self, slo_class: _Optional[str] = ..., queued: _Optional[int] = ..., running: _Optional[int] = ..., queue_limit: _Optional[int] = ..., oldest_wait_s: _Optional[float] = ..., estimated_wait_s: _Optional[float] = ..., estimated_wait_least_s: _Optional[float] = ..., ttft_s: _Optional[float] = ..., encoding: _Optional[int] = ..., models: _Optional[_Iterable[_Union[ClassOfModel, _Mapping]]] = ...) -> None: ...
+
+class ClassOfModel(_message.Message):
+    __slots__ = ("model", "queued", "encoding", "estimated_wait_s", "estimated_wait_least_s")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_WAIT_LEAST_S_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    queued: int
+    encoding: int
+    estimated_wait_s: float
+    estimated_wait_least_s: float
+    def __init__(self, model: _Optional[str] = ..., queued: _Optional[int] = ..., encoding: _Optional[int] = ..., estimated_wait_s: _Optional[float] = ..., estimated_wait_least_s: _Optional[float] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
     __slots__ = ("worker", "stages", "model", "slots", "slots_used", "blocks", "blocks_used", "draining", "last_seen_s", "pending_media_tokens", "loading", "evicted", "evicted_bytes", "host_bytes", "role")

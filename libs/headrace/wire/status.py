@@ -21,6 +21,16 @@ def status_to_proto(view: CellView) -> queue_pb2.CellStatus:
                 estimated_wait_least_s=load.estimated_wait_least_s,
                 ttft_s=load.ttft_s,
                 encoding=load.encoding,
+                models=[
+                    queue_pb2.ClassOfModel(
+                        model=part.model,
+                        queued=part.queued,
+                        encoding=part.encoding,
+                        estimated_wait_s=part.estimated_wait_s,
+                        estimated_wait_least_s=part.estimated_wait_least_s,
+                    )
+                    for part in load.models
+                ],
             )
             for load in view.classes
         ],

@@ -32,12 +32,22 @@ Alarm = Literal["deadline", "grace", "stop", "recover", "ttl"]
 class ClassCount:
     """Jobs of one SLO class. `waiting` keeps them in order of arrival: its first is the oldest."""
 
-    __slots__ = ("encoding", "running", "waiting")
+    __slots__ = ("encoding", "queued", "running", "waiting")
 
     def __init__(self) -> None:
         self.waiting: dict[str, Job] = {}
         self.running = 0
-        self.encoding = 0  # of those that wait
+        # Of those that wait, by model.
+        self.queued: Counter[str] = Counter()
+        self.encoding: Counter[str] = Counter()
+
+    def wait(self, job: Job) -> None:
+        self.waiting[job.request.id] = job
+        self.queued[job.request.model] += 1
+
+    def go(self, job: Job) -> None:
+        del self.waiting[job.request.id]
+        self.queued[job.request.model] -= 1
 
 
 class Cell:
@@ -94,7 +104,7 @@ class Cell:
 
     def enter(self, job: Job) -> None:
         self.jobs[job.request.id] = job
-        self._class(job).waiting[job.request.id] = job
+        self._class(job).wait(job)
 
     def move(self, job: Job, to: State) -> None:
         """The only place where a state changes."""
@@ -107,11 +117,11 @@ class Cell:
         job.state = to
         count = self._class(job)
         if was in WAITING and to not in WAITING:
-            del count.waiting[job.request.id]
+            count.go(job)
         elif was not in WAITING and to in WAITING:
-            count.waiting[job.request.id] = job
+            count.wait(job)
         count.running += (to in AT_WORKER) - (was in AT_WORKER)
-        count.encoding += (to == "encoding") - (was == "encoding")
+        count.encoding[job.request.model] += (to == "encoding") - (was == "encoding")
         if to in STANDING:
             self._step_in(job)
         elif to == "ended":

@@ -1,5 +1,7 @@
 """The invariants of the queue manager's state, as code. Looks at everything: for tests, not for service."""
 
+from collections import Counter
+
 from headrace.core.queue.cell import Cell
 from headrace.core.queue.job import AT_WORKER, WAITING, Job
 
@@ -55,6 +57,8 @@ def _check_counts(cell: Cell) -> None:
         own = [job for job in jobs if job.request.slo_class == name]
         assert set(count.waiting) == {job.request.id for job in own if job.state in WAITING}, name
         assert count.running == sum(job.state in AT_WORKER for job in own), name
-        assert count.encoding == sum(job.state == "encoding" for job in own), name
+        waiting = [job.request.model for job in own if job.state in WAITING]
+        assert +count.queued == Counter(waiting), name
+        assert +count.encoding == Counter([job.request.model for job in own if job.state == "encoding"]), name
     assert cell.accepted == sum(cell.ended_by_reason.values()) + len(cell.jobs), "a request is lost or counted twice"
     assert len(cell.ended) <= cell.config.ended_max

@@ -1,5 +1,6 @@
 """What the queue manager shows: status of the cell, the first of each line, and why a request waits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -7,11 +8,12 @@ from typing import Any
 from headrace.core.governing import FULL, Speeds
 from headrace.core.instance import NO_PACE, Pace
 from headrace.core.queue.admission import AT_LEAST
-from headrace.core.queue.cell import Cell
+from headrace.core.queue.cell import Cell, ClassCount
 from headrace.core.queue.governing import slowness
 from headrace.core.queue.job import Job
-from headrace.core.queue.waits import wait_of, wait_of_class
+from headrace.core.queue.waits import wait_of, waits_of_class
 from headrace.core.types import StageSpan
+from headrace.core.waiting.estimate import Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,18 @@ class ClassView:
     estimated_wait_least_s: float = -1.0  # and what it will wait at least
     ttft_s: float = 0.0  # that the class promises
     encoding: int = 0  # of the queued: media of theirs are still to be encoded
+    models: tuple["ClassOfModel", ...] = ()  # each one's part, where there are several
+
+
+@dataclass(frozen=True, slots=True)
+class ClassOfModel:
+    """Of one model, what ClassView says of all."""
+
+    model: str
+    queued: int
+    encoding: int
+    estimated_wait_s: float = -1.0
+    estimated_wait_least_s: float = -1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +117,14 @@ class Explanation:
 
 
 def cell_view(cell: Cell, now_s: float) -> CellView:
+    models = sorted(_models(cell))
     return CellView(
         epoch=cell.config.epoch,
         leader=cell.config.name,
         now_s=now_s,
-        classes=tuple([_class_view(cell, name, now_s) for name in cell.config.classes]),
+        classes=tuple([_class_view(cell, name, models, now_s) for name in cell.config.classes]),
         workers=_worker_views(cell),
-        models=tuple([_model_view(cell, model) for model in sorted(_models(cell))]),
+        models=tuple([_model_view(cell, model) for model in models]),
         accepted=cell.accepted,
         ended=sum(cell.ended_by_reason.values()),
         ended_by_reason=dict(cell.ended_by_reason),
@@ -118,7 +133,8 @@ def cell_view(cell: Cell, now_s: float) -> CellView:
     )
 
 
-def _class_view(cell: Cell, name: str, now_s: float) -> ClassView:
+def _class_view(cell: Cell, name: str, models: Sequence[str], now_s: float) -> ClassView:
+    """models: that there are."""
     slo = cell.config.classes[name]
     view = ClassView(name, 0, 0, slo.queue_limit, 0.0, ttft_s=slo.ttft_s)
     count = cell.classes.get(name)
@@ -126,14 +142,28 @@ def _class_view(cell: Cell, name: str, now_s: float) -> ClassView:
         return view
     oldest = next(iter(count.waiting.values()), None)
     wait_s = max(0.0, now_s - oldest.request.accepted_s) if oldest is not None else 0.0
-    expected = wait_of_class(cell, cell.virtual, name, now_s) if cell.virtual is not None else None
-    view = replace(
-        view, queued=len(count.waiting), running=count.running, oldest_wait_s=wait_s, encoding=count.encoding
+    expected = waits_of_class(cell, cell.virtual, name, now_s) if cell.virtual is not None else {}
+    mean_s, least_s = _told(min(expected.values(), key=lambda wait: wait.mean_s, default=None))
+    several = models if len(models) > 1 else ()
+    return replace(
+        view,
+        queued=len(count.waiting),
+        running=count.running,
+        oldest_wait_s=wait_s,
+        estimated_wait_s=mean_s,
+        estimated_wait_least_s=least_s,
+        encoding=count.encoding.total(),
+        models=tuple([_class_of_model(count, model, expected.get(model)) for model in several]),
     )
-    if expected is None:
-        return view
-    least_s = max(0.0, expected.bound(AT_LEAST))
-    return replace(view, estimated_wait_s=expected.mean_s, estimated_wait_least_s=least_s)
+
+
+def _class_of_model(count: ClassCount, model: str, expected: Wait | None) -> ClassOfModel:
+    return ClassOfModel(model, count.queued[model], count.encoding[model], *_told(expected))
+
+
+def _told(expected: Wait | None) -> tuple[float, float]:
+    """Its mean, and what it will be at least."""
+    return (expected.mean_s, max(0.0, expected.bound(AT_LEAST))) if expected is not None else (-1.0, -1.0)
 
 
 def _worker_views(cell: Cell) -> tuple[WorkerView, ...]:

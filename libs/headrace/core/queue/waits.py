@@ -37,9 +37,8 @@ def _walk(cell: Cell, queue: VirtualQueue, by_group: dict[int, list[Job]], strea
     instance, running, load_s = instance_of(cell, worker), running_at(cell, worker, now_s), 0.0
     model, ahead, before = worker.model_to_be, NOTHING, 0
     for group in list(queue.groups):
-        if group.model != model:
-            load_s += worker.loadable[group.model].load_s if group.model in worker.loadable else 0.0
-            model = group.model
+        load_s += _load_s(worker, model, group.model)
+        model = group.model
         joined = by_group.get(group.id, ())
         places = {request_id: place for place, request_id in enumerate(group.jobs)} if joined else {}
         for job in joined:
@@ -112,8 +111,7 @@ def _loads_s(queue: VirtualQueue, worker: Worker, last: Group) -> float:
     """Of the models of all groups up to this one."""
     model, load_s = worker.model_to_be, 0.0
     for group in queue.groups:
-        if group.model != model and group.model in worker.loadable:
-            load_s += worker.loadable[group.model].load_s
+        load_s += _load_s(worker, model, group.model)
         model = group.model
         if group is last:
             break
@@ -137,20 +135,32 @@ class Onlooker:
         return Wait(first.mean_s + longer.mean_s - line.mean_s, first.var_s2 + longer.var_s2 - line.var_s2)
 
 
-def wait_of_class(cell: Cell, virtual: VirtualQueues, slo_class: str, now_s: float) -> Wait | None:
-    """Of a request of this class that came now: behind what is due before it, at the instance where that is least.
-    Whoever is still to come and will pass it is not in it: doors close and pools grow for what is there."""
-    slo = cell.config.classes[slo_class]
-    waits = [_at_queue(cell, queue, now_s + slo.ttft_s) for queue in virtual.queues.values()]
-    return min(waits, key=lambda wait: wait.mean_s, default=None)
+def waits_of_class(cell: Cell, virtual: VirtualQueues, slo_class: str, now_s: float) -> dict[str, Wait]:
+    """By model, of a request of this class that came now: behind what is due before it, at the instance where that is
+    least. Whoever is still to come and will pass it is not in it: doors close and pools grow for what is there."""
+    due_s, found = now_s + cell.config.classes[slo_class].ttft_s, dict[str, Wait]()
+    for queue in virtual.queues.values():
+        for model, wait in _at_queue(cell, queue, due_s).items():
+            if model not in found or wait.mean_s < found[model].mean_s:
+                found[model] = wait
+    return found
 
 
-def _at_queue(cell: Cell, queue: VirtualQueue, due_s: float) -> Wait:
+def _at_queue(cell: Cell, queue: VirtualQueue, due_s: float) -> dict[str, Wait]:
+    """By each model that it serves, now or once it has loaded it."""
     worker = cell.workers[queue.worker]
-    instance: Instance = instance_of(cell, worker)
-    ahead, prompt_tokens = NOTHING, 0.0
+    ahead, prompt_tokens, last, loads_s = NOTHING, 0.0, worker.model_to_be, 0.0
     for group in queue.groups:
         if group.due_s <= due_s:
             ahead += group.work
             prompt_tokens = group.work.prompt_tokens / max(1.0, group.work.count)
-    return first_token(instance, running_at(cell, worker, None), ahead, prompt_tokens)
+            loads_s += _load_s(worker, last, group.model)
+            last = group.model
+    wait = first_token(instance_of(cell, worker), running_at(cell, worker, None), ahead, prompt_tokens)
+    models = [model for model in dict.fromkeys((worker.model_to_be, *worker.loadable)) if serves(cell, worker, model)]
+    return {model: Wait(wait.mean_s + loads_s + _load_s(worker, last, model), wait.var_s2) for model in models}
+
+
+def _load_s(worker: Worker, loaded: str, model: str) -> float:
+    """Until this model is there in place of that one."""
+    return worker.loadable[model].load_s if model != loaded and model in worker.loadable else 0.0
