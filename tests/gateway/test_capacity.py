@@ -8,6 +8,7 @@ import pytest
 from headrace.core.access import Key
 from headrace.core.errors import HeadraceError, Overloaded, TooLate, Unavailable
 from headrace.v1 import queue_pb2
+from headrace.wire.status import status_to_proto
 from services.gateway.auth import patient
 from services.gateway.capacity import (
     RETRY_S_MAX,
@@ -23,6 +24,8 @@ from services.gateway.capacity import (
 )
 from services.gateway.served import Served
 from services.gateway.targets import Targets
+from tests.core.grouped_world import config
+from tests.core.queue_world import World
 
 SERVED = {"m": frozenset({"image"})}
 FULL = {"interactive": ClassLoad(queued=4, limit=4, oldest_wait_s=2.0)}
@@ -79,6 +82,22 @@ def test_a_long_line_for_one_model_closes_the_door_of_no_other() -> None:
     with pytest.raises(TooLate, match="at least 40"):
         admit(cell, 100.0, Bid("busy", "interactive", time_left_s=30.0), lambda: 0)
     assert admit(cell, 100.0, Bid("idle", "interactive", patience_s=20.0, time_left_s=30.0), lambda: 0) == 0.0
+
+
+def test_what_the_queue_manager_tells_of_each_model_reaches_the_door() -> None:
+    """A worker of its own for each; twenty wait for the one."""
+    world = World(config(evict=False))
+    for model in ("busy", "idle"):
+        world.add_worker(model, "prefill", "decode", slots=1, models=(model,))
+    world.pass_time(0.5)
+    for _ in range(21):
+        world.submit(model="busy", max_tokens=20)
+    world.pass_time(1.0)
+    cell = cell_of(status_to_proto(world.core.view(world.now_s)), None, 100.0)
+    assert cell.classes["interactive"].of("busy").queued == cell.classes["interactive"].queued == 20
+    admit(cell, 100.0, Bid("idle", "interactive", patience_s=5.0), lambda: 0)
+    with pytest.raises(Overloaded, match="now wait about"):
+        admit(cell, 100.0, Bid("busy", "interactive", patience_s=5.0), lambda: 0)
 
 
 def test_a_class_is_full_of_all_its_models_requests() -> None:
