@@ -10,9 +10,9 @@ pytestmark = pytest.mark.timeout(120)
 
 
 async def test_a_live_cell_tells_what_a_simulated_one_does() -> None:
-    """Two minutes in six seconds, with three times as many requests as the fleet can serve."""
-    row = await asyncio.to_thread(carry_out, LiveRun(Live("W_A", 3.0, 3.0, 20.0, 120.0), "headrace"))
-    assert row["requests"] > 300
+    """A minute in three seconds, with three times as many requests as the fleet can serve."""
+    row = await asyncio.to_thread(carry_out, LiveRun(Live("W_A", 3.0, 3.0, 20.0, 60.0), "headrace"))
+    assert row["requests"] > 150
     assert 0.0 < row["attainment"] < 1.0
     assert 0.1 < row["utilisation"] <= 1.0
     assert row["plans"] > 0
