@@ -26,7 +26,8 @@ def section(ours: Mapping[str, Any], published: Mapping[str, Any]) -> Section:
             " true and predicted length, and nothing is recalibrated on the way. Orders, loads and modes as above. Taus"
             " of different answers do not compare: the released three-class predictor has"
             f" {published['predictors']['kendall_tau']['ssjf']:.3f} on Vicuna-13B's.",
-            "Of the default model's answers half are cut off at 512 tokens: among those there is nothing to order.",
+            "More than a third of the default model's answers are cut off at 512 tokens: among those there is nothing"
+            " to order.",
         ),
         tables=tuple([_table(name, each) for name, each in ours.items()]),
     )
