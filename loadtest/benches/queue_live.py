@@ -11,6 +11,7 @@ and turns of a loop weigh so many times more than they would: what a live cell c
 import asyncio
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from headrace.engines.families.profile_tiny import SPEC
 from headrace.sim.fleet import kind_of
 from headrace.sim.kind import Kind
 from headrace.v1 import queue_pb2
+from headrace.v1.governor_pb2 import Telemetry
 from headrace.workload.arrival import Arrival
 from headrace.workload.scenario import Scenario, parse
 from headrace.workload.traces.headrace import save
@@ -122,11 +124,17 @@ async def _run(cell: Live, policy: str) -> dict[str, Any]:
 
 
 async def _utilisation(while_coming_s: float, governor: str) -> float:
-    """Share of the workers' time, while requests come, in which they computed; of a mesh that has just started."""
+    """While requests come; of a mesh that has just started."""
+    begun_s = time.time()
     await asyncio.sleep(while_coming_s)
-    workers = [each.samples[-1] for each in (await operator.governor_state(governor)).workers]
-    busy_s = sum(latest.prefill_busy_s + latest.decode_busy_s for latest in workers)
-    return busy_s / (while_coming_s * len(workers))
+    state = await operator.governor_state(governor)
+    return utilisation([each.samples[-1] for each in state.workers], begun_s)
+
+
+def utilisation(latest: Sequence[Telemetry], begun_s: float) -> float:
+    """Share of the LLM workers' time since then in which they computed: a mesh of texts has an encoder, too."""
+    llms = [one for one in latest if "decode" in one.stages]
+    return sum((one.prefill_busy_s + one.decode_busy_s) / (one.sent_s - begun_s) for one in llms) / len(llms)
 
 
 def _row(cell: Live, done: Replayed) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from headrace.profiles import engine_profile
 from headrace.sim.fleet import kind_of
 from headrace.sim.policy import Policy
 from headrace.sim.sweep import Outcome
+from headrace.v1.governor_pb2 import Telemetry
 from loadtest.benches import queue_live, queue_tuning
 from loadtest.benches.queue_figures import figures, table, verdicts
 from loadtest.benches.queue_live import Live
@@ -235,6 +236,17 @@ def test_each_model_of_a_live_worker_has_the_pace_that_is_simulated(tmp_path: Pa
             assert own.load_warm_s == pytest.approx(kind.load_warm_s / 20)
             assert own.kv_bytes_per_token == queue_live.KV_BYTES
         assert len({profile.of(name).load_warm_s for name in names.values()}) == len(names) == 3
+
+
+def test_an_idle_encoder_is_no_idle_llm_worker() -> None:
+    """Ten seconds: one computes for nine of them, one for seven, and nobody sends a picture."""
+    both = ["prefill", "decode"]
+    latest = [
+        Telemetry(stages=both, sent_s=110.0, prefill_busy_s=2.0, decode_busy_s=7.0),
+        Telemetry(stages=both, sent_s=110.0, decode_busy_s=7.0),
+        Telemetry(stages=["encode"], sent_s=110.0),
+    ]
+    assert queue_live.utilisation(latest, 100.0) == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)

@@ -7,7 +7,7 @@ from headrace.core.queue.cell import Cell
 from headrace.core.queue.groups import Group, size_words
 from headrace.core.queue.running import instance_of
 from headrace.core.queue.virtual import VirtualQueue, VirtualQueues
-from headrace.core.queue.waits import Onlooker, passing
+from headrace.core.queue.waits import Onlooker, change_s, passing
 from headrace.core.waiting.errors import WaitErrorRow
 from headrace.core.waiting.estimate import Wait
 from headrace.core.waiting.work import NOTHING
@@ -137,8 +137,7 @@ def _groups(
     worker = cell.workers[queue.worker]
     ahead, before, model, load_s, shown = NOTHING, 0, worker.model_to_be, 0.0, []
     for group in queue.groups[:groups_max]:
-        if group.model != model and group.model in worker.loadable:
-            load_s += worker.loadable[group.model].load_s
+        load_s += change_s(worker, model, group.model)
         model = group.model
         prompt_tokens = group.work.prompt_tokens / max(1.0, group.work.count)
         wait = onlooker.wait(ahead, prompt_tokens, group.due_s)

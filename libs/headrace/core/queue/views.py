@@ -262,7 +262,7 @@ def explain(cell: Cell, request_id: str, now_s: float) -> Explanation:
         worker=worker,
         ttft_target_s=cell.target_s(job.request),
         timeline=job.timeline,
-        **_expectations(cell, job, now_s),
+        **_expectations(cell, job, position, now_s),
     )
 
 
@@ -274,7 +274,7 @@ def _position(cell: Cell, job: Job) -> int:
     return cell.line(job.request.model).position(job)
 
 
-def _expectations(cell: Cell, job: Job, now_s: float) -> dict[str, Any]:
+def _expectations(cell: Cell, job: Job, position: int, now_s: float) -> dict[str, Any]:
     """What is predicted of its length, and of its wait while it stands in a group."""
     shown: dict[str, Any] = {}
     if job.length is not None or cell.lengths_matter:
@@ -285,7 +285,7 @@ def _expectations(cell: Cell, job: Job, now_s: float) -> dict[str, Any]:
     shown |= {"group": job.group.id, "virtual_queue": job.group.worker}
     wait = wait_of(cell, cell.virtual, job, now_s)
     if wait is not None:
-        bound_s = cell.bounds.of(wait, cell.virtual.position(job))
+        bound_s = cell.bounds.of(wait, position)
         shown |= {"estimated_wait_s": wait.mean_s, "estimated_wait_bound_s": bound_s}
     return shown
 

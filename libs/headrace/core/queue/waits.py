@@ -37,7 +37,7 @@ def _walk(cell: Cell, queue: VirtualQueue, by_group: dict[int, list[Job]], strea
     instance, running, load_s = instance_of(cell, worker), running_at(cell, worker, now_s), 0.0
     model, ahead, before = worker.model_to_be, NOTHING, 0
     for group in list(queue.groups):
-        load_s += _load_s(worker, model, group.model)
+        load_s += change_s(worker, model, group.model)
         model = group.model
         joined = by_group.get(group.id, ())
         places = {request_id: place for place, request_id in enumerate(group.jobs)} if joined else {}
@@ -111,7 +111,7 @@ def _loads_s(queue: VirtualQueue, worker: Worker, last: Group) -> float:
     """Of the models of all groups up to this one."""
     model, load_s = worker.model_to_be, 0.0
     for group in queue.groups:
-        load_s += _load_s(worker, model, group.model)
+        load_s += change_s(worker, model, group.model)
         model = group.model
         if group is last:
             break
@@ -154,13 +154,13 @@ def _at_queue(cell: Cell, queue: VirtualQueue, due_s: float) -> dict[str, Wait]:
         if group.due_s <= due_s:
             ahead += group.work
             prompt_tokens = group.work.prompt_tokens / max(1.0, group.work.count)
-            loads_s += _load_s(worker, last, group.model)
+            loads_s += change_s(worker, last, group.model)
             last = group.model
     wait = first_token(instance_of(cell, worker), running_at(cell, worker, None), ahead, prompt_tokens)
     models = [model for model in dict.fromkeys((worker.model_to_be, *worker.loadable)) if serves(cell, worker, model)]
-    return {model: Wait(wait.mean_s + loads_s + _load_s(worker, last, model), wait.var_s2) for model in models}
+    return {model: Wait(wait.mean_s + loads_s + change_s(worker, last, model), wait.var_s2) for model in models}
 
 
-def _load_s(worker: Worker, loaded: str, model: str) -> float:
+def change_s(worker: Worker, loaded: str, model: str) -> float:
     """Until this model is there in place of that one."""
     return worker.loadable[model].load_s if model != loaded and model in worker.loadable else 0.0
