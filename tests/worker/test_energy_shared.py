@@ -56,7 +56,7 @@ class Powered:
         fitted = outfit(stages, "h100-qwen3-8b")  # type: ignore[arg-type]
         if gate is not None:
             engine = GatedProfile(
-                tiny.spec, tiny.pieces, engine_profile("h100-qwen3-8b"), slots=8, blocks=4096, chunk_tokens=512
+                tiny.spec, tiny.pieces, engine_profile("h100-qwen3-8b"), slots=64, blocks=4096, chunk_tokens=512
             )
             engine.gate = gate
             fitted = replace(fitted, engine=engine)
@@ -86,7 +86,9 @@ async def test_what_requests_are_told_and_what_idles_is_all_that_the_devices_too
         powered = Powered(mesh, stack)
         await powered.start("encode-0", "encode")
         await powered.start("prefill-0", "prefill")
-        decoder = await powered.start("decode-0", "decode")
+        gate = Gate()
+        gate.let(0)  # nothing ends before it has been said what becomes of it
+        decoder = await powered.start("decode-0", "decode", gate=gate)
         keys = [Key(request_id(), ATTEMPT) for _ in range(10)]
         for key in keys[:-1]:
             peer.send("prefill-0", prefill=prefill(key, "decode-0", prompt=PROMPT, max_tokens=60))
@@ -102,13 +104,16 @@ async def test_what_requests_are_told_and_what_idles_is_all_that_the_devices_too
         asked = prefill(seen, "decode-0", prompt=prompt, embeddings=(handle,), timeline=timeline, max_tokens=20)
         peer.send("prefill-0", prefill=asked)
 
+        await until(lambda: all(key in peer.joined for key in (cancelled, evicted, failed, gone)))
+        gate.let(10)
         await until(lambda: all(len(peer.tokens.get(key, ())) > 3 for key in (cancelled, evicted, failed, gone)))
         peer.send("decode-0", evict=evicted)
         peer.send("decode-0", cancel=cancelled)
         assert decoder._requests is not None
         decoder._requests.fail(decoder.holds.requests[failed.request_id], StageError("on purpose"), retryable=True)
         peer.send("decode-0", release=gone)
-        await until(lambda: evicted in peer.evicted)
+        await until(lambda: evicted in peer.evicted and cancelled in peer.ended and failed in peer.failed)
+        gate.open()
         assert [span.stage for span in peer.evicted[evicted][0].timeline] == ["transfer", "decode"]
         peer.send("decode-0", resume=evicted)
         last = [key for key in keys if key not in (failed, gone)]
