@@ -115,11 +115,12 @@ async def test_sigterm_drains(services: Services, peer: Peer) -> None:
 )
 async def test_killed_between_two_tokens(services: Services, peer: Peer, fault: str) -> None:
     """In the middle of an eviction, a restore or a load: another worker goes on from what was told."""
-    flags = ("--stages", "prefill,decode", "--profile", "h100-qwen3-8b", "--models", f"{MODEL}-b")
-    killed = await services.start("decode", "both-0", *flags, fault=f"{fault}:1:kill")
+    flags = ("--stages", "prefill,decode", "--models", f"{MODEL}-b")
+    paced = (*flags, "--profile", "h100-qwen3-8b")  # seconds for all tokens: it is killed long before the last one
+    killed = await services.start("decode", "both-0", *paced, fault=f"{fault}:1:kill")
     key = Key(request_id(), ATTEMPT)
     await until(lambda: "both-0" in peer.beats)
-    peer.send("both-0", prefill=prefill(key, "both-0", max_tokens=80))
+    peer.send("both-0", prefill=prefill(key, "both-0", max_tokens=400))
     await until(lambda: len(peer.tokens.get(key, ())) > 5)
     waiting = asyncio.create_task(killed.wait())
     peer.send("both-0", evict=key)
@@ -134,10 +135,10 @@ async def test_killed_between_two_tokens(services: Services, peer: Peer, fault: 
     again = replace(key, attempt=ATTEMPT + 1)
     await services.start("decode", "both-1", *flags)
     await until(lambda: "both-1" in peer.beats)  # it hears whoever has heard from it
-    peer.send("both-1", prefill=prefill(again, "both-1", max_tokens=80, emitted=tuple(peer.text(key))))
+    peer.send("both-1", prefill=prefill(again, "both-1", max_tokens=400, emitted=tuple(peer.text(key))))
     await until(lambda: again in peer.ended)
     fresh = Key(request_id(), ATTEMPT)
-    peer.send("both-1", prefill=prefill(fresh, "both-1", max_tokens=80))
+    peer.send("both-1", prefill=prefill(fresh, "both-1", max_tokens=400))
     await until(lambda: fresh in peer.ended)
     assert list(peer.ended[again][0].tokens) == peer.text(fresh), "as if nothing had happened"
 
