@@ -4,6 +4,7 @@
 may stop, kill and restart them.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from xdist.remote import Producer  # type: ignore[import-untyped]
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from headrace.mesh import servers
+
+# Several processes of tests share a machine: a thread per core in each of them, spinning while it waits for the others,
+# made training in a test eight times as slow as with one. Before the first import of torch or of numpy.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
 
 # Tests that start whole meshes mostly wait, for leases and restarts. They go one after the other in two of
 # pytest-xdist's workers: those that kill in one, those that answer in the other; the third runs the rest file by file,
