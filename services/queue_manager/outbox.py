@@ -13,6 +13,7 @@ from headrace.core.effects import (
     LookInResults,
     Moved,
     SendCancel,
+    SendDismiss,
     SendEncode,
     SendEvict,
     SendLoad,
@@ -57,6 +58,7 @@ class Outbox:
             SendResume: self._resume,
             SendMove: self._move,
             SendLoad: self._load,
+            SendDismiss: self._dismiss,
             GatewayEnded: self._gateway_ended,
             LookInResults: self._look_in_results,
             Moved: self._moved,
@@ -114,6 +116,9 @@ class Outbox:
     def _load(self, effect: SendLoad) -> None:
         """Of several in one batch the last counts; the worker carries it out behind all else that the batch says."""
         self._batch(effect.worker, SMALL_BYTES).load = effect.model
+
+    def _dismiss(self, effect: SendDismiss) -> None:
+        self._batch(effect.worker, SMALL_BYTES).dismiss = True
 
     def _batch(self, worker: str, size_bytes: int) -> queue_pb2.WorkBatch:
         batch = self._work.get(worker)

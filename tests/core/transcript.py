@@ -234,6 +234,7 @@ _TELL: dict[type, Callable[[Stage, Any], str]] = {
     fx.SendParts: _parts,
     fx.RecoverTokens: _recover,
     fx.SendEncode: lambda s, e: f"encode {e.worker} {s.show(e.command.key)} part {e.command.part}",
+    fx.SendDismiss: lambda s, e: f"dismiss {e.worker}",
     fx.SendCancel: lambda s, e: f"cancel {e.worker} {s.show(e.key)}",
     fx.SendRelease: lambda s, e: f"release {e.worker} {s.show(e.key)}",
     fx.SendResend: _resend,

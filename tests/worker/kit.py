@@ -169,6 +169,7 @@ class Peer:
         self.encoded: dict[tuple[Key, int], queue_pb2.PartEncoded] = {}
         self.failed: dict[Key, queue_pb2.StageFailed] = {}
         self.beats: dict[str, list[queue_pb2.Heartbeat]] = {}
+        self.dismisses = True  # whoever drains: nothing more is sent to it
 
     async def listen(self, *gateways: str) -> None:
         for gateway in gateways:
@@ -205,9 +206,11 @@ class Peer:
     def _on_heartbeat(self, data: bytes, _headers: Mapping[str, str]) -> None:
         beat = queue_pb2.Heartbeat.FromString(data)
         self.beats.setdefault(beat.worker, []).append(beat)
+        if beat.draining and not beat.leaving and self.dismisses:
+            self.send(beat.worker, dismiss=True)
 
     def send(self, worker: str, **commands: object) -> None:
-        told = {name: command if name == "load" else (command,) for name, command in commands.items()}
+        told = {name: command if name in ("load", "dismiss") else (command,) for name, command in commands.items()}
         batch = WorkBatch(self.epoch, **told)  # type: ignore[arg-type]
         self.bus.send(subjects.work(worker), work_batch_to_proto(batch).SerializeToString())
 

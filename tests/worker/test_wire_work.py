@@ -44,8 +44,9 @@ PACE = Pace(0.02, 0.001, 0.0002)
         WorkBatch(3, resume=(KEY,)),
         WorkBatch(3, move=(MoveCommand(KEY, "w-1"), MoveCommand(OTHER, "w-2"))),
         WorkBatch(3, evict=(KEY,), load="profile-tiny-b"),
+        WorkBatch(3, dismiss=True),
     ],
-    ids=["empty", "changes", "evict", "resume", "move", "load"],
+    ids=["empty", "changes", "evict", "resume", "move", "load", "dismiss"],
 )
 def test_work_batches(batch: WorkBatch) -> None:
     data = work_batch_to_proto(batch).SerializeToString()

@@ -295,22 +295,6 @@ async def test_what_the_engine_refuses_fails_alone(mesh: Mesh, peer: Peer) -> No
         await until(lambda: is_empty(mesh, "both-0"))
 
 
-async def test_drains_what_it_holds_and_takes_leave(mesh: Mesh, peer: Peer) -> None:
-    key = Key(request_id(), ATTEMPT)
-    async with mesh.worker("both-0", "prefill", "decode", profile="h100-qwen3-8b"):
-        peer.send("both-0", prefill=prefill(key, "both-0", max_tokens=60))
-        await until(lambda: peer.tokens.get(key))
-        mesh.stop["both-0"].set()
-        await until(lambda: key in peer.ended)
-        assert peer.ended[key][0].end.reason == common_pb2.FINISH_REASON_LENGTH
-        await until(lambda: peer.beats["both-0"][-1].draining)
-        assert not peer.beats["both-0"][-1].leaving, "the end is not stored yet"
-        peer.send("both-0", release=key)
-        await mesh.tasks["both-0"]
-        await until(lambda: peer.beats["both-0"][-1].leaving)
-        assert not peer.beats["both-0"][-1].holds
-
-
 async def test_the_token_log_follows(mesh: Mesh, peer: Peer, redis_url: str) -> None:
     key = Key(request_id(), ATTEMPT)
     store = await Store.connect(redis_url, f"test-{mesh.directory.name}")

@@ -15,7 +15,7 @@ from headrace.mesh.power_limits import FOLDER, restore_left
 from headrace.mesh.sensors import Nvml
 
 # Gateways first, then the rest, then the two servers: each bounded by the supervisor.
-_WAIT_S = 2 * STOP_TIMEOUT_S + 15.0
+_WAIT_S = 3 * STOP_TIMEOUT_S + 15.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -303,8 +303,10 @@ class Mesh:
             self.elastic = None
         order = [service for service in reversed(self.ids) if service in self._services]
         gateways = [service for service in order if service.startswith("gateway")]
+        workers = [service for service in order if service in self.workers]
         await self._stop_services(gateways)
-        await self._stop_services([service for service in order if service not in gateways])
+        await self._stop_services(workers)  # while there is one who stores what they end
+        await self._stop_services([service for service in order if service not in {*gateways, *workers}])
         for server in (getattr(self, "nats", None), getattr(self, "redis", None)):
             if server is not None:
                 server.stop()

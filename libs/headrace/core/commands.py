@@ -106,6 +106,7 @@ class WorkBatch:
     move: tuple[MoveCommand, ...] = ()  # what was evicted here goes on elsewhere: that worker is sent a join
     parts: tuple[PartsCommand, ...] = ()
     load: str = ""  # serve this model from now on; only what is evicted, handed over or ended is held then
+    dismiss: bool = False  # the worker drains, and nothing is sent to it any more
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,13 @@ class SendLoad:
 
 
 @dataclass(frozen=True, slots=True)
+class SendDismiss:
+    """It drains, and the books have nothing more for it: no command that was sent can meet a worker that has left."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
 class SolvePlan:
     """Plan this in a process of its own; answer PlanSolved, or never."""
 
@@ -191,6 +198,7 @@ Effect = (
     | SendParts
     | SendCancel
     | SendRelease
+    | SendDismiss
     | SendResend
     | SendEvict
     | SendResume

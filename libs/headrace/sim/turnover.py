@@ -7,6 +7,7 @@ from headrace.sim.world import World
 from headrace.workload.fleet import PoolSpec
 
 _DRAIN_LOOK_S = 0.05  # as headrace.worker looks whether it is empty
+_UNLED_S = 2.0  # ... and leaves without an answer
 
 
 class Turnover:
@@ -78,16 +79,24 @@ class Turnover:
         worker.beat()
         self._world.agenda.after(_DRAIN_LOOK_S, self.drain, worker_id, None)
 
-    def drain(self, worker_id: str, then: Kind | None) -> None:
-        """It takes nothing new, ends what it has, leaves, and comes back as another kind if it is swapped."""
+    def drain(self, worker_id: str, then: Kind | None, idle_s: float = 0.0) -> None:
+        """It takes nothing new, ends what it has, leaves, and comes back as another kind if it is swapped.
+
+        idle_s: for so long it has held nothing, and not been told that nothing more is on its way.
+        """
         worker = self._world.workers[worker_id]
         if not worker.alive:
             return
         if not worker.draining:
             worker.draining = True
             worker.beat()
-        if worker.held or (worker.encode is not None and worker.encode.parts):
-            self._world.agenda.after(_DRAIN_LOOK_S, self.drain, worker_id, then)
+        holds = bool(worker.held) or (worker.encode is not None and bool(worker.encode.parts))
+        if holds or (idle_s < _UNLED_S and not worker.dismissed):
+            if not holds:
+                worker.beat()
+            self._world.agenda.after(
+                _DRAIN_LOOK_S, self.drain, worker_id, then, 0.0 if holds else idle_s + _DRAIN_LOOK_S
+            )
             return
         worker.beat(leaving=True)
         worker.die()

@@ -44,7 +44,7 @@ class Worker:
         self.first = kind  # as which it starts, and starts again
         self.life = life
         self.incarnation = f"{worker_id}/{life}"
-        self.alive = self.stopped = self.draining = False
+        self.alive = self.stopped = self.draining = self.dismissed = False
         self.clock_off_s = 0.0
         self.epoch = 0
         self.port = Port()
@@ -139,11 +139,12 @@ class Worker:
             self.parking.resume(what.key)
         elif kind is fx.SendMove:
             self.parking.move(what.command)
-        elif kind is fx.SendLoad:
-            if self.loader is not None:
-                self.loader.load(what.model)
+        elif kind is fx.SendLoad and self.loader is not None:
+            self.loader.load(what.model)
+        elif kind is fx.SendDismiss:
+            self.dismissed = True
         else:  # its client has seen all that was said: a simulated stream loses nothing
-            assert kind is fx.SendResend, f"a worker knows no {what}"
+            assert kind in (fx.SendResend, fx.SendLoad), f"a worker knows no {what}"
 
     def _encode(self, command: EncodeCommand) -> None:
         asked = self.world.asked.get(command.key.request_id)

@@ -75,6 +75,7 @@ class World:
             fx.SendResume: self._send,
             fx.SendMove: self._send,
             fx.SendLoad: self._send,
+            fx.SendDismiss: self._send,
             fx.SolvePlan: self._solve,
             fx.StoreResult: self._store,
             fx.DropState: self._drop,

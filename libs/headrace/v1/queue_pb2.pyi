@@ -207,7 +207,7 @@ class MoveCommand(_message.Message):
     def __init__(self, key: _Optional[_Union[_common_pb2.Attempt, _Mapping]] = ..., worker: _Optional[str] = ...) -> None: ...
 
 class WorkBatch(_message.Message):
-    __slots__ = ("epoch", "encode", "prefill", "join", "cancel", "release", "resend", "offer", "evict", "resume", "move", "parts", "load")
+    __slots__ = ("epoch", "encode", "prefill", "join", "cancel", "release", "resend", "offer", "evict", "resume", "move", "parts", "load", "dismiss")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     ENCODE_FIELD_NUMBER: _ClassVar[int]
     PREFILL_FIELD_NUMBER: _ClassVar[int]
@@ -221,6 +221,7 @@ class WorkBatch(_message.Message):
     MOVE_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
+    DISMISS_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     encode: _containers.RepeatedCompositeFieldContainer[EncodeCommand]
     prefill: _containers.RepeatedCompositeFieldContainer[PrefillCommand]
@@ -234,7 +235,8 @@ class WorkBatch(_message.Message):
     move: _containers.RepeatedCompositeFieldContainer[MoveCommand]
     parts: _containers.RepeatedCompositeFieldContainer[PartsCommand]
     load: str
-    def __init__(self, epoch: _Optional[int] = ..., encode: _Optional[_Iterable[_Union[EncodeCommand, _Mapping]]] = ..., prefill: _Optional[_Iterable[_Union[PrefillCommand, _Mapping]]] = ..., join: _Optional[_Iterable[_Union[JoinCommand, _Mapping]]] = ..., cancel: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., release: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., resend: _Optional[_Iterable[_Union[ResendCommand, _Mapping]]] = ..., offer: _Optional[_Iterable[_Union[OfferCommand, _Mapping]]] = ..., evict: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., resume: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., move: _Optional[_Iterable[_Union[MoveCommand, _Mapping]]] = ..., parts: _Optional[_Iterable[_Union[PartsCommand, _Mapping]]] = ..., load: _Optional[str] = ...) -> None: ...
+    dismiss: bool
+    def __init__(self, epoch: _Optional[int] = ..., encode: _Optional[_Iterable[_Union[EncodeCommand, _Mapping]]] = ..., prefill: _Optional[_Iterable[_Union[PrefillCommand, _Mapping]]] = ..., join: _Optional[_Iterable[_Union[JoinCommand, _Mapping]]] = ..., cancel: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., release: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., resend: _Optional[_Iterable[_Union[ResendCommand, _Mapping]]] = ..., offer: _Optional[_Iterable[_Union[OfferCommand, _Mapping]]] = ..., evict: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., resume: _Optional[_Iterable[_Union[_common_pb2.Attempt, _Mapping]]] = ..., move: _Optional[_Iterable[_Union[MoveCommand, _Mapping]]] = ..., parts: _Optional[_Iterable[_Union[PartsCommand, _Mapping]]] = ..., load: _Optional[str] = ..., dismiss: _Optional[bool] = ...) -> None: ...
 
 class PartEncoded(_message.Message):
     __slots__ = ("key", "part", "embedding", "timeline")

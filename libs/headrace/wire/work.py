@@ -192,6 +192,7 @@ def work_batch_to_proto(batch: WorkBatch) -> queue_pb2.WorkBatch:
         move=[move_to_proto(command) for command in batch.move],
         parts=[parts_to_proto(command) for command in batch.parts],
         load=batch.load,
+        dismiss=batch.dismiss,
     )
 
 
@@ -210,6 +211,7 @@ def work_batch_from_proto(message: queue_pb2.WorkBatch) -> WorkBatch:
         move=tuple(map(move_from_proto, message.move)),
         parts=tuple(map(parts_from_proto, message.parts)),
         load=message.load,
+        dismiss=message.dismiss,
     )
 
 

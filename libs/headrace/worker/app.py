@@ -51,6 +51,7 @@ from headrace.worker.tokenlog import TokenLog
 log = get_logger("worker")
 
 DRAIN_LOOK_S = 0.05
+UNLED_S = 2.0  # without an answer for so long nobody leads: who drains and holds nothing leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,14 +381,16 @@ class Worker:
         return services
 
     async def _drain(self, drain_s: float) -> None:
-        """Until everything is released: an end that is not stored yet would be lost with the process. One look at
-        least: what was sent before the queue manager has heard of this still arrives."""
-        self._pulse.draining = True
+        """Until everything is released: an end that is not stored yet would be lost with the process. And until the
+        queue manager says that nothing more is on its way: what it sent before it heard of this still arrives."""
+        self._pulse.draining, self._commands.dismissed = True, False
         self._pulse.beat()
-        waited_s = 0.0
-        while waited_s < drain_s and (len(self.holds) or not waited_s):
+        waited_s = idle_s = 0.0
+        while waited_s < drain_s and (len(self.holds) or (idle_s < UNLED_S and not self._commands.dismissed)):
             await asyncio.sleep(DRAIN_LOOK_S)
-            waited_s += DRAIN_LOOK_S
+            waited_s, idle_s = waited_s + DRAIN_LOOK_S, 0.0 if len(self.holds) else idle_s + DRAIN_LOOK_S
+            if idle_s:
+                self._pulse.beat()  # may it leave? While it holds something the usual ones ask
         log.info("drained", left=len(self.holds), waited_s=round(waited_s, 2))
 
 

@@ -33,6 +33,7 @@ class Commands:
         load is told which model to serve from now on.
         """
         self.epoch = 0  # the newest that was seen
+        self.dismissed = False  # the queue manager sends nothing more
         self._me = me
         self._outbox = outbox
         self._requests = requests
@@ -61,6 +62,7 @@ class Commands:
         self._begin(batch)
         self._change(batch)
         self._place(batch)
+        self.dismissed = self.dismissed or batch.dismiss
         self._outbox.flush()
 
     def _begin(self, batch: WorkBatch) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from headrace.core.commands import ACTIVE_HOLDS, Hold
-from headrace.core.effects import SendCancel, SendRelease
+from headrace.core.effects import SendCancel, SendDismiss, SendRelease
 from headrace.core.events import Evicted, Heartbeat, Joined, PartEncoded, Prefilled
 from headrace.core.instance import NO_PACE, Loadable
 from headrace.core.queue.adoption import adopt, adopt_part
@@ -43,6 +43,8 @@ def heartbeat(cell: Cell, event: Heartbeat, now_s: float) -> None:
     worker.measure(event.done)
     if cell.caught_up:
         _reconcile(cell, worker, event.holds, now_s)
+        if worker.draining and not worker.seats and not worker.parts:
+            cell.emit(SendDismiss(worker.id))
 
 
 def _written_s(worker: Worker, event: Heartbeat, now_s: float) -> float:
