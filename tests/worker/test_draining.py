@@ -6,7 +6,7 @@ import pytest
 
 from headrace.core.types import Key
 from headrace.v1 import common_pb2
-from headrace.worker.app import DRAIN_LOOK_S, UNLED_S
+from headrace.worker.draining import DRAIN_LOOK_S, UNLED_S
 from tests.worker.kit import ATTEMPT, Mesh, Peer, prefill, request_id, until
 
 pytestmark = pytest.mark.timeout(60)

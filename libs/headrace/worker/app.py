@@ -26,6 +26,7 @@ from headrace.v1 import worker_pb2
 from headrace.worker.caps import Caps
 from headrace.worker.commands import Commands
 from headrace.worker.devices import Devices
+from headrace.worker.draining import drain
 from headrace.worker.embeddings import Embeddings
 from headrace.worker.encoder import BATCH_MAX, EncodeStage
 from headrace.worker.evictions import Evictions
@@ -49,9 +50,6 @@ from headrace.worker.tally import Tally
 from headrace.worker.tokenlog import TokenLog
 
 log = get_logger("worker")
-
-DRAIN_LOOK_S = 0.05
-UNLED_S = 2.0  # without an answer for so long nobody leads: who drains and holds nothing leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,7 +361,7 @@ class Worker:
                 services = [tasks.create_task(service) for service in self._services()]
                 ready()
                 await stopping.wait()
-                await self._drain(drain_s)
+                await drain(self._pulse, self.holds, self._commands, drain_s)
                 for subscription in heard:
                     await subscription.unsubscribe()
                 for service in services:
@@ -379,19 +377,6 @@ class Worker:
         if self._requests is not None:
             services += [self._serve(), self._log.run(self._outbox.flush)]
         return services
-
-    async def _drain(self, drain_s: float) -> None:
-        """Until everything is released: an end that is not stored yet would be lost with the process. And until the
-        queue manager says that nothing more is on its way: what it sent before it heard of this still arrives."""
-        self._pulse.draining, self._commands.dismissed = True, False
-        self._pulse.beat()
-        waited_s = idle_s = 0.0
-        while waited_s < drain_s and (len(self.holds) or (idle_s < UNLED_S and not self._commands.dismissed)):
-            await asyncio.sleep(DRAIN_LOOK_S)
-            waited_s, idle_s = waited_s + DRAIN_LOOK_S, 0.0 if len(self.holds) else idle_s + DRAIN_LOOK_S
-            if idle_s:
-                self._pulse.beat()  # may it leave? While it holds something the usual ones ask
-        log.info("drained", left=len(self.holds), waited_s=round(waited_s, 2))
 
 
 def _in_loop(loop: asyncio.AbstractEventLoop, call: Callable[[Held], None], held: Held) -> None:
