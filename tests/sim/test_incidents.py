@@ -45,6 +45,17 @@ def test_incidents(incident: Incident, again: bool, why: str) -> None:
     assert bool(tried_again(done)) == again, why
 
 
+@pytest.mark.parametrize("worker", ["decode-0", "decode-1"])
+def test_who_drains_waits_for_what_is_being_prefilled_for_it(worker: str) -> None:
+    """It holds nothing of a request that will be handed over to it."""
+    seldom = text(0.3)
+    first = run(scene(APART, seldom, model=TEXT)).requests
+    amid_s = float(first.dispatch_s[0] + first.first_token_s[0]) / 2
+    done = run(scene(APART, seldom, model=TEXT, incidents=(Incident(amid_s, "drain", worker),)))
+    assert done.requests.finished.all()
+    assert not tried_again(done)
+
+
 def test_a_dead_worker_is_noticed_within_three_seconds() -> None:
     killed = Run(scene(APART, BUSY, model=TEXT, incidents=(at("kill", "decode-0"),)), "fcfs", 1)
     killed.prepare()

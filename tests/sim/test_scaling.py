@@ -152,7 +152,7 @@ def test_what_drains_is_counted_until_it_has_left() -> None:
 def test_who_is_drained_ends_what_it_has() -> None:
     busy = replace(scene(PEAK[1:], text(20.0), model=TEXT), autoscale=Autoscale("published"))
     made = Run(busy, "fcfs", 1)
-    made.world.agenda.after(8.0, made.turnover.announce, "llm-0")
+    made.world.agenda.after(8.0, made.turnover.drain, "llm-0")
     made.go()
     done = made.result(1.0)
     assert done.pools[0].instances[-1] == 1

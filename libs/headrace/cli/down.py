@@ -14,7 +14,7 @@ from headrace.cli.view import Console
 from headrace.mesh.power_limits import FOLDER, restore_left
 from headrace.mesh.sensors import Nvml
 
-# Gateways first, then the rest, then the two servers: each bounded by the supervisor.
+# Gateways, workers, the rest, then the two servers: each bounded by the supervisor.
 _WAIT_S = 3 * STOP_TIMEOUT_S + 15.0
 
 

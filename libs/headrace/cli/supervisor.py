@@ -293,7 +293,7 @@ class Mesh:
     # --- stop ---
 
     async def stop(self) -> None:
-        """Gateways first so that no request comes in, then workers and managers, then the servers."""
+        """Gateways first so that no request comes in, then workers, the managers, the servers."""
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)

@@ -60,7 +60,7 @@ class Incidents:
         elif incident.kind == "clock":
             worker.clock_off_s += incident.seconds
         elif incident.kind == "drain":
-            self._turnover.drain(worker.id, None)
+            self._turnover.drain(worker.id)
         elif incident.kind == "swap":
             self._world.ledger.count("swaps")
             self._turnover.drain(worker.id, self._other(worker.kind, incident.model))

@@ -104,7 +104,7 @@ class Autoscaling:
         else:
             left = -more - self._turnover.give_up(scale.pool, -more)
             for worker in self._emptiest(scale.pool)[:left]:
-                self._turnover.announce(worker)
+                self._turnover.drain(worker)
 
     def _emptiest(self, pool: str) -> list[str]:
         """Those with least to end first; among equals the youngest."""

@@ -72,14 +72,7 @@ class Turnover:
 
     # --- going ---
 
-    def announce(self, worker_id: str) -> None:
-        """It will be drained: what was sent before the queue manager heard that still arrives."""
-        worker = self._world.workers[worker_id]
-        worker.draining = True
-        worker.beat()
-        self._world.agenda.after(_DRAIN_LOOK_S, self.drain, worker_id, None)
-
-    def drain(self, worker_id: str, then: Kind | None, idle_s: float = 0.0) -> None:
+    def drain(self, worker_id: str, then: Kind | None = None, idle_s: float = 0.0) -> None:
         """It takes nothing new, ends what it has, leaves, and comes back as another kind if it is swapped.
 
         idle_s: for so long it has held nothing, and not been told that nothing more is on its way.
@@ -87,16 +80,13 @@ class Turnover:
         worker = self._world.workers[worker_id]
         if not worker.alive:
             return
-        if not worker.draining:
-            worker.draining = True
-            worker.beat()
         holds = bool(worker.held) or (worker.encode is not None and bool(worker.encode.parts))
         if holds or (idle_s < _UNLED_S and not worker.dismissed):
-            if not holds:
+            if not holds or not worker.draining:
+                worker.draining = True
                 worker.beat()
-            self._world.agenda.after(
-                _DRAIN_LOOK_S, self.drain, worker_id, then, 0.0 if holds else idle_s + _DRAIN_LOOK_S
-            )
+            idle_s = 0.0 if holds else idle_s + _DRAIN_LOOK_S
+            self._world.agenda.after(_DRAIN_LOOK_S, self.drain, worker_id, then, idle_s)
             return
         worker.beat(leaving=True)
         worker.die()
